@@ -1,0 +1,21 @@
+# The image of every Pavise component: the program `pavise`, the libraries it is linked with, and nothing else.
+#
+#   docker build -t pavise:0.1.0 .
+
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY profiles profiles
+COPY agent agent
+# Members of the workspace that are not built here; cargo wants to see them nevertheless.
+COPY tests tests
+COPY xtask xtask
+RUN --mount=type=cache,target=/src/target \
+    cargo build --release --locked --package pavise \
+ && install -D target/release/pavise /image/usr/bin/pavise
+# What the dynamic linker loads, at the paths where it looks for it.
+RUN ldd /image/usr/bin/pavise | grep -o '/[^ ]*' | sort -u | xargs cp --dereference --parents --target-directory=/image
+
+FROM scratch
+COPY --from=build /image /
+ENTRYPOINT ["/usr/bin/pavise"]

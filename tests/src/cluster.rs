@@ -1,0 +1,260 @@
+//! A whole cluster: brought up, found again, taken down.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::control_plane::{self, Ports};
+use crate::init::{self, Component, Lifetime};
+use crate::kubectl::{Kubectl, wait_for};
+use crate::layout::Layout;
+use crate::node::{Joining, Kind, Node};
+use crate::pki::Authority;
+use crate::tools::Tools;
+use crate::{HOST_NODE, images, prerequisites, progress};
+
+/// How long the control plane or a node may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is written down of a cluster, for later commands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Description {
+    ports: Ports,
+    nodes: Vec<Node>,
+    tools: PathBuf,
+}
+
+/// A running cluster. Dropping the value ends a cluster that was brought up with [`Lifetime::Owner`].
+#[derive(Debug)]
+pub struct Cluster {
+    layout: Layout,
+    tools: Tools,
+    description: Description,
+    keeper: Option<Child>,
+}
+
+impl Cluster {
+    /// Brings the cluster `name` up; what is left of an earlier one that broke is removed first.
+    ///
+    /// # Errors
+    /// The machine lacks something, a cluster of that name runs already, or a component does not get ready: the end of
+    /// its log is in the error.
+    pub fn up(name: &str, lifetime: Lifetime) -> anyhow::Result<Self> {
+        prerequisites::ensure()?;
+        let tools = Tools::ensure()?;
+        let archives = images::test_images()?;
+        let layout = Layout::new(name);
+        if init::cluster_lock(&layout)?.is_none() {
+            bail!("a cluster called {name:?} runs already: end it with `cargo xtask down {name}`");
+        }
+        init::remove_remains(&layout)?;
+        fs::create_dir_all(layout.log("x").parent().unwrap_or(layout.state()))
+            .context("creating the cluster's directory")?;
+
+        progress::step(&format!("Starting the cluster {name:?}"), || {
+            let authority = Authority::create(&layout.pki())?;
+            let description = Description {
+                ports: Ports::choose()?,
+                nodes: vec![Node { name: HOST_NODE.to_owned(), kind: Kind::Host }],
+                tools: tools.directory().to_owned(),
+            };
+            fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
+                .context("describing the cluster")?;
+            let keeper = init::start(&layout, lifetime)?;
+            let keeper = (lifetime == Lifetime::Owner).then_some(keeper);
+            let cluster = Self { layout, tools, description, keeper };
+            match cluster.start_all(&authority, &archives) {
+                Ok(()) => Ok(cluster),
+                Err(error) => {
+                    cluster.down()?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// The running cluster `name`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(name: &str) -> anyhow::Result<Self> {
+        let layout = Layout::new(name);
+        init::request(&layout, "status").with_context(|| {
+            format!("no cluster called {name:?} runs; `cargo xtask up {name}` starts one")
+        })?;
+        let text = fs::read(layout.description()).context("reading the cluster's description")?;
+        let description: Description =
+            serde_json::from_slice(&text).context("reading the cluster's description")?;
+        Ok(Self { tools: Tools::at(&description.tools), layout, description, keeper: None })
+    }
+
+    /// Ends the cluster and removes all it left.
+    ///
+    /// # Errors
+    /// It does not end within half a minute, or something of it can't be removed.
+    pub fn down(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    /// The cluster's paths.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The cluster's nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.description.nodes
+    }
+
+    /// Where the API server is.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.description.ports.server()
+    }
+
+    /// The API server's port on 127.0.0.1.
+    #[must_use]
+    pub fn api_port(&self) -> u16 {
+        self.description.ports.api_server()
+    }
+
+    /// kubectl as the cluster's administrator.
+    #[must_use]
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.tools.program("kubectl"), &self.layout.admin_kubeconfig())
+    }
+
+    /// kubectl with a bearer token and nothing else.
+    #[must_use]
+    pub fn kubectl_with_token(&self, token: &str) -> Kubectl {
+        self.kubectl().with_token(&self.server(), &self.layout.pki().join("ca.crt"), token)
+    }
+
+    /// What init says of the components, a line each.
+    ///
+    /// # Errors
+    /// Init does not answer.
+    pub fn components(&self) -> anyhow::Result<String> {
+        init::request(&self.layout, "status")
+    }
+
+    /// Makes the image in a docker archive known to every node.
+    ///
+    /// # Errors
+    /// A runtime refuses it.
+    pub fn import(&self, archive: &std::path::Path) -> anyhow::Result<()> {
+        self.nodes().iter().try_for_each(|node| node.import(&self.layout, &self.tools, archive))
+    }
+
+    fn start_all(&self, authority: &Authority, archives: &[PathBuf]) -> anyhow::Result<()> {
+        let control_plane =
+            control_plane::prepare(&self.layout, &self.tools, &self.description.ports, authority)?;
+        self.start(&control_plane.servers)?;
+        let server = self.server();
+        let joining = Joining { layout: &self.layout, tools: &self.tools, authority, server: &server };
+        let kubectl = self.kubectl();
+        self.wait("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))?;
+        self.start(&control_plane.clients)?;
+        for node in self.nodes() {
+            let programs = node.prepare(&joining)?;
+            self.start(&[programs.runtime])?;
+            for archive in archives {
+                let import = || Ok(node.import(&self.layout, &self.tools, archive).ok());
+                self.wait(&format!("the container runtime of {}", node.name), import)?;
+            }
+            self.start(&[programs.kubelet])?;
+        }
+        for node in self.nodes() {
+            let seen = || kubectl.get(&["node", &node.name]);
+            self.wait(&format!("the kubelet of {} to register", node.name), || {
+                Ok((!seen()?.is_null()).then_some(()))
+            })?;
+            node.register(&kubectl)?;
+            self.wait(&format!("the node {} to be ready", node.name), || {
+                Ok(is_ready(&seen()?).then_some(()))
+            })?;
+        }
+        self.wait("the default ServiceAccount", || {
+            Ok((!kubectl.get(&["serviceaccount", "default", "-n", "default"])?.is_null()).then_some(()))
+        })
+    }
+
+    fn start(&self, components: &[Component]) -> anyhow::Result<()> {
+        components.iter().try_for_each(|component| {
+            init::request(&self.layout, &format!("start {}", serde_json::to_string(component)?)).map(drop)
+        })
+    }
+
+    /// Waits, but not for the whole time when a component has ended meanwhile.
+    fn wait(&self, what: &str, mut look: impl FnMut() -> anyhow::Result<Option<()>>) -> anyhow::Result<()> {
+        wait_for(what, PATIENCE, || {
+            if let Some((name, status)) =
+                self.components()?.lines().find_map(|line| line.split_once(" ended: "))
+            {
+                bail!("{name} ended with {status}; its last words:\n{}", self.end_of_log(name, 20));
+            }
+            look()
+        })
+    }
+
+    /// The last lines of a component's log.
+    #[must_use]
+    pub fn end_of_log(&self, component: &str, lines: usize) -> String {
+        let text = fs::read(self.layout.log(component)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let last: Vec<&str> = text.lines().rev().take(lines).collect();
+        last.iter()
+            .rev()
+            .map(|line| format!("    {}\n", line.chars().take(600).collect::<String>()))
+            .collect()
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        // Init ends at once, without an answer.
+        let _ = init::request(&self.layout, "down");
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let status = keeper.wait().context("waiting for the cluster's keeper")?;
+            if !status.success() {
+                bail!("taking the cluster down: its keeper ended with {status}");
+            }
+        }
+        wait_for("the cluster to end", PATIENCE, || init::cluster_lock(&self.layout))?;
+        init::remove_remains(&self.layout)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.keeper.is_some()
+            && let Err(error) = self.end()
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Ends the cluster `name`, or removes what is left of it.
+///
+/// # Errors
+/// It does not end, or something of it can't be removed.
+pub fn down(name: &str) -> anyhow::Result<()> {
+    let layout = Layout::new(name);
+    let _ = init::request(&layout, "down");
+    wait_for("the cluster to end", PATIENCE, || init::cluster_lock(&layout))?;
+    init::remove_remains(&layout)
+}
+
+fn is_ready(node: &serde_json::Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}

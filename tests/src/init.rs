@@ -1,0 +1,308 @@
+//! The first process of a cluster: it gives the cluster namespaces of its own, starts and stops its components on
+//! request, and takes everything with it when it ends.
+//!
+//! ```text
+//!  owner (xtask, a test run) ── lifeline: a pipe ──▶ keeper ── unshare(pid, mount), fork ──▶ init (pid 1, private root)
+//!                            ── control.sock: start, stop, kill ────────────────────────────▶   ├─ etcd, kube-apiserver, …
+//!                                                                                              └─ containerd, kubelet, pods
+//! ```
+//!
+//! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the lifeline
+//! reads as closed, init exits, and the kernel ends every process of its pid namespace (`pid_namespaces(7)`) and drops the mounts
+//! of its mount namespace. The keeper, which is outside, then removes the cgroups and the cluster's directory. A cluster that is to
+//! outlive its creator (`cargo xtask up`) has no lifeline; `down` ends it through the socket.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sched::CloneFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::Layout;
+use crate::{cgroup, private_root};
+
+/// The first argument that turns any program which calls [`run_if_asked`] into a keeper or an init.
+const KEEPER: &str = "testbed-keeper";
+const INIT: &str = "testbed-init";
+/// The second argument of a keeper whose cluster ends with its owner.
+const WITH_LIFELINE: &str = "lifeline";
+
+/// How long a component may take to end after SIGTERM, before it gets SIGKILL.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A long-running program of the cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Component {
+    /// Unique in the cluster; also the name of its log.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// To be called first by every `main` that brings clusters up: continues as a cluster's keeper or init when it was
+/// started as one, and returns at once otherwise.
+pub fn run_if_asked() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        [KEEPER, name, rest @ ..] => keep(&Layout::new(name), rest.contains(&WITH_LIFELINE)),
+        [INIT, name, rest @ ..] => init(&Layout::new(name), rest.contains(&WITH_LIFELINE)),
+        _ => return,
+    };
+    if let Err(error) = &result {
+        eprintln!("{error:#}");
+    }
+    std::process::exit(i32::from(result.is_err()));
+}
+
+/// Whether a cluster ends with the process that brought it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It ends when its owner ends, in whatever way.
+    Owner,
+    /// It goes on until it is told to end.
+    Detached,
+}
+
+/// Starts the cluster's keeper, which starts its init; returns when init takes commands.
+///
+/// # Errors
+/// The keeper or init fails; its log is in the error.
+pub fn start(layout: &Layout, lifetime: Lifetime) -> anyhow::Result<std::process::Child> {
+    let log = File::create(layout.log("init")).context("creating init's log")?;
+    let mut keeper = Command::new(std::env::current_exe().context("finding this program's own file")?);
+    keeper.arg(KEEPER).arg(layout.name()).stdout(Stdio::null()).stderr(log);
+    match lifetime {
+        Lifetime::Owner => keeper.arg(WITH_LIFELINE).stdin(Stdio::piped()),
+        Lifetime::Detached => keeper.stdin(Stdio::null()),
+    };
+    let mut keeper = keeper.spawn().context("starting the cluster's keeper")?;
+    let deadline = Instant::now() + GRACE;
+    while request(layout, "status").is_err() {
+        if keeper.try_wait()?.is_some() || Instant::now() > deadline {
+            bail!(
+                "the cluster's init did not start: {}",
+                fs::read_to_string(layout.log("init")).unwrap_or_default().trim()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(keeper)
+}
+
+/// Sends one command to the cluster's init and returns its answer.
+///
+/// # Errors
+/// No init listens, or it answers with an error.
+pub fn request(layout: &Layout, command: &str) -> anyhow::Result<String> {
+    let attempt = || format!("asking the cluster {:?} to {command}", layout.name());
+    let mut stream = UnixStream::connect(layout.control_socket()).with_context(attempt)?;
+    writeln!(stream, "{command}").with_context(attempt)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(attempt)?;
+    match answer.split_once('\n') {
+        Some(("ok", rest)) => Ok(rest.to_owned()),
+        Some(("error", rest)) => bail!("{}: {}", attempt(), rest.trim()),
+        _ => bail!("{}: it ended", attempt()),
+    }
+}
+
+/// The keeper: outside of the namespaces, it outlives init and cleans up what they do not cover.
+fn keep(layout: &Layout, lifeline: bool) -> anyhow::Result<()> {
+    // A session of its own: what a terminal sends to its foreground group (Ctrl-C) is for the owner to act on.
+    nix::unistd::setsid().context("leaving the session")?;
+    let _lock = cluster_lock(layout)?.context("it runs already")?;
+    cgroup::create(&layout.cgroup())?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWPID).context("creating a pid namespace (this needs root)")?;
+    let mut init = Command::new("/proc/self/exe");
+    init.arg(INIT).arg(layout.name());
+    if lifeline {
+        init.arg(WITH_LIFELINE);
+    }
+    let ended = init.spawn().and_then(|mut init| init.wait()).context("running the cluster's init")?;
+    if !ended.success() {
+        bail!("the cluster's init ended with {ended}");
+    }
+    remove_remains(layout)
+}
+
+/// Removes what namespaces do not cover: cgroups, and the cluster's directory.
+///
+/// # Errors
+/// Something of it can't be removed.
+pub(crate) fn remove_remains(layout: &Layout) -> anyhow::Result<()> {
+    cgroup::remove(&layout.cgroup())?;
+    if layout.state().exists() {
+        fs::remove_dir_all(layout.state())
+            .with_context(|| format!("removing {}", layout.state().display()))?;
+    }
+    Ok(())
+}
+
+/// The lock that a keeper holds for as long as it lives; `None` while another one does.
+///
+/// # Errors
+/// The lock file can't be made.
+pub(crate) fn cluster_lock(layout: &Layout) -> anyhow::Result<Option<Flock<File>>> {
+    let attempt = || format!("locking {}", layout.lock().display());
+    let parent = layout.state().parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).with_context(attempt)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(layout.lock()).with_context(attempt)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error).with_context(attempt),
+    }
+}
+
+/// What init knows of the components it has started.
+#[derive(Default)]
+struct Running {
+    alive: BTreeMap<String, Pid>,
+    ended: BTreeMap<String, ExitStatus>,
+}
+
+type Shared = Arc<Mutex<Running>>;
+
+fn locked(running: &Shared) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn init(layout: &Layout, lifeline: bool) -> anyhow::Result<()> {
+    // The keeper is our only way to be cleaned up after: without it there is to be no cluster.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the keeper")?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("creating a mount namespace")?;
+    private_root::enter(layout)?;
+    let listener = UnixListener::bind(layout.control_socket()).context("listening for commands")?;
+    if lifeline {
+        std::thread::spawn(|| {
+            // Reads to the end: the owner never writes, so the end is that the owner has gone.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            std::process::exit(0);
+        });
+    }
+    let running = Shared::default();
+    std::thread::spawn({
+        let running = Arc::clone(&running);
+        move || reap(&running)
+    });
+    for stream in listener.incoming() {
+        let (layout, running) = (layout.clone(), Arc::clone(&running));
+        std::thread::spawn(move || answer(&layout, &running, stream?));
+    }
+    Ok(())
+}
+
+/// Init inherits every orphan of its namespace, such as containerd's shims, and has to wait for them (`pid_namespaces(7)`).
+fn reap(running: &Shared) {
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, code)) => note_end(running, pid, ExitStatus::from_raw(code << 8)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                note_end(running, pid, ExitStatus::from_raw(signal as i32))
+            }
+            Err(Errno::ECHILD) => std::thread::sleep(Duration::from_millis(50)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+fn note_end(running: &Shared, pid: Pid, status: ExitStatus) {
+    let mut running = locked(running);
+    let name = running.alive.iter().find(|(_, alive)| **alive == pid).map(|(name, _)| name.clone());
+    if let Some(name) = name {
+        running.alive.remove(&name);
+        running.ended.insert(name, status);
+    }
+}
+
+fn answer(layout: &Layout, running: &Shared, mut stream: UnixStream) -> std::io::Result<()> {
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    match obey(layout, running, line.trim()) {
+        Ok(text) => write!(stream, "ok\n{text}"),
+        Err(error) => write!(stream, "error\n{error:#}"),
+    }
+}
+
+fn obey(layout: &Layout, running: &Shared, line: &str) -> anyhow::Result<String> {
+    match line.split_once(' ').unwrap_or((line, "")) {
+        ("status", "") => {
+            let running = locked(running);
+            let alive = running.alive.keys().map(|name| format!("{name} running\n"));
+            let ended = running.ended.iter().map(|(name, status)| format!("{name} ended: {status}\n"));
+            Ok(alive.chain(ended).collect())
+        }
+        ("start", component) => start_component(
+            layout,
+            running,
+            &serde_json::from_str(component).context("reading the component")?,
+        ),
+        ("stop", name) => end_component(running, name, Signal::SIGTERM),
+        ("kill", name) => end_component(running, name, Signal::SIGKILL),
+        ("down", "") => std::process::exit(0),
+        _ => bail!("{line:?} is no command of init"),
+    }
+}
+
+fn start_component(layout: &Layout, running: &Shared, component: &Component) -> anyhow::Result<String> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(layout.log(&component.name))
+        .context("opening its log")?;
+    // The lock is held across the spawn: the end of a short-lived component must find its entry.
+    let mut running = locked(running);
+    if running.alive.contains_key(&component.name) {
+        bail!("{} runs already", component.name);
+    }
+    let child = Command::new(&component.program)
+        .args(&component.arguments)
+        .env_clear()
+        .env("PATH", component_path(&component.program))
+        .env("HOME", "/root")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .current_dir("/")
+        .spawn()
+        .with_context(|| format!("starting {}", component.program.display()))?;
+    running.ended.remove(&component.name);
+    running.alive.insert(component.name.clone(), Pid::from_raw(i32::try_from(child.id())?));
+    Ok(String::new())
+}
+
+/// containerd finds its shim, and the shim runc, in `PATH`.
+fn component_path(program: &Path) -> String {
+    let directory = program.parent().unwrap_or(Path::new("/")).display();
+    format!("{directory}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+fn end_component(running: &Shared, name: &str, signal: Signal) -> anyhow::Result<String> {
+    let pid = *locked(running).alive.get(name).with_context(|| format!("{name} does not run"))?;
+    kill(pid, signal).with_context(|| format!("sending {signal} to {name}"))?;
+    let deadline = Instant::now() + GRACE;
+    while locked(running).alive.get(name) == Some(&pid) {
+        if Instant::now() > deadline {
+            kill(pid, Signal::SIGKILL).with_context(|| format!("sending SIGKILL to {name}"))?;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(String::new())
+}

@@ -1,0 +1,37 @@
+//! A real Kubernetes cluster on one machine, without a container engine and without an image registry.
+//!
+//! ```text
+//!  prerequisites ─▶ tools (Go: Kubernetes, etcd, containerd) ─▶ images (buildah) ─▶ cluster
+//!                         └──────────── cache, keyed by content ──┘                    │
+//!        keeper ─▶ init (pid 1, private root) ─▶ control plane, nodes ◀───────────────┘
+//! ```
+//!
+//! Everything that is said of Pavise is tested on such a cluster: API server, scheduler, kubelet, container runtime and kernel are
+//! the real ones. See [`init`] for how a cluster ends, always and wholly.
+
+pub mod cache;
+pub mod cgroup;
+pub mod cluster;
+pub mod command;
+pub mod control_plane;
+pub mod images;
+pub mod init;
+pub mod kubectl;
+pub mod layout;
+pub mod node;
+pub mod pki;
+pub mod prerequisites;
+mod private_root;
+pub mod progress;
+pub mod tools;
+
+use std::path::Path;
+
+/// The node that runs on this machine's own kernel.
+pub const HOST_NODE: &str = "node1";
+
+/// The checkout that this crate was built from.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
