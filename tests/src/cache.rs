@@ -41,7 +41,8 @@ impl Key {
     }
 
     fn name(self) -> String {
-        self.0.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+        let digest = self.0.finalize();
+        digest.iter().take(10).fold(String::new(), |name, byte| name + &format!("{byte:02x}"))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::tools::Tools;
 use crate::{HOST_NODE, images, prerequisites, progress};
 
 /// How long the control plane or a node may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What is written down of a cluster, for later commands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,6 +104,12 @@ impl Cluster {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The programs that the cluster consists of.
+    #[must_use]
+    pub fn tools(&self) -> &Tools {
+        &self.tools
     }
 
     /// The cluster's nodes.
@@ -208,11 +214,9 @@ impl Cluster {
     pub fn end_of_log(&self, component: &str, lines: usize) -> String {
         let text = fs::read(self.layout.log(component)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let last: Vec<&str> = text.lines().rev().take(lines).collect();
-        last.iter()
-            .rev()
-            .map(|line| format!("    {}\n", line.chars().take(600).collect::<String>()))
-            .collect()
+        let last: Vec<String> =
+            text.lines().rev().take(lines).map(|line| format!("    {line:.600}")).collect();
+        last.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     fn end(&mut self) -> anyhow::Result<()> {

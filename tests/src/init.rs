@@ -215,7 +215,7 @@ fn reap(running: &Shared) {
         match wait() {
             Ok(WaitStatus::Exited(pid, code)) => note_end(running, pid, ExitStatus::from_raw(code << 8)),
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                note_end(running, pid, ExitStatus::from_raw(signal as i32))
+                note_end(running, pid, ExitStatus::from_raw(signal as i32));
             }
             Err(Errno::ECHILD) => std::thread::sleep(Duration::from_millis(50)),
             Ok(_) | Err(_) => {}

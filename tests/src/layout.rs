@@ -4,9 +4,29 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
+
 /// The directory in which each cluster has its own, unless `PAVISE_TESTBED_DIR` names another. Short, because the
 /// path of a Unix socket below it may have 107 bytes at most (unix(7)).
 const DEFAULT_DIRECTORY: &str = "/var/lib/pavise-testbed";
+
+/// The directory in which each cluster has its own.
+#[must_use]
+pub fn directory() -> PathBuf {
+    std::env::var_os("PAVISE_TESTBED_DIR").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from)
+}
+
+/// Accepts a name for a cluster: it becomes part of paths, of a cgroup's name and of a socket's.
+///
+/// # Errors
+/// It is empty, longer than 20 characters, or has other characters than `a-z`, `0-9` and `-`.
+pub fn parse_name(name: &str) -> anyhow::Result<String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 20 || !name.bytes().all(fits) {
+        bail!("{name:?} can't name a cluster: use 1 to 20 of a-z, 0-9 and -");
+    }
+    Ok(name.to_owned())
+}
 
 /// The paths of one cluster.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! The cluster's certificates: one authority, a server certificate for the API server and for each kubelet, a client
 //! certificate for each identity. Every component has the identity that it has in a real cluster, so that RBAC,
-//! the Node authorizer and NodeRestriction are tested as they are.
+//! the Node authorizer and `NodeRestriction` are tested as they are.
 
 use std::fs;
 use std::net::IpAddr;
@@ -69,7 +69,7 @@ impl Authority {
                 }
             });
         }
-        self.issue(file, parameters)
+        self.issue(file, &parameters)
     }
 
     /// A certificate for a client that the API server knows as `user` in `group`.
@@ -81,7 +81,7 @@ impl Authority {
         parameters.distinguished_name.push(DnType::CommonName, user);
         parameters.distinguished_name.push(DnType::OrganizationName, group);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(file, parameters)
+        self.issue(file, &parameters)
     }
 
     /// A pair of keys that signs `ServiceAccount` tokens and verifies them: private, public.
@@ -116,7 +116,7 @@ impl Authority {
         Ok(path)
     }
 
-    fn issue(&self, file: &str, parameters: CertificateParams) -> anyhow::Result<Identity> {
+    fn issue(&self, file: &str, parameters: &CertificateParams) -> anyhow::Result<Identity> {
         let key = KeyPair::generate()?;
         let certificate =
             parameters.signed_by(&key, &self.issuer).with_context(|| format!("signing {file}"))?;

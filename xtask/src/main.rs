@@ -1,16 +1,59 @@
-//! The project's own commands.
-fn main() {
+//! The project's own commands. `cargo xtask help` lists them.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cluster;
+mod demo;
+mod test;
+mod tidy;
+
+/// Everything that is done with this project: a real cluster on this machine, the demonstration, the tests.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a real cluster with Pavise in it; it stays until `down`
+    Up(cluster::Name),
+    /// End a cluster and remove all it left
+    Down(cluster::Name),
+    /// Say what runs in a cluster
+    Status(cluster::Name),
+    /// Show the Kubernetes seccomp tutorial with Pavise, on a cluster of its own that ends with it
+    Demo,
+    /// Run all checks and tests: format, lints, tidy, unit tests, end-to-end tests on a real cluster
+    Test(test::Options),
+    /// Build the image from the Dockerfile and print where its archive is
+    Image,
+    /// Check what no compiler checks: that the code keeps to the map in ARCHITECTURE.md
+    Tidy,
+}
+
+fn main() -> ExitCode {
     testbed::init::run_if_asked();
-    let a: Vec<String> = std::env::args().collect();
-    let r = match a[1].as_str() {
-        "up" => testbed::cluster::Cluster::up("default", testbed::init::Lifetime::Detached)
-            .map(|c| println!("export KUBECONFIG={}", c.layout().admin_kubeconfig().display())),
-        "down" => testbed::cluster::down("default"),
-        "image" => testbed::images::pavise_image().map(|p| println!("{}", p.display())),
-        _ => Ok(()),
-    };
-    if let Err(e) = r {
-        eprintln!("{e:#}");
-        std::process::exit(1)
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(name) => cluster::up(&name),
+        Command::Down(name) => cluster::down(&name),
+        Command::Status(name) => cluster::status(&name),
+        Command::Demo => demo::run(),
+        Command::Test(options) => test::run(&options),
+        Command::Image => testbed::images::pavise_image().map(|archive| println!("{}", archive.display())),
+        Command::Tidy => tidy::run(),
     }
 }

@@ -1,0 +1,76 @@
+//! The API server.
+//!
+//! Invariant: types of kube and k8s-openapi stop here. Everybody else sees events of [`profiles::state`]. No failure
+//! in here is fatal: it is logged with what to do about it, and tried again.
+
+pub(crate) mod bundles;
+pub(crate) mod node;
+
+use std::error::Error;
+
+use anyhow::{Result, anyhow};
+use kube::runtime::watcher;
+use kube::{Client, Config};
+
+/// Prepares to talk to the API server, without talking to it yet.
+pub(crate) async fn connect() -> Result<Client> {
+    let config = Config::infer().await.map_err(|error| {
+        let attempted = "finding the API server by KUBECONFIG, ~/.kube/config or a pod's service account";
+        anyhow!("{attempted}: {}", in_full(&error))
+    })?;
+    Client::try_from(config)
+        .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))
+}
+
+/// What to do about a failed request for `what`, which needs `permission`.
+fn advice(error: &kube::Error, permission: &str) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => {
+            "the API server does not know this agent; check its service account token".to_owned()
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("let the agent's service account {permission}")
+        }
+        kube::Error::Api(status) if status.code == 404 => {
+            "the API server knows no such object; check --node-name and --bundle-namespace".to_owned()
+        }
+        _ => "trying again; profiles and labels stay as they are".to_owned(),
+    }
+}
+
+/// The same for a failed watch.
+fn watch_advice(error: &watcher::Error, permission: &str) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => advice(error, permission),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => {
+            "trying again; profiles and labels stay as they are".to_owned()
+        }
+    }
+}
+
+/// `error` with its causes. Most of kube's errors repeat their cause in their text; it is not said again.
+fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = anyhow!("refused").context("connecting").context("calling: connecting");
+        assert_eq!(in_full(cause.as_ref()), "calling: connecting: refused");
+    }
+}

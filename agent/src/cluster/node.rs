@@ -1,0 +1,171 @@
+//! The labels of our own Node: seen, and changed.
+//!
+//! Invariant: only labels of ours are read and written, and nothing of a Node but its metadata is decoded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use profiles::label::{LABEL_VALUE, LabelKey};
+use profiles::name::NodeName;
+use profiles::plan::LabelChange;
+use profiles::state::{Event, NodeLabels};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::{advice, in_full, watch_advice};
+
+/// How long the API server may take for a change, after which nobody knows how it ended.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const PERMISSION_TO_WATCH: &str = "list and watch Nodes";
+const PERMISSION_TO_WRITE: &str = "patch Nodes, and see what policy forbids it";
+
+type Metadata = PartialObjectMeta<Node>;
+
+/// The Node that this agent runs on.
+pub(crate) struct OwnNode {
+    api: Api<Metadata>,
+    name: NodeName,
+}
+
+impl OwnNode {
+    /// The Node called `name`.
+    pub(crate) fn new(client: Client, name: NodeName) -> Self {
+        Self { api: Api::all(client), name }
+    }
+
+    /// Watches its labels, for ever.
+    pub(crate) fn watch(&self) -> impl Stream<Item = Event> + use<> {
+        let config =
+            watcher::Config::default().fields(&format!("metadata.name={}", self.name)).streaming_lists();
+        let mut sighting = Sighting { name: self.name.clone(), is_seen: false };
+        watcher(self.api.clone(), config)
+            .default_backoff()
+            .filter_map(move |event| future::ready(sighting.take(event)))
+    }
+
+    /// Changes its labels in one write, and says how that ended.
+    ///
+    /// A merge patch, because server-side apply can't take away labels that somebody else set under our names.
+    pub(crate) fn write(&self, change: LabelChange) -> impl Future<Output = Vec<Event>> + use<> {
+        let (api, name) = (self.api.clone(), self.name.clone());
+        async move {
+            let patch = Patch::Merge(patch_of(&change));
+            let params = PatchParams { field_manager: Some("pavise".to_owned()), ..PatchParams::default() };
+            match tokio::time::timeout(TIMEOUT, api.patch(name.as_str(), &params, &patch)).await {
+                Ok(Ok(node)) => {
+                    info!(node = %name, set = change.set.len(), unset = change.unset.len(), "Labels changed");
+                    vec![Event::NodeLabels(labels_of(&node.metadata)), Event::LabelsWritten]
+                }
+                Ok(Err(error)) => {
+                    let advice = advice(&error, PERMISSION_TO_WRITE);
+                    warn!(node = %name, error = in_full(&error), advice, "Labels can't be changed");
+                    vec![Event::LabelsFailed]
+                }
+                Err(_) => {
+                    warn!(node = %name, timeout = ?TIMEOUT, "Labels can't be changed: no answer; trying again");
+                    vec![Event::LabelsFailed]
+                }
+            }
+        }
+    }
+}
+
+/// Whether the Node was seen in the list that is being received.
+struct Sighting {
+    name: NodeName,
+    is_seen: bool,
+}
+
+impl Sighting {
+    fn take(&mut self, event: watcher::Result<watcher::Event<Metadata>>) -> Option<Event> {
+        match event {
+            Ok(watcher::Event::Init) => {
+                self.is_seen = false;
+                None
+            }
+            Ok(watcher::Event::InitApply(node) | watcher::Event::Apply(node)) => {
+                self.is_seen = true;
+                Some(Event::NodeLabels(labels_of(&node.metadata)))
+            }
+            Ok(watcher::Event::InitDone) if self.is_seen => None,
+            Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
+                warn!(node = %self.name, "Node does not exist; it is labelled when it does, or check --node-name");
+                Some(Event::NodeGone)
+            }
+            Err(error) => {
+                let advice = watch_advice(&error, PERMISSION_TO_WATCH);
+                warn!(node = %self.name, error = in_full(&error), advice, "Node can't be watched");
+                None
+            }
+        }
+    }
+}
+
+fn patch_of(change: &LabelChange) -> Value {
+    let set = change.set.iter().map(|label| (label.to_string(), Value::from(LABEL_VALUE)));
+    let unset = change.unset.iter().map(|label| (label.to_string(), Value::Null));
+    json!({"metadata": {"labels": set.chain(unset).collect::<BTreeMap<_, _>>()}})
+}
+
+fn labels_of(metadata: &ObjectMeta) -> NodeLabels {
+    let ours = |(key, value): (&String, &String)| Some((LabelKey::observed(key)?, value.clone()));
+    NodeLabels {
+        version: metadata.resource_version.as_deref().and_then(|version| version.parse().ok()),
+        labels: metadata.labels.iter().flatten().filter_map(ours).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(version: &str) -> ObjectMeta {
+        let labels = [("kubernetes.io/os", "linux"), ("seccomp.pavise.dev/web_a", "true")];
+        ObjectMeta {
+            resource_version: Some(version.to_owned()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_patch_sets_and_unsets_in_one_write() {
+        let label = |key| LabelKey::observed(key).unwrap();
+        let change = LabelChange {
+            set: [label("seccomp.pavise.dev/web_a")].into(),
+            unset: [label("seccomp.pavise.dev/web_b")].into(),
+        };
+        assert_eq!(
+            patch_of(&change),
+            json!({"metadata": {"labels": {"seccomp.pavise.dev/web_a": "true", "seccomp.pavise.dev/web_b": null}}})
+        );
+    }
+
+    #[test]
+    fn only_labels_of_ours_are_seen() {
+        let seen = labels_of(&metadata("7"));
+        assert_eq!(seen.version, Some(7));
+        assert_eq!(
+            seen.labels.keys().map(LabelKey::as_str).collect::<Vec<_>>(),
+            ["seccomp.pavise.dev/web_a"]
+        );
+    }
+
+    #[test]
+    fn a_version_that_is_no_number_is_none() {
+        assert_eq!(labels_of(&metadata("v7")).version, None);
+    }
+
+    #[test]
+    fn a_list_without_the_node_says_that_it_is_gone() {
+        let mut sighting = Sighting { name: NodeName::new("n").unwrap(), is_seen: true };
+        assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
+        assert!(matches!(sighting.take(Ok(watcher::Event::InitDone)), Some(Event::NodeGone)));
+    }
+}

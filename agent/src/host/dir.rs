@@ -1,0 +1,340 @@
+//! Directories that others may write to as well.
+//!
+//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed, and
+//! opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do not depend
+//! on the umask.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use profiles::digest::Digest;
+
+use super::error::HostError;
+
+/// The name of a file that is being written. No ConfigMap key can hold `~`, so it is in nobody's way.
+const TEMPORARY: &str = "~pavise";
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
+const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
+/// A ConfigMap holds at most 1 MiB, so a larger file is none of ours and is not worth reading.
+const LARGEST: u64 = 1 << 20;
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Object {
+    /// Nothing.
+    Absent,
+    /// A regular file with this content; none if it is larger than any profile.
+    File(Option<Digest>),
+    /// Something else, in words.
+    Other(&'static str),
+}
+
+/// Where a way through directories ends.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// At the directory.
+    Open(Directory),
+    /// One on the way, or the last, does not exist.
+    Absent,
+    /// One on the way, or the last, is no directory.
+    Blocked,
+}
+
+impl Directory {
+    /// Opens `path`, which is the operator's: links in it are followed.
+    pub(crate) fn open(path: &Path) -> Result<Self, HostError> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = open(path, flags, Mode::empty())
+            .map_err(|error| HostError::new("opening directory", path, error))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Goes to the directory at `relative`.
+    pub(crate) fn descend(&self, relative: &str) -> Result<Way, HostError> {
+        match self.open_beneath(relative, OFlag::O_DIRECTORY | OFlag::O_RDONLY) {
+            Ok(fd) => Ok(Way::Open(Self { fd, path: self.path.join(relative) })),
+            Err(Errno::ENOENT) => Ok(Way::Absent),
+            // openat2(2): ELOOP for a link under RESOLVE_NO_SYMLINKS.
+            Err(Errno::ELOOP | Errno::ENOTDIR) => Ok(Way::Blocked),
+            Err(error) => Err(self.error("opening directory", relative, error)),
+        }
+    }
+
+    /// Goes to the directory `name` in this one, making it if it is absent, durably.
+    pub(crate) fn make(&self, name: &str) -> Result<Self, HostError> {
+        let is_new = match mkdirat(&self.fd, name, DIRECTORY_MODE) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
+            Err(error) => return Err(self.error("making directory", name, error)),
+        };
+        let made = match self.descend(name)? {
+            Way::Open(made) => made,
+            Way::Absent => return Err(self.error("making directory", name, Errno::ENOENT)),
+            Way::Blocked => return Err(self.error("making directory", name, Errno::ENOTDIR)),
+        };
+        if is_new {
+            fchmod(&made.fd, DIRECTORY_MODE)
+                .map_err(|error| self.error("setting the mode of", name, error))?;
+            self.sync()?;
+        }
+        Ok(made)
+    }
+
+    /// Looks at what is called `name`.
+    pub(crate) fn look(&self, name: &str) -> Result<Object, HostError> {
+        match self.open_file(name)? {
+            Opened::Nothing(object) => Ok(object),
+            Opened::File(_, size) if size > LARGEST => Ok(Object::File(None)),
+            Opened::File(file, _) => Ok(Object::File(Some(Digest::of(&self.read_all(file, name)?)))),
+        }
+    }
+
+    /// Reads the file `name`; none if there is nothing of that name.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        match self.open_file(name)? {
+            Opened::Nothing(Object::Absent) => Ok(None),
+            Opened::Nothing(_) => Err(self.error("reading", name, Errno::EINVAL)),
+            Opened::File(file, _) => self.read_all(file, name).map(Some),
+        }
+    }
+
+    /// Makes `content` what is called `name`, whatever file that was before. Call [`Self::sync`] afterwards: only
+    /// then is it durable, and one call is enough for many files.
+    pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), HostError> {
+        self.sweep()?;
+        self.write_temporary(content).map_err(|error| self.error("writing", name, error))?;
+        renameat(&self.fd, TEMPORARY, &self.fd, name).map_err(|error| self.error("replacing", name, error))
+    }
+
+    /// Removes what a replacement left behind that did not come to its end.
+    pub(crate) fn sweep(&self) -> Result<(), HostError> {
+        self.remove_file(TEMPORARY)
+    }
+
+    /// Removes the file `name`, if there is one.
+    pub(crate) fn remove_file(&self, name: &str) -> Result<(), HostError> {
+        match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(self.error("removing", name, error)),
+        }
+    }
+
+    /// Removes the directory at `relative` if it is empty. Returns whether there is none any more.
+    pub(crate) fn remove_directory(&self, relative: &str) -> Result<bool, HostError> {
+        let (parent, name) = match relative.rsplit_once('/') {
+            None => (self.descend(".")?, relative),
+            Some((parent, name)) => (self.descend(parent)?, name),
+        };
+        let Way::Open(parent) = parent else { return Ok(true) };
+        match unlinkat(&parent.fd, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) => parent.sync().map(|()| true),
+            Err(Errno::ENOENT) => Ok(true),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => Ok(false),
+            Err(error) => Err(self.error("removing directory", relative, error)),
+        }
+    }
+
+    /// Makes what was done to the names in this directory durable.
+    pub(crate) fn sync(&self) -> Result<(), HostError> {
+        fsync(&self.fd).map_err(|error| HostError::new("making durable", &self.path, error))
+    }
+
+    fn write_temporary(&self, content: &[u8]) -> std::io::Result<()> {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+        let mut file = File::from(self.open_beneath(TEMPORARY, flags)?);
+        file.write_all(content)?;
+        fchmod(&file, FILE_MODE)?;
+        file.sync_all()
+    }
+
+    /// Opens `name` for reading if it is a regular file.
+    fn open_file(&self, name: &str) -> Result<Opened, HostError> {
+        // O_NONBLOCK: open(2) of a FIFO without a writer would wait for one.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
+        let file = match self.open_beneath(name, flags) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::ENOENT) => return Ok(Opened::Nothing(Object::Absent)),
+            Err(Errno::ELOOP) => return Ok(Opened::Nothing(Object::Other("a symbolic link"))),
+            Err(Errno::ENXIO | Errno::ENODEV) => {
+                return Ok(Opened::Nothing(Object::Other("a socket or device")));
+            }
+            Err(error) => return Err(self.error("opening", name, error)),
+        };
+        let status = fstat(&file).map_err(|error| self.error("inspecting", name, error))?;
+        Ok(match kind(&status) {
+            SFlag::S_IFREG => Opened::File(file, u64::try_from(status.st_size).unwrap_or_default()),
+            SFlag::S_IFDIR => Opened::Nothing(Object::Other("a directory")),
+            SFlag::S_IFIFO => Opened::Nothing(Object::Other("a FIFO")),
+            _ => Opened::Nothing(Object::Other("a socket or device")),
+        })
+    }
+
+    fn read_all(&self, mut file: File, name: &str) -> Result<Vec<u8>, HostError> {
+        let mut content = Vec::new();
+        match file.read_to_end(&mut content) {
+            Ok(_) => Ok(content),
+            Err(error) => Err(self.error("reading", name, error)),
+        }
+    }
+
+    fn open_beneath(&self, relative: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        let mode = if flags.contains(OFlag::O_CREAT) { FILE_MODE } else { Mode::empty() };
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .mode(mode)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        openat2(self.fd.as_fd(), relative, how)
+    }
+
+    fn error(&self, attempted: &'static str, name: &str, source: impl Into<std::io::Error>) -> HostError {
+        HostError::new(attempted, &self.path.join(name), source)
+    }
+}
+
+/// What opening a name comes to.
+enum Opened {
+    /// A regular file and its size in bytes.
+    File(File, u64),
+    /// What is there instead.
+    Nothing(Object),
+}
+
+fn kind(status: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::stat::umask;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    struct Scene {
+        temporary: tempfile::TempDir,
+        directory: Directory,
+    }
+
+    fn scene() -> Scene {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        Scene { temporary, directory }
+    }
+
+    impl Scene {
+        fn path(&self, name: &str) -> PathBuf {
+            self.temporary.path().join(name)
+        }
+
+        fn mode(&self, name: &str) -> u32 {
+            fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o7777
+        }
+    }
+
+    #[test]
+    fn modes_do_not_depend_on_the_umask() {
+        // unshare(2): from here on this thread has a umask of its own, and the other tests keep theirs.
+        unshare(CloneFlags::CLONE_FS).unwrap();
+        let scene = scene();
+        for mask in [0o777, 0o000] {
+            let name = format!("d{mask}");
+            let before = umask(Mode::from_bits_truncate(mask));
+            let written = scene.directory.make(&name).and_then(|made| made.replace("f", b"x"));
+            umask(before);
+            written.unwrap();
+            assert_eq!(scene.mode(&name), 0o755);
+            assert_eq!(scene.mode(&format!("{name}/f")), 0o644);
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_told_without_blocking_or_following() {
+        let scene = scene();
+        fs::write(scene.path("file"), "x").unwrap();
+        File::create(scene.path("large")).unwrap().set_len(LARGEST + 1).unwrap();
+        fs::create_dir(scene.path("directory")).unwrap();
+        mkfifo(&scene.path("fifo"), FILE_MODE).unwrap();
+        symlink("file", scene.path("link")).unwrap();
+        let _socket = UnixListener::bind(scene.path("socket")).unwrap();
+        for (name, expected) in [
+            ("absent", Object::Absent),
+            ("file", Object::File(Some(Digest::of(b"x")))),
+            ("large", Object::File(None)),
+            ("directory", Object::Other("a directory")),
+            ("fifo", Object::Other("a FIFO")),
+            ("link", Object::Other("a symbolic link")),
+            ("socket", Object::Other("a socket or device")),
+        ] {
+            assert_eq!(scene.directory.look(name).unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_link_is_followed_on_the_way() {
+        let scene = scene();
+        fs::create_dir_all(scene.path("real/inner")).unwrap();
+        symlink("real", scene.path("outer")).unwrap();
+        symlink("inner", scene.path("real/link")).unwrap();
+        for way in ["outer", "outer/inner", "real/link"] {
+            assert!(matches!(scene.directory.descend(way).unwrap(), Way::Blocked), "{way}");
+        }
+        assert!(scene.directory.make("outer").is_err());
+    }
+
+    #[test]
+    fn nothing_above_is_reached() {
+        let scene = scene();
+        fs::create_dir(scene.path("d")).unwrap();
+        let Way::Open(inner) = scene.directory.descend("d").unwrap() else { panic!("d is there") };
+        for way in ["..", "/", "../d"] {
+            assert!(inner.descend(way).is_err(), "{way}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_leaves_nothing_behind() {
+        let scene = scene();
+        fs::write(scene.path(TEMPORARY), "left over").unwrap();
+        scene.directory.replace("f", b"new").unwrap();
+        assert_eq!(fs::read(scene.path("f")).unwrap(), b"new");
+        assert!(!scene.path(TEMPORARY).exists());
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_old_content() {
+        let scene = scene();
+        fs::write(scene.path("f"), "old").unwrap();
+        fs::create_dir(scene.path(TEMPORARY)).unwrap();
+        let error = scene.directory.replace("f", b"new").unwrap_err();
+        assert!(error.to_string().starts_with("removing "), "{error}");
+        assert_eq!(fs::read(scene.path("f")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn only_an_empty_directory_is_removed() {
+        let scene = scene();
+        fs::create_dir_all(scene.path("a/b")).unwrap();
+        assert!(!scene.directory.remove_directory("a").unwrap());
+        assert!(scene.directory.remove_directory("a/b").unwrap());
+        assert!(scene.directory.remove_directory("a").unwrap());
+        assert!(scene.directory.remove_directory("a").unwrap());
+    }
+}

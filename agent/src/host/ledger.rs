@@ -1,0 +1,175 @@
+//! What the agent put on this node, on the node's own disk.
+//!
+//! Invariants: a path is in the ledger before the agent touches it, so after a crash nothing of ours is taken for
+//! somebody else's. A ledger that can't be read is an error, never an empty one: forgetting what is ours would leave
+//! it behind for good.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use profiles::digest::Digest;
+use profiles::reference::Reference;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::dir::Directory;
+use super::error::HostError;
+
+const NAME: &str = "ledger.json";
+const VERSION: u32 = 1;
+
+/// A ledger that can't be used.
+#[derive(Debug, Error)]
+pub(crate) enum LedgerError {
+    /// The disk failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// It is not what this agent writes.
+    #[error("reading {}, which is damaged: restore it, or move it away to have the agent start over \
+             (it then adopts files that equal a profile, and leaves all others alone)", path.display())]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It was written by a newer agent.
+    #[error("reading {}: it has version {found}, this agent knows {VERSION}: run the newer agent again", path.display())]
+    Version {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// The open ledger.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    directory: Directory,
+    record: Record,
+    /// Whether a power failure would leave `record`, and not one before it.
+    is_durable: bool,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    version: u32,
+    /// Each path of ours, and the contents that are ours there: the one that is being written, and the one before
+    /// it. A file with other bytes was changed by somebody.
+    pub(crate) files: BTreeMap<Reference, BTreeSet<Digest>>,
+    /// The directories that the agent made, relative to the kubelet's seccomp directory.
+    pub(crate) directories: BTreeSet<String>,
+}
+
+/// What every version of the file says.
+#[derive(Deserialize)]
+struct Preamble {
+    version: u32,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { version: VERSION, files: BTreeMap::new(), directories: BTreeSet::new() }
+    }
+}
+
+impl Ledger {
+    /// Reads the ledger in `state_dir`. Without one, nothing is ours.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+        let directory = Directory::open(state_dir)?;
+        let record = match directory.read(NAME)? {
+            None => Record::default(),
+            Some(text) => parse(&state_dir.join(NAME), &text)?,
+        };
+        Ok(Self { directory, record, is_durable: true })
+    }
+
+    /// What it says.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Changes it durably with one write, or not at all. No change, no write.
+    pub(crate) fn commit(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
+        let mut next = self.record.clone();
+        change(&mut next);
+        if next != self.record {
+            let text = serde_json::to_vec_pretty(&next)
+                .map_err(|error| HostError::new("encoding", Path::new(NAME), error))?;
+            self.directory.replace(NAME, &text)?;
+            self.record = next;
+            self.is_durable = false;
+        }
+        if !self.is_durable {
+            self.directory.sync()?;
+            self.is_durable = true;
+        }
+        Ok(())
+    }
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Record, LedgerError> {
+    let damaged = |source| LedgerError::Damaged { path: path.to_owned(), source };
+    let found = serde_json::from_slice::<Preamble>(text).map_err(damaged)?.version;
+    if found != VERSION {
+        return Err(LedgerError::Version { path: path.to_owned(), found });
+    }
+    serde_json::from_slice(text).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_read_again() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(temporary.path()).unwrap();
+        let reference: Reference = "_team/web/a.json".parse().unwrap();
+        ledger
+            .commit(|record| {
+                record.files.insert(reference.clone(), [Digest::of(b"x")].into());
+                record.directories.insert("_team".to_owned());
+            })
+            .unwrap();
+        let again = Ledger::open(temporary.path()).unwrap();
+        assert_eq!(again.record(), ledger.record());
+        assert!(again.record().files.contains_key(&reference));
+    }
+
+    #[test]
+    fn no_change_is_no_write() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(temporary.path()).unwrap();
+        ledger.commit(|_| {}).unwrap();
+        assert!(!temporary.path().join(NAME).exists());
+    }
+
+    /// Claims that a ledger of this text is refused, in words that contain `expected`, and left as it is.
+    fn check_refused(text: &str, expected: &str) {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join(NAME);
+        fs::write(&path, text).unwrap();
+        let error = format!("{:#}", anyhow::Error::from(Ledger::open(temporary.path()).unwrap_err()));
+        assert!(error.contains(expected) && error.contains("ledger.json"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn a_damaged_ledger_is_refused_and_kept() {
+        check_refused("", "move it away");
+        check_refused("{", "move it away");
+        check_refused(r#"{"version":1}"#, "move it away");
+        check_refused(r#"{"version":1,"files":{"../x":[]},"directories":[]}"#, "move it away");
+    }
+
+    #[test]
+    fn a_ledger_of_the_future_is_refused_and_kept() {
+        check_refused(r#"{"version":2,"files":[]}"#, "newer agent");
+    }
+}

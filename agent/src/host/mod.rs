@@ -1,0 +1,46 @@
+//! The node itself: its disk.
+//!
+//! Invariant: system calls and the types of nix stop here. Nothing is touched that the ledger does not have, and the
+//! ledger has it before it is touched.
+
+pub(crate) mod dir;
+pub(crate) mod error;
+pub(crate) mod ledger;
+pub(crate) mod lock;
+mod seccomp;
+
+use std::collections::BTreeMap;
+
+use profiles::digest::Digest;
+use profiles::plan::Install;
+use profiles::reference::Reference;
+use profiles::state::Found;
+
+use error::HostError;
+pub(crate) use seccomp::NodeHost;
+
+/// How one profile's step ended.
+pub(crate) type Outcomes<T> = Vec<(Reference, Result<T, HostError>)>;
+
+/// What the loop does to the node. The seam at which tests inject failures.
+pub(crate) trait Host {
+    /// Compares what the ledger has with what the disk holds, and clears away what a crash left.
+    fn scan(&mut self) -> BTreeMap<Reference, Found>;
+
+    /// Puts profiles on disk.
+    fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed>;
+
+    /// Takes profiles off the disk. What is no file any more is left, but no longer ours.
+    fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()>;
+}
+
+/// How putting a profile on disk ended, if it did not fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Installed {
+    /// It was written.
+    Written(Digest),
+    /// An equal file was there already.
+    Adopted(Digest),
+    /// Something is in its place that is not ours: this.
+    Foreign(&'static str),
+}

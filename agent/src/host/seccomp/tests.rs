@@ -1,0 +1,205 @@
+//! Installs and removals on a real file system.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
+
+use profiles::bundle::{Bundle, BundleId, Document, Profile};
+
+use super::*;
+
+struct Scene {
+    temporary: tempfile::TempDir,
+    host: Option<NodeHost>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        fs::create_dir(temporary.path().join("kubelet")).unwrap();
+        let mut scene = Self { temporary, host: None };
+        scene.restart();
+        scene
+    }
+
+    /// What a crash and the next start come to. Returns what the scan finds.
+    fn restart(&mut self) -> BTreeMap<Reference, Found> {
+        self.host = None;
+        let state_dir = self.temporary.path().join("state");
+        let lock = Lock::try_take(&state_dir).unwrap().unwrap();
+        let host = NodeHost::open(&self.temporary.path().join("kubelet"), &state_dir, lock).unwrap();
+        self.host.insert(host).scan()
+    }
+
+    fn host(&mut self) -> &mut NodeHost {
+        self.host.as_mut().unwrap()
+    }
+
+    fn path(&self, reference: &str) -> PathBuf {
+        self.temporary.path().join("kubelet/seccomp").join(reference)
+    }
+
+    /// Puts something there behind the agent's back.
+    fn plant(&self, reference: &str, version: &str) {
+        fs::create_dir_all(self.path(reference).parent().unwrap()).unwrap();
+        fs::write(self.path(reference), document(version).content()).unwrap();
+    }
+
+    fn install(&mut self, reference: &str, version: &str) -> Result<Installed, HostError> {
+        let install = Install { reference: reference.parse().unwrap(), document: document(version) };
+        self.host().install(vec![install]).remove(0).1
+    }
+
+    fn remove(&mut self, reference: &str) {
+        self.host().remove(vec![reference.parse().unwrap()]).remove(0).1.unwrap();
+    }
+
+    fn owns(&mut self, reference: &str) -> bool {
+        let reference: Reference = reference.parse().unwrap();
+        self.host().ledger.record().files.contains_key(&reference)
+    }
+}
+
+fn document(version: &str) -> Document {
+    let text = format!(r#"{{"defaultAction":"SCMP_ACT_LOG","version":"{version}"}}"#);
+    let data = [("key".to_owned(), text)].into();
+    let bundle = Bundle::of_seccomp(BundleId::new("n", "b").unwrap(), data, Vec::new());
+    match bundle.profiles.into_values().next() {
+        Some(Profile::Accepted(document)) => document,
+        other => panic!("{other:?} is no accepted profile"),
+    }
+}
+
+fn found(entries: &[(&str, Found)]) -> BTreeMap<Reference, Found> {
+    entries.iter().map(|(reference, found)| (reference.parse().unwrap(), *found)).collect()
+}
+
+#[test]
+fn a_profile_is_written_and_found_again() {
+    let mut scene = Scene::new();
+    for reference in ["web/a.json", "_team/web/a.json"] {
+        let outcome = scene.install(reference, "1").unwrap();
+        assert_eq!(outcome, Installed::Written(document("1").digest()));
+        assert_eq!(fs::read(scene.path(reference)).unwrap(), document("1").content());
+    }
+    let ours = Found::Ours(document("1").digest());
+    assert_eq!(scene.restart(), found(&[("web/a.json", ours), ("_team/web/a.json", ours)]));
+}
+
+#[test]
+fn an_equal_file_is_adopted_and_not_rewritten() {
+    let mut scene = Scene::new();
+    scene.plant("web/a.json", "1");
+    let before = fs::metadata(scene.path("web/a.json")).unwrap();
+    assert_eq!(scene.install("web/a.json", "1").unwrap(), Installed::Adopted(document("1").digest()));
+    assert_eq!(fs::metadata(scene.path("web/a.json")).unwrap().ino(), before.ino());
+    assert!(scene.owns("web/a.json"));
+}
+
+#[test]
+fn a_foreign_object_is_left_alone() {
+    let mut scene = Scene::new();
+    scene.plant("web/file", "other");
+    fs::create_dir(scene.path("web/directory")).unwrap();
+    symlink("file", scene.path("web/link")).unwrap();
+    for (reference, what) in
+        [("web/file", FOREIGN_FILE), ("web/directory", "a directory"), ("web/link", "a symbolic link")]
+    {
+        assert_eq!(scene.install(reference, "1").unwrap(), Installed::Foreign(what));
+        assert!(!scene.owns(reference), "{reference}");
+    }
+    assert_eq!(fs::read(scene.path("web/file")).unwrap(), document("other").content());
+}
+
+#[test]
+fn a_link_on_the_way_is_not_followed() {
+    let mut scene = Scene::new();
+    let outside = scene.temporary.path().join("outside");
+    fs::create_dir_all(outside.join("web")).unwrap();
+    symlink(&outside, scene.path("bundle")).unwrap();
+    symlink(&outside, scene.path("_team")).unwrap();
+    fs::create_dir(scene.path("_other")).unwrap();
+    symlink(outside.join("web"), scene.path("_other/web")).unwrap();
+    for reference in ["bundle/a", "_team/web/a", "_other/web/a"] {
+        assert_eq!(scene.install(reference, "1").unwrap(), Installed::Foreign(NO_WAY), "{reference}");
+        scene.remove(reference);
+    }
+    assert_eq!(fs::read_dir(outside.join("web")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_edit_replaces_what_is_ours_even_if_somebody_changed_it() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    scene.plant("web/a", "by hand");
+    assert_eq!(scene.restart(), found(&[("web/a", Found::Changed)]));
+    assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Written(document("1").digest()));
+    assert_eq!(scene.restart(), found(&[("web/a", Found::Ours(document("1").digest()))]));
+}
+
+#[test]
+fn a_crash_before_the_write_leaves_old_or_nothing_and_is_finished() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    let pending = |reference: &str, present| Pending {
+        install: Install { reference: reference.parse().unwrap(), document: document("2") },
+        present,
+    };
+    let batch = [pending("web/a", Some(document("1").digest())), pending("new/b", None)];
+    scene.host().intend(&batch).unwrap();
+    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+
+    let after = scene.restart();
+    assert_eq!(after, found(&[("web/a", Found::Ours(document("1").digest())), ("new/b", Found::Absent)]));
+    assert!(!scene.path("web/~pavise").exists());
+    for reference in ["web/a", "new/b"] {
+        assert_eq!(scene.install(reference, "2").unwrap(), Installed::Written(document("2").digest()));
+    }
+}
+
+#[test]
+fn a_removal_takes_only_what_is_ours() {
+    let mut scene = Scene::new();
+    fs::create_dir(scene.path("mine")).unwrap();
+    for reference in ["mine/a", "web/a", "web/b", "_team/web/a"] {
+        scene.install(reference, "1").unwrap();
+    }
+    scene.plant("web/foreign", "x");
+    for reference in ["mine/a", "web/a", "_team/web/a"] {
+        scene.remove(reference);
+        assert!(!scene.path(reference).exists());
+    }
+    assert!(scene.path("mine").exists(), "a directory that was there before stays");
+    assert!(scene.path("web/b").exists() && scene.path("web/foreign").exists());
+    assert!(!scene.path("_team").exists(), "a directory of ours that is empty goes");
+    assert_eq!(scene.restart().len(), 1);
+}
+
+#[test]
+fn what_is_no_file_any_more_is_left_and_no_longer_ours() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    fs::remove_file(scene.path("web/a")).unwrap();
+    fs::create_dir(scene.path("web/a")).unwrap();
+    assert_eq!(scene.restart(), found(&[("web/a", Found::NotAFile)]));
+    scene.remove("web/a");
+    assert!(scene.path("web/a").is_dir() && !scene.owns("web/a"));
+}
+
+#[test]
+fn nothing_is_written_when_the_ledger_can_not_be() {
+    let mut scene = Scene::new();
+    let state_dir = scene.temporary.path().join("state");
+    fs::create_dir(state_dir.join("~pavise")).unwrap();
+    let error = scene.install("web/a", "1").unwrap_err();
+    assert!(error.in_full().contains("state/~pavise"), "{}", error.in_full());
+    assert!(!scene.path("web").exists() && !scene.owns("web/a"));
+}
+
+#[test]
+fn a_missing_kubelet_root_names_its_flag() {
+    let temporary = tempfile::tempdir().unwrap();
+    let lock = Lock::try_take(temporary.path()).unwrap().unwrap();
+    let error = NodeHost::open(&temporary.path().join("absent"), temporary.path(), lock).unwrap_err();
+    assert!(format!("{error:#}").contains("--kubelet-root"), "{error:#}");
+}

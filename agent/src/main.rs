@@ -1,0 +1,42 @@
+//! `pavise` puts seccomp profiles where Kubernetes needs them, and tells the truth about it.
+//!
+//! ```text
+//!  ConfigMaps ─ watch ─┐                                        ┌─ files below <kubelet root>/seccomp (host)
+//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Step┤
+//!  disk ──────── scan ─┘            (profiles: pure)            └─ node labels                     (cluster)
+//!                                       ▲                            │
+//!                                       └── outcome of each step, as an Event
+//! ```
+//!
+//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls in [`host`].
+
+mod cli;
+mod cluster;
+mod host;
+mod observe;
+mod sync;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    exit_code(&cli::run(cli::Arguments::parse()))
+}
+
+/// The one place that chooses the exit code.
+///
+/// | code | meaning |
+/// |---|---|
+/// | 0 | the command did what it was asked to |
+/// | 1 | it failed; the reason is on standard error |
+/// | 2 | the command line is wrong; `clap` exits with it by itself |
+fn exit_code(result: &anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pavise: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The loop: events in, steps out.
+//!
+//! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave. The disk
+//! never waits for the API server: a change of labels is a stream like any other, whose events come when they come.
+//! Nothing is decided here; that is the business of [`profiles::state`] and [`profiles::plan`].
+
+mod journal;
+#[cfg(test)]
+mod tests;
+
+use std::future;
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+use futures::stream::{LocalBoxStream, SelectAll};
+use futures::{FutureExt, StreamExt, stream};
+use profiles::plan::{LabelChange, Plan};
+use profiles::state::{Config, Event, State};
+use profiles::time::Time;
+use tokio::time::Instant;
+
+use crate::host::{Host, Installed};
+use journal::Journal;
+
+/// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
+pub(crate) struct Sync<H, W> {
+    host: H,
+    state: State,
+    journal: Journal,
+    events: SelectAll<LocalBoxStream<'static, Event>>,
+    write_labels: W,
+    started: Instant,
+}
+
+impl<H, W> Sync<H, W>
+where
+    H: Host,
+    W: Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>,
+{
+    /// Connects the parts. Nothing happens yet.
+    pub(crate) fn new(
+        host: H,
+        rules: Config,
+        events: Vec<LocalBoxStream<'static, Event>>,
+        write_labels: W,
+    ) -> Self {
+        Self {
+            host,
+            state: State::new(rules),
+            journal: Journal::default(),
+            events: stream::select_all(events),
+            write_labels,
+            started: Instant::now(),
+        }
+    }
+
+    /// Runs until `stop` completes. Stopping changes nothing on the node, whatever is under way.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
+        let mut stop = std::pin::pin!(stop);
+        let found = self.host.scan();
+        self.take(Event::Scanned(found));
+        loop {
+            let wake_at = self.act();
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                Some(event) = self.events.next() => self.take_all_ready(event),
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Takes `event` and all others that need no waiting, so that they share one plan.
+    fn take_all_ready(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            self.take(event);
+            next = self.events.next().now_or_never().flatten();
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        self.journal.note(&event);
+        let now = self.now();
+        self.state.apply(event, now);
+    }
+
+    /// Does all that can be done now. Returns when there is more to do, if nothing happens before.
+    fn act(&mut self) -> Option<Instant> {
+        loop {
+            let plan = self.state.plan(self.now());
+            if !plan.has_disk_steps() {
+                self.start_labels(plan.labels);
+                return plan.wake_at.and_then(|at| self.started.checked_add(at.elapsed()));
+            }
+            self.act_on_disk(plan);
+        }
+    }
+
+    fn act_on_disk(&mut self, plan: Plan) {
+        for (reference, outcome) in self.host.install(plan.install) {
+            self.journal.installed(&reference, &outcome);
+            self.take(match outcome {
+                Ok(Installed::Written(digest) | Installed::Adopted(digest)) => {
+                    Event::Installed { reference, digest }
+                }
+                Ok(Installed::Foreign(_)) => Event::Foreign(reference),
+                Err(_) => Event::InstallFailed(reference),
+            });
+        }
+        for (reference, outcome) in self.host.remove(plan.remove) {
+            self.journal.removed(&reference, &outcome);
+            self.take(match outcome {
+                Ok(()) => Event::Removed(reference),
+                Err(_) => Event::RemoveFailed(reference),
+            });
+        }
+    }
+
+    fn start_labels(&mut self, change: Option<LabelChange>) {
+        let Some(change) = change else { return };
+        let outcome = (self.write_labels)(change.clone());
+        self.events.push(stream::once(outcome).flat_map(stream::iter).boxed_local());
+        self.take(Event::LabelsSent(change));
+    }
+
+    fn now(&self) -> Time {
+        Time::since_start(self.started.elapsed())
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => future::pending().await,
+    }
+}

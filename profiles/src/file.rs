@@ -1,0 +1,163 @@
+//! One reference: what is wanted there, what is there, and what follows from the two.
+//!
+//! Invariant: [`File::is_loaded`] is true only if the path was last seen to hold bytes that we put there or
+//! adopted.
+
+use std::time::Duration;
+
+use crate::bundle::{Document, Profile};
+use crate::digest::Digest;
+use crate::label::LabelKey;
+use crate::reference::Reference;
+use crate::state::Found;
+use crate::time::{Retry, Time};
+
+/// What is known about one reference.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// The label of the profile; kept here because it is needed for every plan.
+    pub(crate) label: LabelKey,
+    /// The label of the bundle.
+    pub(crate) bundle_label: LabelKey,
+    pub(crate) want: Want,
+    disk: Disk,
+    /// Whether the ledger has it, so that we may replace and remove it.
+    pub(crate) is_owned: bool,
+    retry: Retry,
+}
+
+/// What the bundles ask for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Want {
+    /// This content.
+    Document(Document),
+    /// A content that is refused: whatever is there stays.
+    Refused,
+    /// No bundle has asked for it since then.
+    Nothing { since: Time },
+}
+
+/// What is at the path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Disk {
+    /// Nothing, as far as we know.
+    Absent,
+    /// A content that we put there or adopted.
+    Ours(Digest),
+    /// It is our path, but we can't vouch for its bytes.
+    Changed,
+    /// Something that we must not touch.
+    Foreign,
+}
+
+impl File {
+    pub(crate) fn new(reference: &Reference, now: Time) -> Self {
+        Self {
+            label: LabelKey::of_profile(reference),
+            bundle_label: LabelKey::of_bundle(reference.namespace(), reference.bundle()),
+            want: Want::Nothing { since: now },
+            disk: Disk::Absent,
+            is_owned: false,
+            retry: Retry::default(),
+        }
+    }
+
+    /// Takes over what the bundles ask for. Another wish than before is tried at once.
+    pub(crate) fn set_want(&mut self, want: Want) {
+        if self.want != want {
+            self.want = want;
+            self.retry = Retry::default();
+        }
+    }
+
+    /// No bundle asks for it any more. Asked again, it does not start the delay anew.
+    pub(crate) fn unwant(&mut self, now: Time) {
+        if self.is_wanted() {
+            self.set_want(Want::Nothing { since: now });
+        }
+    }
+
+    /// Takes over what a scan of the disk says: none if the ledger does not have the reference.
+    pub(crate) fn scanned(&mut self, found: Option<Found>) {
+        self.is_owned = found.is_some();
+        self.disk = match found {
+            None | Some(Found::Absent) => Disk::Absent,
+            Some(Found::Ours(digest)) => Disk::Ours(digest),
+            Some(Found::Changed) => Disk::Changed,
+            Some(Found::NotAFile) => Disk::Foreign,
+        };
+        self.retry = Retry::default();
+    }
+
+    pub(crate) fn installed(&mut self, digest: Digest) {
+        self.is_owned = true;
+        self.disk = Disk::Ours(digest);
+        self.retry = Retry::default();
+    }
+
+    /// The path is taken. Only somebody else can change that, so it is looked at again at a slow, even pace.
+    pub(crate) fn blocked(&mut self, now: Time) {
+        self.disk = Disk::Foreign;
+        self.retry.pause(now, Retry::LONGEST);
+    }
+
+    /// Writing failed. The write is atomic, so what was there is still there, or what was to be.
+    pub(crate) fn install_failed(&mut self, now: Time) {
+        self.retry.failed(now);
+    }
+
+    pub(crate) fn removed(&mut self) {
+        self.is_owned = false;
+        self.disk = Disk::Absent;
+        self.retry = Retry::default();
+    }
+
+    /// Removing failed, maybe only after the file was gone: nothing may lean on it any more.
+    pub(crate) fn remove_failed(&mut self, now: Time) {
+        self.disk = Disk::Changed;
+        self.retry.failed(now);
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        matches!(self.disk, Disk::Ours(_))
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        !matches!(self.want, Want::Nothing { .. })
+    }
+
+    /// Whether there is no reason to remember it.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        !self.is_wanted() && !self.is_owned
+    }
+
+    /// The document that is not on disk yet.
+    pub(crate) fn missing(&self) -> Option<&Document> {
+        match &self.want {
+            Want::Document(document) if self.disk != Disk::Ours(document.digest()) => Some(document),
+            Want::Document(_) | Want::Refused | Want::Nothing { .. } => None,
+        }
+    }
+
+    /// When it is to go, if `known_since` then all is known that could ask for it; none if it is to stay.
+    pub(crate) fn removal_due(&self, known_since: Time, delay: Duration) -> Option<Time> {
+        match self.want {
+            Want::Nothing { since } => Some(since.max(known_since) + delay),
+            Want::Document(_) | Want::Refused => None,
+        }
+    }
+
+    /// Until when a failed step must wait, if that is still to come.
+    pub(crate) fn blocked_until(&self, now: Time) -> Option<Time> {
+        self.retry.blocked_until(now)
+    }
+}
+
+impl From<&Profile> for Want {
+    fn from(profile: &Profile) -> Self {
+        match profile {
+            Profile::Accepted(document) => Self::Document(document.clone()),
+            Profile::Refused(_) => Self::Refused,
+        }
+    }
+}

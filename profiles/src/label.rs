@@ -1,0 +1,171 @@
+//! The labels that tell the scheduler what a node has loaded.
+//!
+//! Invariant: a [`LabelKey`] is a key that the API server accepts and that only this project uses. It follows from
+//! the reference alone.
+//!
+//! | label | stands while |
+//! |---|---|
+//! | `seccomp.pavise.dev/<bundle>_<key>` | the profile of a bundle in the home namespace is loaded |
+//! | `<namespace>.seccomp.pavise.dev/<bundle>_<key>` | the same, in another namespace |
+//! | `bundle.pavise.dev/<bundle>`, `<namespace>.bundle.pavise.dev/<bundle>` | all profiles of the bundle are loaded |
+//!
+//! The part after `/` must have at most 63 characters and end with a letter or digit. One that does not is
+//! shortened: its first 46 characters, `_`, and the first 16 hex digits of its SHA-256. Two references can then
+//! share a label (an author can even arrange for it), so a label stands only while *all* that share it are loaded.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::name::{BundleName, Namespace, is_dns_part};
+use crate::reference::Reference;
+
+/// The value of every label of ours, as node-feature-discovery has it.
+pub const LABEL_VALUE: &str = "true";
+
+const SECCOMP: &str = "seccomp.pavise.dev";
+const APPARMOR: &str = "apparmor.pavise.dev";
+const BUNDLE: &str = "bundle.pavise.dev";
+
+/// Longest name of a label, after the `/`.
+const LONGEST: usize = 63;
+/// What of a name is kept when it is shortened: `_` and 16 digits follow.
+const KEPT: usize = LONGEST - 17;
+
+/// The key of a node label of ours. Cloning one is cheap.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LabelKey(Arc<str>);
+
+impl LabelKey {
+    /// The label of one profile.
+    #[must_use]
+    pub fn of_profile(reference: &Reference) -> Self {
+        let name = format!("{}_{}", reference.bundle(), reference.key());
+        Self::new(reference.namespace(), SECCOMP, &name)
+    }
+
+    /// The label of a whole bundle; `namespace` is none for the home namespace.
+    #[must_use]
+    pub fn of_bundle(namespace: Option<&Namespace>, bundle: &BundleName) -> Self {
+        Self::new(namespace, BUNDLE, bundle.as_str())
+    }
+
+    /// A key seen on a Node, if it is one that only this project sets.
+    #[must_use]
+    pub fn observed(key: &str) -> Option<Self> {
+        Self::is_ours(key).then(|| Self(key.into()))
+    }
+
+    /// Whether `key` is in a name space of ours: whatever stands there, we may set and unset.
+    ///
+    /// The same as `^([a-z0-9]([-a-z0-9]*[a-z0-9])?[.])?(seccomp|apparmor|bundle)[.]pavise[.]dev/`.
+    #[must_use]
+    pub fn is_ours(key: &str) -> bool {
+        let Some((prefix, _)) = key.split_once('/') else { return false };
+        let is_in = |domain: &str| match prefix.strip_suffix(domain) {
+            Some("") => true,
+            Some(rest) => rest.strip_suffix('.').is_some_and(is_dns_part),
+            None => false,
+        };
+        [SECCOMP, APPARMOR, BUNDLE].into_iter().any(is_in)
+    }
+
+    /// The key as the API server writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn new(namespace: Option<&Namespace>, domain: &str, name: &str) -> Self {
+        let prefix = namespace.map(|namespace| format!("{namespace}.")).unwrap_or_default();
+        Self(format!("{prefix}{domain}/{}", fitted(name)).into())
+    }
+}
+
+impl fmt::Display for LabelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `name`, shortened if a label can't hold it. It is ASCII and starts with a letter or digit: a bundle's name does.
+fn fitted(name: &str) -> String {
+    if name.len() <= LONGEST && name.ends_with(|c: char| c.is_ascii_alphanumeric()) {
+        return name.to_owned();
+    }
+    let kept = &name[..name.len().min(KEPT)];
+    format!("{kept}_{}", Digest::of(name.as_bytes()).short())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(reference: &str, profile: &str, bundle: &str) {
+        let reference: Reference = reference.parse().unwrap();
+        let labels = [
+            LabelKey::of_profile(&reference),
+            LabelKey::of_bundle(reference.namespace(), reference.bundle()),
+        ];
+        assert_eq!(labels.each_ref().map(LabelKey::as_str), [profile, bundle]);
+        for label in &labels {
+            assert!(LabelKey::is_ours(label.as_str()));
+            let name = label.as_str().split_once('/').unwrap().1;
+            assert!(name.len() <= 63 && name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_label_follows_from_the_reference() {
+        check("web/audit.json", "seccomp.pavise.dev/web_audit.json", "bundle.pavise.dev/web");
+        check(
+            "_team-a/web/audit.json",
+            "team-a.seccomp.pavise.dev/web_audit.json",
+            "team-a.bundle.pavise.dev/web",
+        );
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_shortened() {
+        check("web/a.", "seccomp.pavise.dev/web_a._37b4857a1749fe1c", "bundle.pavise.dev/web");
+        let fits = "k".repeat(59);
+        check(&format!("web/{fits}"), &format!("seccomp.pavise.dev/web_{fits}"), "bundle.pavise.dev/web");
+        check(
+            &format!("web/{}", "k".repeat(60)),
+            "seccomp.pavise.dev/web_kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk_efcec6c18e5c40f6",
+            "bundle.pavise.dev/web",
+        );
+        check(
+            &format!("{}/k", "b".repeat(64)),
+            "seccomp.pavise.dev/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb_4e3697f1c4f468cf",
+            "bundle.pavise.dev/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb_a0fab1377f49a759",
+        );
+    }
+
+    #[test]
+    fn only_our_own_name_spaces_are_ours() {
+        let long = format!("{}.seccomp.pavise.dev/x", "a".repeat(64));
+        for key in [
+            "seccomp.pavise.dev/x",
+            "apparmor.pavise.dev/",
+            "bundle.pavise.dev/x/y",
+            "a-b.bundle.pavise.dev/x",
+            &long,
+        ] {
+            assert!(LabelKey::is_ours(key), "{key} is ours");
+        }
+        for key in [
+            "seccomp.pavise.dev",
+            "pavise.dev/not-ready",
+            "xseccomp.pavise.dev/x",
+            ".seccomp.pavise.dev/x",
+            "a.b.seccomp.pavise.dev/x",
+            "-a.seccomp.pavise.dev/x",
+            "A.seccomp.pavise.dev/x",
+            "seccomp.pavise.dev.example/x",
+            "kubernetes.io/hostname",
+        ] {
+            assert!(!LabelKey::is_ours(key), "{key} is not ours");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What a profile, a bundle, a reference and a node label are, and what a node has to do about them.
+//!
+//! ```text
+//!  bundles (desired) ──┐
+//!  scan of the disk ───┤                                    ┌─ install, remove  (the disk)
+//!  labels of the Node ─┼─▶ Event ─▶ State::apply ─▶ plan ───┤
+//!  outcomes of steps ──┘      ▲                             └─ labels           (the Node)
+//!                             └────────── outcome of each step, as an Event ────────┘
+//! ```
+//!
+//! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
+//! ([`time::Time`]). Whoever embeds it feeds [`state::Event`]s in, carries the [`plan::Plan`] out, and reports
+//! how each step ended as another event. Names are parsed once, at the edge, into types that can't be wrong
+//! ([`name`], [`reference`], [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]),
+//! never an `Err`.
+
+pub mod bundle;
+pub mod diagnostic;
+pub mod digest;
+mod file;
+pub mod label;
+pub mod name;
+pub mod plan;
+pub mod reference;
+pub mod seccomp;
+pub mod state;
+pub mod time;

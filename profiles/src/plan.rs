@@ -1,0 +1,215 @@
+//! What is to be done now, given what is known.
+//!
+//! Invariants, each with a test of its name:
+//! - a profile is labelled after it is loaded, and unlabelled before it is removed;
+//! - nothing is taken away before all is known that could ask for it;
+//! - there is one change of labels for everything, and never two under way;
+//! - where nothing changed there is nothing to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bundle::Document;
+use crate::file::File;
+use crate::label::{LABEL_VALUE, LabelKey};
+use crate::reference::Reference;
+use crate::state::State;
+use crate::time::Time;
+
+#[cfg(test)]
+mod tests;
+
+/// The steps to take now. Each must be answered with the events that say how it ended.
+///
+/// Steps on the disk come first and alone: they are quick, and how they end decides about the labels. So all that
+/// was loaded in one go is labelled with one change.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// Profiles to put on disk.
+    pub install: Vec<Install>,
+    /// Profiles to take off it.
+    pub remove: Vec<Reference>,
+    /// How to change the Node's labels. Announce it with [`crate::state::Event::LabelsSent`].
+    pub labels: Option<LabelChange>,
+    /// When to ask again, if nothing happens before.
+    pub wake_at: Option<Time>,
+}
+
+/// One profile to put on disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Install {
+    /// Where to.
+    pub reference: Reference,
+    /// What.
+    pub document: Document,
+}
+
+/// A change of the Node's labels; all of it is one write.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LabelChange {
+    /// Labels to set to [`LABEL_VALUE`].
+    pub set: BTreeSet<LabelKey>,
+    /// Labels to take away.
+    pub unset: BTreeSet<LabelKey>,
+}
+
+impl Plan {
+    /// Whether anything is to be done on the disk.
+    #[must_use]
+    pub fn has_disk_steps(&self) -> bool {
+        !self.install.is_empty() || !self.remove.is_empty()
+    }
+
+    fn consider_install(&mut self, reference: &Reference, file: &File, now: Time) {
+        let Some(document) = file.missing() else { return };
+        match file.blocked_until(now) {
+            Some(later) => self.wake(later),
+            None => self.install.push(Install { reference: reference.clone(), document: document.clone() }),
+        }
+    }
+
+    fn wake(&mut self, at: Time) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// What is to become of a label. Where several profiles share one, the lowest counts.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Standing {
+    /// It must go.
+    Down,
+    /// It stays if it is there: nobody asks for the profile, but it is still loaded.
+    Kept,
+    /// It must be there.
+    Up,
+}
+
+type Standings = BTreeMap<LabelKey, Standing>;
+
+impl State {
+    /// What to do at `now`.
+    #[must_use]
+    pub fn plan(&self, now: Time) -> Plan {
+        let mut plan = Plan::default();
+        if !self.is_scanned {
+            return plan;
+        }
+        let standings = self.standings(now);
+        for (reference, file) in &self.files {
+            plan.consider_install(reference, file, now);
+            self.plan_removal(reference, file, &standings, now, &mut plan);
+        }
+        if !plan.has_disk_steps() {
+            self.plan_labels(&standings, now, &mut plan);
+        }
+        plan
+    }
+
+    /// The change that would put the labels right, if they are not.
+    pub(crate) fn label_change(&self, now: Time) -> Option<LabelChange> {
+        self.change_towards(&self.standings(now))
+    }
+
+    fn plan_removal(
+        &self,
+        reference: &Reference,
+        file: &File,
+        standings: &Standings,
+        now: Time,
+        plan: &mut Plan,
+    ) {
+        let Some(due) = self.removal_due(file) else { return };
+        let later = Some(due).filter(|due| *due > now).or(file.blocked_until(now));
+        let must_go_first =
+            |label| standings.get(label) == Some(&Standing::Down) && self.labels.may_stand(label);
+        match later {
+            Some(later) => plan.wake(later),
+            None if must_go_first(&file.label) || must_go_first(&file.bundle_label) => {}
+            None => plan.remove.push(reference.clone()),
+        }
+    }
+
+    fn plan_labels(&self, standings: &Standings, now: Time, plan: &mut Plan) {
+        if self.labels.sent.is_some() {
+            return;
+        }
+        let Some(change) = self.change_towards(standings) else { return };
+        match self.labels.retry.blocked_until(now) {
+            Some(later) => plan.wake(later),
+            None => plan.labels = Some(change),
+        }
+    }
+
+    fn change_towards(&self, standings: &Standings) -> Option<LabelChange> {
+        let observed = self.labels.observed.as_ref()?;
+        let is_right = |label: &LabelKey| observed.get(label).is_some_and(|value| value == LABEL_VALUE);
+        let up = standings.iter().filter(|(_, standing)| **standing == Standing::Up);
+        let set = up.map(|(label, _)| label).filter(|label| !is_right(label)).cloned().collect();
+
+        let standing = |label: &LabelKey| standings.get(label).copied().unwrap_or(Standing::Down);
+        let present = observed.keys().chain(&self.labels.doubtful);
+        let unset = match self.known_since {
+            None => BTreeSet::new(),
+            Some(_) => present.filter(|label| standing(label) == Standing::Down).cloned().collect(),
+        };
+        Some(LabelChange { set, unset }).filter(|change| *change != LabelChange::default())
+    }
+
+    /// When `file` is to go: none if it is to stay, or if that is not known yet.
+    fn removal_due(&self, file: &File) -> Option<Time> {
+        file.removal_due(self.known_since?, self.config.removal_delay)
+    }
+
+    fn is_due(&self, file: &File, now: Time) -> bool {
+        self.removal_due(file).is_some_and(|due| due <= now)
+    }
+
+    fn standings(&self, now: Time) -> Standings {
+        let mut standings = Standings::new();
+        let mut bundles: BTreeMap<LabelKey, Tally> = BTreeMap::new();
+        for file in self.files.values() {
+            let stays = file.is_loaded() && !self.is_due(file, now);
+            bundles.entry(file.bundle_label.clone()).or_default().count(file.is_wanted(), stays);
+            let standing = match (stays, file.is_wanted()) {
+                (false, _) => Standing::Down,
+                (true, false) => Standing::Kept,
+                (true, true) => Standing::Up,
+            };
+            let lowest = standings.entry(file.label.clone()).or_insert(standing);
+            *lowest = standing.min(*lowest);
+        }
+        for bundle in self.bundles.values().filter(|bundle| !bundle.is_sound()) {
+            let namespace = Some(&bundle.id.namespace).filter(|namespace| **namespace != self.config.home);
+            let label = LabelKey::of_bundle(namespace, &bundle.id.name);
+            bundles.entry(label).or_default().count(true, false);
+        }
+        standings.extend(bundles.into_iter().map(|(label, tally)| (label, tally.standing())));
+        standings
+    }
+}
+
+/// Counts a bundle's profiles.
+#[derive(Debug, Default)]
+struct Tally {
+    wanted: u32,
+    wanted_and_stays: u32,
+    unwanted_and_goes: u32,
+}
+
+impl Tally {
+    fn count(&mut self, is_wanted: bool, stays: bool) {
+        self.wanted += u32::from(is_wanted);
+        self.wanted_and_stays += u32::from(is_wanted && stays);
+        self.unwanted_and_goes += u32::from(!is_wanted && !stays);
+    }
+
+    /// A bundle that asks for nothing any more is judged by what it left behind.
+    fn standing(&self) -> Standing {
+        if self.wanted == 0 && self.unwanted_and_goes == 0 {
+            Standing::Kept
+        } else if self.wanted > 0 && self.wanted == self.wanted_and_stays {
+            Standing::Up
+        } else {
+            Standing::Down
+        }
+    }
+}

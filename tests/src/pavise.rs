@@ -1,0 +1,109 @@
+//! Pavise in a cluster: its image, from the Dockerfile, and its manifests, deployed as a user deploys them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::kubectl::wait_for;
+use crate::{images, progress, repository};
+
+/// The namespace of the agent.
+pub const SYSTEM: &str = "pavise-system";
+/// The namespace of the bundles.
+pub const PROFILES: &str = "pavise-profiles";
+
+/// How long the agent may take to run on every node.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Builds Pavise's image, gives it to every node, applies `manifests/testbed` and waits until the agent runs everywhere.
+///
+/// # Errors
+/// The image can't be built, the API server refuses a manifest, or an agent does not get ready: its log is in the error.
+pub fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
+    let image = images::pavise_image()?;
+    progress::step("Installing Pavise", || {
+        cluster.import(&image)?;
+        let kubectl = cluster.kubectl();
+        let overlay = repository().join("manifests/testbed").display().to_string();
+        let manifests = kubectl.run(&["kustomize", &overlay])?;
+        kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
+        let rollout = [
+            "rollout",
+            "status",
+            "daemonset/pavise-agent",
+            "-n",
+            SYSTEM,
+            "--timeout",
+            &format!("{}s", PATIENCE.as_secs()),
+        ];
+        kubectl.run(&rollout).map(drop).map_err(|error| {
+            let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
+            error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
+        })
+    })
+}
+
+/// Pods without a Service network are told by this where the API server is.
+fn api_address(cluster: &Cluster) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kubernetes-api", "namespace": SYSTEM},
+        "data": {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": cluster.api_port().to_string()},
+    })
+}
+
+/// What a person needs to find out why a test failed: pods, events, and what the agents said.
+///
+/// # Errors
+/// The API server does not answer.
+pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
+    let kubectl = cluster.kubectl();
+    let mut state = kubectl.run(&["get", "nodes,pods", "-A", "-o", "wide", "--show-labels"])?;
+    state += &kubectl.run(&["get", "events", "-A", "--sort-by=.lastTimestamp"])?;
+    state += "--- the agents' logs\n";
+    state += &kubectl.run(&[
+        "logs",
+        "-n",
+        SYSTEM,
+        "-l",
+        "app.kubernetes.io/name=pavise-agent",
+        "--prefix",
+        "--tail=200",
+    ])?;
+    Ok(state)
+}
+
+/// The agent's process on the host's node, as this machine numbers it.
+///
+/// # Errors
+/// None is found within ten seconds.
+pub fn agent_process(cluster: &Cluster) -> anyhow::Result<Pid> {
+    let cgroup = cluster.layout().cgroup();
+    wait_for("the agent's process", Duration::from_secs(10), || {
+        let processes = fs::read_dir("/proc").context("listing processes")?;
+        let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Ok(numbers.map(Pid::from_raw).find(|process| is_agent(*process, &cgroup)))
+    })
+}
+
+fn is_agent(process: Pid, cgroup: &str) -> bool {
+    let directory = PathBuf::from(format!("/proc/{process}"));
+    let runs_pavise = fs::read_link(directory.join("exe")).is_ok_and(|exe| exe.ends_with("usr/bin/pavise"));
+    runs_pavise && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
+}
+
+/// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody would who broke out to the node.
+///
+/// # Errors
+/// No agent runs, or its files can't be read.
+pub fn agent_token(cluster: &Cluster) -> anyhow::Result<String> {
+    let process = agent_process(cluster)?;
+    let path = format!("/proc/{process}/root/var/run/secrets/kubernetes.io/serviceaccount/token");
+    fs::read_to_string(&path).with_context(|| format!("reading {path}"))
+}

@@ -1,0 +1,223 @@
+//! `demo`: the Kubernetes seccomp tutorial on a real cluster, with Pavise in place of files copied by hand. What it prints is read from
+//! the cluster, and it fails when that is not what the README promises.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use comfy_table::{Table, presets};
+use serde_json::Value;
+use testbed::cluster::Cluster;
+use testbed::init::Lifetime;
+use testbed::kubectl::{Kubectl, wait_for};
+use testbed::pavise::PROFILES;
+use testbed::{pavise, progress};
+
+/// How long the pods may take to be what they are to become.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The port of the tutorial's server.
+const PORT: u16 = 5678;
+/// open(2): a read that would wait fails instead.
+const O_NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let cluster = Cluster::up("demo", Lifetime::Owner)?;
+    pavise::deploy(&cluster)?;
+    let shown = show(&cluster);
+    if shown.is_err() {
+        eprintln!("{}", pavise::state(&cluster)?);
+    }
+    progress::step("Ending the cluster", || cluster.down())?;
+    shown
+}
+
+fn show(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl();
+    let overlay = testbed::repository().join("manifests/testbed/seccomp-tutorial");
+    let pods = progress::step("kubectl apply -k manifests/examples/seccomp-tutorial", || {
+        kubectl.run(&["apply", "-k", &overlay.display().to_string()])?;
+        settled_pods(&kubectl)
+    })?;
+
+    println!("\nNodes\n{}", nodes(&kubectl)?);
+    println!("\nProfiles of the ConfigMap {PROFILES}/profiles\n{}", profiles(cluster, &kubectl)?);
+    println!(
+        "\nPods, and what the server in each says that it could and could not do\n{}",
+        seen_from_inside(&pods)
+    );
+    println!("\nThe kernel's audit log of audit-pod (/dev/kmsg)\n{}", audit_lines()?);
+    check(&pods)
+}
+
+/// What there is to say of one pod.
+struct Seen {
+    name: String,
+    profile: String,
+    node: String,
+    state: String,
+    answer: String,
+    /// System calls, and what came of them.
+    attempts: BTreeMap<String, String>,
+}
+
+/// The pods, once each runs and answers, or has failed to start.
+fn settled_pods(kubectl: &Kubectl) -> anyhow::Result<Vec<Seen>> {
+    ["default-pod", "audit-pod", "violation-pod", "fine-pod"]
+        .into_iter()
+        .map(|name| wait_for(&format!("{name} to run or to fail"), PATIENCE, || look_at(kubectl, name)))
+        .collect()
+}
+
+fn look_at(kubectl: &Kubectl, name: &str) -> anyhow::Result<Option<Seen>> {
+    let pod = kubectl.get(&["pod", name, "-n", "default"])?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let profile = &pod["spec"]["securityContext"]["seccompProfile"];
+    let mut seen = Seen {
+        name: name.to_owned(),
+        profile: profile["localhostProfile"].as_str().map_or_else(|| text(&profile["type"]), str::to_owned),
+        node: text(&pod["spec"]["nodeName"]),
+        state: String::new(),
+        answer: String::new(),
+        attempts: BTreeMap::new(),
+    };
+    let container = &pod["status"]["containerStatuses"][0];
+    if container["state"]["running"].is_object() {
+        let Ok(forward) = kubectl.port_forward("default", name, PORT) else { return Ok(None) };
+        let Ok(answer) = forward.http_get("/") else { return Ok(None) };
+        seen.state.push_str("Running");
+        seen.answer.push_str(answer.trim());
+        seen.attempts = serde_json::from_str(&forward.http_get("/attempts")?).context("reading /attempts")?;
+        return Ok(Some(seen));
+    }
+    let ended = ["state", "lastState"]
+        .map(|state| &container[state]["terminated"])
+        .into_iter()
+        .find(|ended| ended.is_object());
+    Ok(ended.map(|ended| {
+        seen.state = format!("{} (exit code {})", text(&ended["reason"]), ended["exitCode"]);
+        seen
+    }))
+}
+
+fn nodes(kubectl: &Kubectl) -> anyhow::Result<Table> {
+    let mut table = table(&["NODE", "LABELS OF PAVISE"]);
+    let nodes = kubectl.get(&["nodes"])?;
+    for node in nodes["items"].as_array().into_iter().flatten() {
+        let labels = node["metadata"]["labels"].as_object().into_iter().flatten();
+        let ours = labels
+            .filter(|(key, _)| key.contains("pavise.dev/"))
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+        table.add_row([
+            node["metadata"]["name"].as_str().unwrap_or_default(),
+            &ours.collect::<Vec<_>>().join("\n"),
+        ]);
+    }
+    Ok(table)
+}
+
+fn profiles(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<Table> {
+    let mut table = table(&["LOCALHOST PROFILE", "NODE", "FILE", "LABEL"]);
+    let bundle = kubectl.get(&["configmap", "profiles", "-n", PROFILES])?;
+    for (key, text) in bundle["data"].as_object().into_iter().flatten() {
+        for node in cluster.nodes() {
+            let file = cluster.layout().node(&node.name).kubelet_root().join("seccomp/profiles").join(key);
+            let label = format!("seccomp.pavise.dev/profiles_{key}");
+            let labels = kubectl.get(&["node", &node.name])?["metadata"]["labels"].take();
+            let labelled = if labels[&label] == "true" { label.as_str() } else { "none" };
+            table.add_row([
+                &format!("profiles/{key}"),
+                &node.name,
+                file_state(&file, text.as_str().unwrap_or_default()),
+                labelled,
+            ]);
+        }
+    }
+    Ok(table)
+}
+
+fn file_state(file: &Path, text: &str) -> &'static str {
+    match fs::read(file) {
+        Ok(bytes) if bytes == text.as_bytes() => "as in the ConfigMap",
+        Ok(_) => "differs",
+        Err(_) => "missing",
+    }
+}
+
+fn seen_from_inside(pods: &[Seen]) -> Table {
+    let calls = pods.iter().flat_map(|pod| pod.attempts.keys()).collect::<std::collections::BTreeSet<_>>();
+    let heads: Vec<&str> = ["POD", "SECCOMP PROFILE", "NODE", "STATE", "HTTP"]
+        .into_iter()
+        .chain(calls.iter().map(|call| call.as_str()))
+        .collect();
+    let mut table = table(&heads);
+    for pod in pods {
+        let short = |outcome: &String| if outcome == "allowed" { "yes".to_owned() } else { outcome.clone() };
+        let outcomes = calls.iter().map(|call| pod.attempts.get(*call).map_or_else(|| "-".to_owned(), short));
+        let head = [&pod.name, &pod.profile, &pod.node, &pod.state, &pod.answer]
+            .map(|cell| if cell.is_empty() { "-".to_owned() } else { cell.clone() });
+        table.add_row(head.into_iter().chain(outcomes));
+    }
+    table
+}
+
+/// The newest lines that the kernel logged for a program under a filter that logs (`SECCOMP_RET_LOG`, seccomp(2)).
+fn audit_lines() -> anyhow::Result<String> {
+    let mut kmsg =
+        File::options().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg").context("opening /dev/kmsg")?;
+    let mut record = vec![0; 8192];
+    let mut lines = Vec::new();
+    // One record a read; a read fails with EAGAIN after the last one (Documentation/ABI/testing/dev-kmsg).
+    while let Ok(length) = kmsg.read(&mut record) {
+        let text = String::from_utf8_lossy(&record[..length]).into_owned();
+        let line = text
+            .lines()
+            .next()
+            .and_then(|line| line.split_once(';'))
+            .map(|(_, line)| line.to_owned())
+            .unwrap_or_default();
+        if line.contains("type=1326") && line.contains("comm=\"http-echo\"") {
+            lines.push(format!("  {line}"));
+        }
+    }
+    if lines.is_empty() {
+        return Ok("  none here: an audit daemon takes them, see `ausearch -m SECCOMP`".to_owned());
+    }
+    Ok(lines.split_off(lines.len().saturating_sub(5)).join("\n"))
+}
+
+/// What the README says of this demonstration.
+fn check(pods: &[Seen]) -> anyhow::Result<()> {
+    let [default, audit, violation, fine] = pods else { anyhow::bail!("there are not four pods") };
+    for pod in [default, audit, fine] {
+        ensure!(
+            pod.state == "Running" && pod.answer.starts_with("just made some"),
+            "{} does not answer: {}",
+            pod.name,
+            pod.state
+        );
+    }
+    ensure!(
+        violation.state.starts_with("StartError"),
+        "violation-pod is not refused its start: {}",
+        violation.state
+    );
+    for call in ["getcwd", "statfs", "uname"] {
+        ensure!(audit.attempts[call] == "allowed", "audit-pod may not {call}: {}", audit.attempts[call]);
+        ensure!(
+            fine.attempts[call] == "operation not permitted",
+            "fine-pod may {call}: {}",
+            fine.attempts[call]
+        );
+    }
+    Ok(())
+}
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heads);
+    table
+}

@@ -1,0 +1,42 @@
+//! `test`: everything that has to hold before a change lands, the quick checks first.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::tidy;
+
+/// What to leave out while working on one thing.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only the end-to-end tests whose names contain this
+    #[arg(value_name = "NAME")]
+    only: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if options.only.is_none() {
+        cargo("The format", &["fmt", "--all", "--check"])?;
+        cargo("Lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"])?;
+        eprintln!("==> The map");
+        tidy::run()?;
+        cargo("Unit tests", &["test", "--workspace", "--lib", "--bins", "--locked"])?;
+    }
+    let end_to_end = ["test", "--package", "pavise-testbed", "--test", "e2e", "--locked", "--"];
+    let words: Vec<&str> = end_to_end.into_iter().chain(options.only.as_deref()).collect();
+    cargo("End-to-end tests on a real cluster", &words)
+}
+
+fn cargo(what: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    eprintln!("==> {what}");
+    let status = Command::new("cargo")
+        .args(arguments)
+        .current_dir(testbed::repository())
+        .status()
+        .context("starting cargo")?;
+    if !status.success() {
+        bail!("{}: failed; `cargo {}` shows it again", what.to_lowercase(), arguments.join(" "));
+    }
+    Ok(())
+}
