@@ -1,13 +1,17 @@
 //! The cluster's own kubectl, run as a user runs it.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::command;
+
+/// Between two looks at what is waited for.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// kubectl with the credentials it is to use.
 #[derive(Debug, Clone)]
@@ -78,7 +82,6 @@ impl Kubectl {
     /// # Errors
     /// kubectl does not forward within five seconds.
     pub fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> anyhow::Result<PortForward> {
-        use std::io::BufRead as _;
         let words = [
             "port-forward",
             "-n",
@@ -93,17 +96,18 @@ impl Kubectl {
             .stderr(Stdio::null())
             .spawn()
             .context("starting kubectl port-forward")?;
-        let output = child.stdout.take().context("kubectl has no standard output")?;
+        let mut output = BufReader::new(child.stdout.take().context("kubectl has no standard output")?);
         // "Forwarding from 127.0.0.1:40123 -> 5678"
-        let line = std::io::BufReader::new(output).lines().next().transpose()?.unwrap_or_default();
+        let mut line = String::new();
+        output.read_line(&mut line).context("reading what kubectl port-forward says")?;
         let local = line
             .split(" -> ")
             .next()
             .and_then(|from| from.rsplit(':').next())
             .and_then(|port| port.parse().ok());
-        let forward = PortForward { child, local: local.unwrap_or_default() };
+        let forward = PortForward { child, local: local.unwrap_or_default(), _output: output };
         if forward.local == 0 {
-            bail!("kubectl does not forward to port {port} of the pod {pod}: {line}");
+            bail!("kubectl does not forward to port {port} of the pod {pod}: {}", line.trim());
         }
         Ok(forward)
     }
@@ -114,6 +118,8 @@ impl Kubectl {
 pub struct PortForward {
     child: Child,
     local: u16,
+    /// kubectl writes a line for each connection, and ends when nobody holds the other end.
+    _output: BufReader<ChildStdout>,
 }
 
 impl PortForward {
@@ -122,7 +128,6 @@ impl PortForward {
     /// # Errors
     /// No answer within five seconds, or one that is not 200.
     pub fn http_get(&self, path: &str) -> anyhow::Result<String> {
-        use std::io::{Read as _, Write as _};
         let attempt = || format!("GET {path} through the forwarded port {}", self.local);
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.local)).with_context(attempt)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -144,6 +149,27 @@ impl Drop for PortForward {
     }
 }
 
+/// Repeats `attempt` until it succeeds.
+///
+/// # Errors
+/// It still fails when `patience` is over: this is its last error.
+pub fn retry<T>(
+    what: &str,
+    patience: Duration,
+    mut attempt: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if start.elapsed() > patience => {
+                return Err(error.context(format!("waited {} s in vain for {what}", patience.as_secs())));
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+            success => return success,
+        }
+    }
+}
+
 /// Repeats `look` until it finds something.
 ///
 /// # Errors
@@ -161,6 +187,6 @@ pub fn wait_for<T>(
         if start.elapsed() > patience {
             bail!("waited {} s in vain for {what}", patience.as_secs());
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(PAUSE);
     }
 }

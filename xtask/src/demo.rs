@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 use testbed::cluster::Cluster;
 use testbed::init::Lifetime;
-use testbed::kubectl::{Kubectl, wait_for};
+use testbed::kubectl::{Kubectl, retry};
 use testbed::pavise::PROFILES;
 use testbed::{pavise, progress};
 
@@ -37,6 +37,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 fn show(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
+    let mut log = KernelLog::from_now_on()?;
     let overlay = testbed::repository().join("manifests/testbed/seccomp-tutorial");
     let pods = progress::step("kubectl apply -k manifests/examples/seccomp-tutorial", || {
         kubectl.run(&["apply", "-k", &overlay.display().to_string()])?;
@@ -49,7 +50,7 @@ fn show(cluster: &Cluster) -> anyhow::Result<()> {
         "\nPods, and what the server in each says that it could and could not do\n{}",
         seen_from_inside(&pods)
     );
-    println!("\nThe kernel's audit log of audit-pod (/dev/kmsg)\n{}", audit_lines()?);
+    println!("\nWhat the kernel logs of audit-pod\n{}", audit_lines(&kubectl, &mut log)?);
     check(&pods)
 }
 
@@ -68,39 +69,36 @@ struct Seen {
 fn settled_pods(kubectl: &Kubectl) -> anyhow::Result<Vec<Seen>> {
     ["default-pod", "audit-pod", "violation-pod", "fine-pod"]
         .into_iter()
-        .map(|name| wait_for(&format!("{name} to run or to fail"), PATIENCE, || look_at(kubectl, name)))
+        .map(|name| retry(&format!("{name} to run or to fail"), PATIENCE, || look_at(kubectl, name)))
         .collect()
 }
 
-fn look_at(kubectl: &Kubectl, name: &str) -> anyhow::Result<Option<Seen>> {
+/// # Errors
+/// The pod neither answers nor has failed to start, yet.
+fn look_at(kubectl: &Kubectl, name: &str) -> anyhow::Result<Seen> {
     let pod = kubectl.get(&["pod", name, "-n", "default"])?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let profile = &pod["spec"]["securityContext"]["seccompProfile"];
-    let mut seen = Seen {
+    let seen = Seen {
         name: name.to_owned(),
         profile: profile["localhostProfile"].as_str().map_or_else(|| text(&profile["type"]), str::to_owned),
         node: text(&pod["spec"]["nodeName"]),
-        state: String::new(),
+        state: "Running".to_owned(),
         answer: String::new(),
         attempts: BTreeMap::new(),
     };
     let container = &pod["status"]["containerStatuses"][0];
     if container["state"]["running"].is_object() {
-        let Ok(forward) = kubectl.port_forward("default", name, PORT) else { return Ok(None) };
-        let Ok(answer) = forward.http_get("/") else { return Ok(None) };
-        seen.state.push_str("Running");
-        seen.answer.push_str(answer.trim());
-        seen.attempts = serde_json::from_str(&forward.http_get("/attempts")?).context("reading /attempts")?;
-        return Ok(Some(seen));
+        let forward = kubectl.port_forward("default", name, PORT)?;
+        let answer = forward.http_get("/")?.trim().to_owned();
+        let attempts = serde_json::from_str(&forward.http_get("/attempts")?).context("reading /attempts")?;
+        return Ok(Seen { answer, attempts, ..seen });
     }
-    let ended = ["state", "lastState"]
-        .map(|state| &container[state]["terminated"])
-        .into_iter()
-        .find(|ended| ended.is_object());
-    Ok(ended.map(|ended| {
-        seen.state = format!("{} (exit code {})", text(&ended["reason"]), ended["exitCode"]);
-        seen
-    }))
+    let mut states = ["state", "lastState"].map(|state| &container[state]["terminated"]).into_iter();
+    let ended = states
+        .find(|ended| ended.is_object())
+        .with_context(|| format!("{name} is still {}", pod["status"]["phase"]))?;
+    Ok(Seen { state: format!("{} (exit code {})", text(&ended["reason"]), ended["exitCode"]), ..seen })
 }
 
 fn nodes(kubectl: &Kubectl) -> anyhow::Result<Table> {
@@ -155,38 +153,60 @@ fn seen_from_inside(pods: &[Seen]) -> Table {
         .collect();
     let mut table = table(&heads);
     for pod in pods {
-        let short = |outcome: &String| if outcome == "allowed" { "yes".to_owned() } else { outcome.clone() };
-        let outcomes = calls.iter().map(|call| pod.attempts.get(*call).map_or_else(|| "-".to_owned(), short));
-        let head = [&pod.name, &pod.profile, &pod.node, &pod.state, &pod.answer]
-            .map(|cell| if cell.is_empty() { "-".to_owned() } else { cell.clone() });
+        let outcomes = calls.iter().map(|call| match pod.attempts.get(*call).map(String::as_str) {
+            None => "-",
+            Some("allowed") => "yes",
+            Some("operation not permitted") => "no",
+            Some(other) => other,
+        });
+        let head = [&pod.name, &pod.profile, &pod.node, &pod.state, &pod.answer].map(String::as_str);
+        let head = head.map(|cell| if cell.is_empty() { "-" } else { cell });
         table.add_row(head.into_iter().chain(outcomes));
     }
     table
 }
 
-/// The newest lines that the kernel logged for a program under a filter that logs (`SECCOMP_RET_LOG`, seccomp(2)).
-fn audit_lines() -> anyhow::Result<String> {
-    let mut kmsg =
-        File::options().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg").context("opening /dev/kmsg")?;
-    let mut record = vec![0; 8192];
-    let mut lines = Vec::new();
-    // One record a read; a read fails with EAGAIN after the last one (Documentation/ABI/testing/dev-kmsg).
-    while let Ok(length) = kmsg.read(&mut record) {
-        let text = String::from_utf8_lossy(&record[..length]).into_owned();
-        let line = text
-            .lines()
-            .next()
-            .and_then(|line| line.split_once(';'))
-            .map(|(_, line)| line.to_owned())
-            .unwrap_or_default();
-        if line.contains("type=1326") && line.contains("comm=\"http-echo\"") {
-            lines.push(format!("  {line}"));
+/// The kernel's log from a moment on (Documentation/ABI/testing/dev-kmsg).
+struct KernelLog(File);
+
+impl KernelLog {
+    fn from_now_on() -> anyhow::Result<Self> {
+        let mut log = File::options()
+            .read(true)
+            .custom_flags(O_NONBLOCK)
+            .open("/dev/kmsg")
+            .context("opening /dev/kmsg")?;
+        log.seek(SeekFrom::End(0)).context("going to the end of /dev/kmsg")?;
+        Ok(Self(log))
+    }
+
+    /// The lines since the last call that tell of a program under a filter that logs (`SECCOMP_RET_LOG`, seccomp(2)).
+    fn audit_lines(&mut self, program: &str) -> Vec<String> {
+        let (mut record, mut lines) = ([0; 8192], Vec::new());
+        // One record a read; after the last one a read fails with EAGAIN.
+        while let Ok(length) = self.0.read(&mut record) {
+            let text = String::from_utf8_lossy(&record[..length]);
+            let line = text.lines().next().and_then(|line| line.split_once(';')).map_or("", |(_, line)| line);
+            if line.contains("type=1326") && line.contains(&format!("comm=\"{program}\"")) {
+                lines.push(format!(" {line}"));
+            }
         }
+        lines
     }
-    if lines.is_empty() {
-        return Ok("  none here: an audit daemon takes them, see `ausearch -m SECCOMP`".to_owned());
+}
+
+/// Has audit-pod make some system calls and returns what the kernel logs of them. It logs few lines every five seconds
+/// (`printk_ratelimit`), and the start of a pod takes them all: so this may take some attempts.
+fn audit_lines(kubectl: &Kubectl, log: &mut KernelLog) -> anyhow::Result<String> {
+    for _ in 0..10 {
+        kubectl.port_forward("default", "audit-pod", PORT)?.http_get("/")?;
+        let lines = log.audit_lines("http-echo");
+        if !lines.is_empty() {
+            return Ok(lines.into_iter().take(5).collect::<Vec<_>>().join("\n"));
+        }
+        std::thread::sleep(Duration::from_secs(2));
     }
-    Ok(lines.split_off(lines.len().saturating_sub(5)).join("\n"))
+    Ok(" none in /dev/kmsg: an audit daemon takes them; try `ausearch -m SECCOMP`".to_owned())
 }
 
 /// What the README says of this demonstration.

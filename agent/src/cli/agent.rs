@@ -15,7 +15,7 @@ use crate::cluster::{self, bundles, node::OwnNode};
 use crate::host::NodeHost;
 use crate::host::lock::Lock;
 use crate::observe::{logs, signals};
-use crate::sync::Sync;
+use crate::sync::SyncLoop;
 
 /// How often to look whether another agent has let go of the state directory.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -93,7 +93,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<()> {
         events.push(bundles::watch(client.clone(), namespace.clone()).boxed_local());
     }
     let write_labels = move |change| node.write(change).boxed_local();
-    Sync::new(host, rules, events, write_labels).run(stop).await?;
+    SyncLoop::new(host, rules, events, write_labels).run(stop).await?;
     info!("Agent stopped");
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::host::{Host, Installed};
 use journal::Journal;
 
 /// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
-pub(crate) struct Sync<H, W> {
+pub(crate) struct SyncLoop<H, W> {
     host: H,
     state: State,
     journal: Journal,
@@ -32,7 +32,7 @@ pub(crate) struct Sync<H, W> {
     started: Instant,
 }
 
-impl<H, W> Sync<H, W>
+impl<H, W> SyncLoop<H, W>
 where
     H: Host,
     W: Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>,

@@ -108,7 +108,7 @@ where
     let (sender, events) = unbounded();
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
-    let sync = Sync::new(FakeHost(shared.clone()), rules, vec![events.boxed_local()], write_labels);
+    let sync = SyncLoop::new(FakeHost(shared.clone()), rules, vec![events.boxed_local()], write_labels);
     sync.run(script(sender, shared.clone())).await.unwrap();
     shared.take().done
 }

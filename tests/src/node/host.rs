@@ -132,6 +132,8 @@ fn kubelet_configuration(node: &Node, joining: &Joining<'_>) -> anyhow::Result<V
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "localStorageCapacityIsolation": false,
+        // There is no cluster DNS: a pod that asks for a name is answered at once that there is nobody.
+        "clusterDNS": ["127.0.0.1"],
         "volumePluginDir": "/var/lib/kubelet/plugins",
         // Tests wait for what the kubelet does: it is to look often.
         "syncFrequency": "5s",
