@@ -250,6 +250,10 @@ impl Drop for Cluster {
 /// It does not end, or something of it can't be removed.
 pub fn down(name: &str) -> anyhow::Result<()> {
     let layout = Layout::new(name);
+    if !layout.state().exists() {
+        bail!("there is no cluster called {name:?}");
+    }
+    // Init ends at once, without an answer; where there is none, only what a broken cluster left is to be removed.
     let _ = init::request(&layout, "down");
     wait_for("the cluster to end", PATIENCE, || init::cluster_lock(&layout))?;
     init::remove_remains(&layout)

@@ -86,7 +86,7 @@ pub enum Lifetime {
 pub fn start(layout: &Layout, lifetime: Lifetime) -> anyhow::Result<std::process::Child> {
     let log = File::create(layout.log("init")).context("creating init's log")?;
     let mut keeper = Command::new(std::env::current_exe().context("finding this program's own file")?);
-    keeper.arg(KEEPER).arg(layout.name()).stdout(Stdio::null()).stderr(log);
+    keeper.arg(KEEPER).arg(layout.name()).stdout(Stdio::null()).stderr(log).current_dir("/");
     match lifetime {
         Lifetime::Owner => keeper.arg(WITH_LIFELINE).stdin(Stdio::piped()),
         Lifetime::Detached => keeper.stdin(Stdio::null()),

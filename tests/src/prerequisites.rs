@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::{command, progress};
 
@@ -29,16 +29,13 @@ pub fn ensure() -> anyhow::Result<()> {
     if command::find_program("go").is_none() {
         problems.push("Go 1.21 or newer in PATH (it fetches the version that is asked for by itself): https://go.dev/doc/install".to_owned());
     }
-    let missing = missing_packages();
-    if !missing.is_empty()
-        && (problems.is_empty() && command::find_program("apt-get").is_some())
-            .then(|| install(&missing))
-            .is_none_or(|done| done.is_err())
-    {
-        problems.push(format!(
-            "the Debian/Ubuntu packages {0} (elsewhere: the same programs): apt-get install {0}",
-            missing.join(" ")
-        ));
+    let can_install = problems.is_empty() && command::find_program("apt-get").is_some();
+    if can_install && !missing_packages().is_empty() {
+        install(&missing_packages())?;
+    }
+    let missing = missing_packages().join(" ");
+    if !missing.is_empty() {
+        problems.push(format!("the Debian/Ubuntu packages {missing} (elsewhere: what has the same programs): apt-get install {missing}"));
     }
     if !problems.is_empty() {
         bail!("this machine lacks what the testbed needs:\n  - {}", problems.join("\n  - "));
@@ -57,22 +54,11 @@ fn missing_packages() -> Vec<&'static str> {
 fn install(packages: &[&str]) -> anyhow::Result<()> {
     progress::step(&format!("Installing {}", packages.join(", ")), || {
         let apt_get = |words: &[&str]| {
-            command::output(
-                Command::new("apt-get")
-                    .args(["-qq", "-y"])
-                    .args(words)
-                    .env("DEBIAN_FRONTEND", "noninteractive"),
-            )
+            let mut apt_get = Command::new("apt-get");
+            command::output(apt_get.args(["-qq", "-y"]).args(words).env("DEBIAN_FRONTEND", "noninteractive"))
         };
-        let install = [&["install", "--no-install-recommends"], packages].concat();
         // A machine that has never run `update` knows no packages, and one that ran it long ago knows old ones.
-        apt_get(&["update"])
-            .and_then(|_| apt_get(&install))
-            .inspect_err(|error| eprintln!("    {error:#}"))?;
-        let still_missing = missing_packages();
-        still_missing
-            .is_empty()
-            .then_some(())
-            .with_context(|| format!("still missing: {}", still_missing.join(", ")))
+        apt_get(&["update"])?;
+        apt_get(&[&["install", "--no-install-recommends"], packages].concat()).map(drop)
     })
 }
