@@ -4,10 +4,16 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
+
+/// How many entries of a kind are kept: one for each branch that somebody works on, and some for going back.
+const KEPT: usize = 4;
+/// The directory of an entry that is being made.
+const UNFINISHED: &str = "unfinished";
 
 /// What an entry is made from, as a digest.
 #[derive(Default)]
@@ -67,23 +73,55 @@ pub fn entry(
     key: Key,
     make: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<PathBuf> {
-    let parent = directory()?.join(kind);
-    fs::create_dir_all(&parent).with_context(|| format!("creating {}", parent.display()))?;
+    entry_in(&directory()?.join(kind), key, make)
+}
+
+fn entry_in(
+    parent: &Path,
+    key: Key,
+    make: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     let entry = parent.join(key.name());
     let lock = File::create(parent.join("lock")).with_context(|| format!("locking {}", parent.display()))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive)
         .map_err(|(_, error)| error)
         .with_context(|| format!("locking {}", parent.display()))?;
     if !entry.exists() {
-        let unfinished = parent.join("unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).with_context(|| format!("removing {}", unfinished.display()))?;
-        }
+        let unfinished = parent.join(UNFINISHED);
+        remove(&unfinished)?;
         fs::create_dir(&unfinished).with_context(|| format!("creating {}", unfinished.display()))?;
         make(&unfinished)?;
         fs::rename(&unfinished, &entry).with_context(|| format!("naming {}", entry.display()))?;
     }
+    // The time of last use, which decides what is kept.
+    File::open(&entry)
+        .and_then(|directory| directory.set_modified(SystemTime::now()))
+        .with_context(|| format!("using {}", entry.display()))?;
+    remove_oldest(parent)?;
     Ok(entry)
+}
+
+fn remove_oldest(parent: &Path) -> anyhow::Result<()> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(parent).with_context(|| format!("listing {}", parent.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name() != UNFINISHED {
+            entries.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    entries.sort();
+    let too_many = entries.len().saturating_sub(KEPT);
+    entries.drain(..too_many).try_for_each(|(_, oldest)| remove(&oldest))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn files_below(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -96,4 +134,50 @@ fn files_below(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    fn make(parent: &Path, key: &str) -> anyhow::Result<PathBuf> {
+        entry_in(parent, Key::default().text(key), |entry| Ok(fs::write(entry.join("made"), key)?))
+    }
+
+    #[test]
+    fn an_entry_is_made_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = make(parent.path(), "a").unwrap();
+        let again = entry_in(parent.path(), Key::default().text("a"), |_| bail!("made twice")).unwrap();
+        assert_eq!(first, again);
+        assert_eq!(fs::read_to_string(again.join("made")).unwrap(), "a");
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_no_entry() {
+        let parent = tempfile::tempdir().unwrap();
+        let failed = entry_in(parent.path(), Key::default().text("a"), |entry| {
+            fs::write(entry.join("half"), "")?;
+            bail!("no")
+        });
+        assert!(failed.is_err());
+        assert!(!make(parent.path(), "a").unwrap().join("half").exists());
+    }
+
+    #[test]
+    fn the_entries_that_were_used_last_are_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = make(parent.path(), "first").unwrap();
+        let others: Vec<PathBuf> = (0..KEPT).map(|n| make(parent.path(), &n.to_string()).unwrap()).collect();
+        assert!(!first.exists());
+        assert!(others.iter().all(|other| other.exists()));
+    }
+
+    #[test]
+    fn neighbours_can_not_trade_bytes() {
+        let key = |words: [&str; 2]| Key::default().text(words[0]).text(words[1]).name();
+        assert_ne!(key(["ab", "c"]), key(["a", "bc"]));
+    }
 }

@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     program: PathBuf,
+    /// Where it keeps what it has learnt of the API server.
+    home: PathBuf,
     credentials: Vec<String>,
 }
 
@@ -24,7 +26,8 @@ impl Kubectl {
     /// kubectl with the identity of a kubeconfig.
     #[must_use]
     pub fn new(program: PathBuf, kubeconfig: &Path) -> Self {
-        Self { program, credentials: vec![format!("--kubeconfig={}", kubeconfig.display())] }
+        let home = kubeconfig.parent().unwrap_or(Path::new("/")).to_owned();
+        Self { program, home, credentials: vec![format!("--kubeconfig={}", kubeconfig.display())] }
     }
 
     /// kubectl with a bearer token and nothing else, as somebody would use it who found that token.
@@ -36,14 +39,14 @@ impl Kubectl {
             format!("--certificate-authority={}", authority.display()),
             format!("--token={token}"),
         ];
-        Self { program: self.program.clone(), credentials }
+        Self { credentials, ..self.clone() }
     }
 
     /// A command line to be completed.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.env_clear().env("HOME", "/nonexistent").args(&self.credentials).args(arguments);
+        command.env_clear().env("HOME", &self.home).args(&self.credentials).args(arguments);
         command
     }
 

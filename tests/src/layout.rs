@@ -148,3 +148,27 @@ impl NodeLayout {
         self.directory.join("run/containerd/containerd.sock")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_safe_in_paths() {
+        for name in ["default", "a-1"] {
+            assert!(parse_name(name).is_ok(), "{name} is refused");
+        }
+        for name in ["", "..", "a/b", "A", "a b", "a.lock", &"a".repeat(21)] {
+            assert!(parse_name(name).is_err(), "{name} is accepted");
+        }
+    }
+
+    #[test]
+    fn a_socket_path_fits() {
+        // sockaddr_un holds 108 bytes, the last of them 0 (unix(7)).
+        let longest =
+            Layout { name: "a".repeat(20), state: Path::new(DEFAULT_DIRECTORY).join("a".repeat(20)) };
+        let socket = longest.node("a-long-node-name").containerd_socket();
+        assert!(socket.as_os_str().len() < 108, "{}", socket.display());
+    }
+}

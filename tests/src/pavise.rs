@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::kubectl::wait_for;
-use crate::{images, progress, repository};
+use crate::kubectl::{Kubectl, wait_for};
+use crate::{HOST_NODE, images, progress, repository};
 
 /// The namespace of the agent.
 pub const SYSTEM: &str = "pavise-system";
@@ -32,19 +32,24 @@ pub fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
         let overlay = repository().join("manifests/testbed").display().to_string();
         let manifests = kubectl.run(&["kustomize", &overlay])?;
         kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
-        let rollout = [
-            "rollout",
-            "status",
-            "daemonset/pavise-agent",
-            "-n",
-            SYSTEM,
-            "--timeout",
-            &format!("{}s", PATIENCE.as_secs()),
-        ];
-        kubectl.run(&rollout).map(drop).map_err(|error| {
-            let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
-            error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
-        })
+        wait_for_the_policy(&kubectl)?;
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        kubectl
+            .run(&["rollout", "status", "daemonset/pavise-agent", "-n", SYSTEM, &timeout])
+            .map(drop)
+            .map_err(|error| {
+                let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
+                error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
+            })
+    })
+}
+
+/// The API server takes a moment to enforce a policy that it has accepted.
+fn wait_for_the_policy(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let agent = format!("--as=system:serviceaccount:{SYSTEM}:pavise-agent");
+    let forbidden = ["label", "node", HOST_NODE, "example.com/forbidden=true", "--dry-run=server", &agent];
+    wait_for("the policy own-node.pavise.dev to be enforced", PATIENCE, || {
+        Ok(kubectl.run(&forbidden).is_err().then_some(()))
     })
 }
 

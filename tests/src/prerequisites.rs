@@ -23,7 +23,7 @@ pub fn ensure() -> anyhow::Result<()> {
     let mut problems = Vec::new();
     if !nix::unistd::geteuid().is_root() {
         problems.push(
-            "root: nodes need namespaces, mounts and cgroups of their own; run it again with sudo".to_owned(),
+            "root: nodes need namespaces, mounts and cgroups of their own; run it again as root: sudo -E env \"PATH=$PATH\" cargo xtask …".to_owned(),
         );
     }
     if command::find_program("go").is_none() {

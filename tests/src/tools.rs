@@ -94,3 +94,17 @@ fn link_flags(go_mod: &str) -> anyhow::Result<String> {
         set("gitMinor", minor)
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_is_told_its_version() {
+        let flags = link_flags("require (\n\tk8s.io/kubernetes v1.36.3 // indirect\n)").unwrap();
+        for expected in ["gitVersion=v1.36.3 ", "gitMajor=1 ", "gitMinor=36"] {
+            assert!(flags.contains(expected), "{flags} lacks {expected}");
+        }
+        assert!(link_flags("require k8s.io/api v0.36.3").is_err());
+    }
+}

@@ -5,7 +5,7 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -28,7 +28,8 @@ pub(crate) enum Format {
 /// When `RUST_LOG` can't be understood.
 pub(crate) fn start(format: Format) -> Result<()> {
     let wanted = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
-    let filter = EnvFilter::try_new(&wanted).with_context(|| format!("reading RUST_LOG={wanted:?}"))?;
+    let filter =
+        EnvFilter::try_new(&wanted).map_err(|error| anyhow!("reading RUST_LOG={wanted:?}: {error}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
