@@ -39,8 +39,7 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
     let before = Machine::observe()?;
-    let cluster = Arc::new(Cluster::up("test", Lifetime::Owner)?);
-    pavise::deploy(&cluster)?;
+    let cluster = Arc::new(pavise::up("test", Lifetime::Owner)?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&cluster)));
     let cluster =
         Arc::into_inner(cluster).ok_or_else(|| anyhow::anyhow!("a test still holds the cluster"))?;

@@ -19,6 +19,7 @@ const OTHER: &str = "the agent may change only the Node that its token was issue
 const LABELS: &str = "the agent may change only labels below";
 const METADATA: &str = "the agent may change nothing of a Node's metadata but labels";
 const TAINTS: &str = "the agent may change no taint";
+const MANAGERS: &str = "the agent may not change who manages what of a Node";
 const SPEC: &str = "the agent may change nothing of a Node's spec";
 const RBAC: &str = "is forbidden: User \"system:serviceaccount:pavise-system:pavise-agent\" cannot";
 
@@ -95,6 +96,24 @@ const ATTEMPTS: &[Attempt] = &[
         METADATA,
     ),
     attempt(
+        "have_somebody_else_remove_labels",
+        &[
+            "patch",
+            "node",
+            HOST_NODE,
+            "--type=json",
+            "-p",
+            r#"[{"op":"add","path":"/metadata/managedFields/-","value":{"manager":"fleet","operation":"Apply","apiVersion":"v1",
+                "time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{"f:labels":{"f:kubernetes.io/os":{}}}}}}]"#,
+        ],
+        MANAGERS,
+    ),
+    attempt(
+        "forget_who_manages_what",
+        &["patch", "node", HOST_NODE, "--type=merge", "-p", r#"{"metadata":{"managedFields":[{}]}}"#],
+        MANAGERS,
+    ),
+    attempt(
         "change_a_status",
         &[
             "patch",
@@ -150,22 +169,43 @@ fn expect_refusal(cluster: &Cluster, attempt: &Attempt) -> anyhow::Result<()> {
 /// Without this, a token that is worth nothing at all would pass every other test.
 fn can_do_what_the_agent_does(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl_with_token(&pavise::agent_token(cluster)?);
+    let somebody_else = cluster.kubectl();
     kubectl.run(&["get", "configmaps", "-n", PROFILES]).context("reading bundles")?;
     kubectl.run(&["get", "node", HOST_NODE]).context("reading its own Node")?;
-    kubectl
-        .run(&["label", "node", HOST_NODE, "team-a.seccomp.pavise.dev/p_x.json=true"])
-        .context("labelling its own Node")?;
-    cluster.kubectl().run(&[
+    let label = |arguments: &[&str]| {
+        kubectl.run(&[&["label", "node", HOST_NODE, "--field-manager=pavise"], arguments].concat())
+    };
+    label(&["team-a.seccomp.pavise.dev/p_x.json=true"]).context("labelling its own Node")?;
+    // Labels of ours that somebody else set: alone in its entry of managedFields, and beside one that is not ours.
+    somebody_else.run(&[
+        "label",
+        "node",
+        HOST_NODE,
+        "seccomp.pavise.dev/p_y.json=1",
+        "--field-manager=one",
+    ])?;
+    somebody_else.run(&[
+        "label",
+        "node",
+        HOST_NODE,
+        "seccomp.pavise.dev/p_z.json=1",
+        "example.com/beside=a",
+        "--field-manager=two",
+    ])?;
+    label(&["--overwrite", "seccomp.pavise.dev/p_y.json=true", "seccomp.pavise.dev/p_z.json-"])
+        .context("putting labels right")?;
+
+    somebody_else.run(&[
         "taint",
         "node",
         HOST_NODE,
         "pavise.dev/not-ready=:NoSchedule",
         "example.com/other=:PreferNoSchedule",
     ])?;
-    let untainted = kubectl
-        .run(&["taint", "node", HOST_NODE, "pavise.dev/not-ready-"])
-        .context("removing its startup taint");
-    cluster.kubectl().run(&["taint", "node", HOST_NODE, "example.com/other-"])?;
+    let patch = r#"{"spec":{"taints":[{"key":"example.com/other","effect":"PreferNoSchedule"}]}}"#;
+    let untaint = ["patch", "node", HOST_NODE, "--type=merge", "--field-manager=pavise", "-p", patch];
+    let untainted = kubectl.run(&untaint).context("removing its startup taint");
+    somebody_else.run(&["patch", "node", HOST_NODE, "--type=merge", "-p", r#"{"spec":{"taints":null}}"#])?;
     untainted.map(drop)
 }
 

@@ -62,9 +62,13 @@ fn is_program(file: &Path) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// The command line, without what nobody else is to see.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_string_lossy);
-    words.collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| if word.starts_with("--token=") { "--token=…".into() } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The last 4,000 bytes of what a program printed, its errors first.

@@ -1,7 +1,7 @@
 //! Pavise in a cluster: its image, from the Dockerfile, and its manifests, deployed as a user deploys them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,8 +9,9 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::cluster::Cluster;
+use crate::init::Lifetime;
 use crate::kubectl::{Kubectl, wait_for};
-use crate::{HOST_NODE, images, progress, repository};
+use crate::{HOST_NODE, images, prerequisites, progress, repository};
 
 /// The namespace of the agent.
 pub const SYSTEM: &str = "pavise-system";
@@ -20,14 +21,23 @@ pub const PROFILES: &str = "pavise-profiles";
 /// How long the agent may take to run on every node.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Builds Pavise's image, gives it to every node, applies `manifests/testbed` and waits until the agent runs everywhere.
+/// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and `manifests/testbed` applied. Returns when the agent
+/// runs on every node.
 ///
 /// # Errors
-/// The image can't be built, the API server refuses a manifest, or an agent does not get ready: its log is in the error.
-pub fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
+/// The image can't be built, the cluster does not come up, the API server refuses a manifest, or an agent does not get ready: its log is in the
+/// error.
+pub fn up(name: &str, lifetime: Lifetime) -> anyhow::Result<Cluster> {
+    prerequisites::ensure()?;
     let image = images::pavise_image()?;
+    let cluster = Cluster::up(name, lifetime)?;
+    deploy(&cluster, &image)?;
+    Ok(cluster)
+}
+
+fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     progress::step("Installing Pavise", || {
-        cluster.import(&image)?;
+        cluster.import(image)?;
         let kubectl = cluster.kubectl();
         let overlay = repository().join("manifests/testbed").display().to_string();
         let manifests = kubectl.run(&["kustomize", &overlay])?;

@@ -18,9 +18,7 @@ pub(crate) fn up(Name { name }: &Name) -> anyhow::Result<()> {
         print_access(&running);
         return Ok(());
     }
-    let cluster = Cluster::up(name, Lifetime::Detached)?;
-    testbed::pavise::deploy(&cluster)?;
-    print_access(&cluster);
+    print_access(&testbed::pavise::up(name, Lifetime::Detached)?);
     Ok(())
 }
 

@@ -25,8 +25,7 @@ const PORT: u16 = 5678;
 const O_NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let cluster = Cluster::up("demo", Lifetime::Owner)?;
-    pavise::deploy(&cluster)?;
+    let cluster = pavise::up("demo", Lifetime::Owner)?;
     let shown = show(&cluster);
     if shown.is_err() {
         eprintln!("{}", pavise::state(&cluster)?);
