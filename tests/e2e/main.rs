@@ -1,7 +1,9 @@
-//! End-to-end tests: every claim here is tested on a real cluster, with Pavise deployed from its own image and manifests.
+//! End-to-end tests: every claim here is tested on a real cluster, with Pavise deployed from its own image
+//! and manifests.
 //!
-//! The cluster is brought up once, for all tests, and taken down after them; then the machine has to be as it was before. Tests run one after
-//! another: some of them kill the agent. When one fails, the state of the cluster and the agent's log are printed.
+//! The cluster is brought up once, for all tests, and taken down after them; then the machine has to be as it
+//! was before. Tests run one after another: some of them kill the agent. When one fails, the state of the
+//! cluster and the agent's log are printed.
 
 use std::process::ExitCode;
 use std::sync::Arc;

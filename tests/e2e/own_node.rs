@@ -1,4 +1,5 @@
-//! What the agent's token is good for in other hands: each attempt is made with the token that the agent uses, by kubectl from outside.
+//! What the agent's token is good for in other hands: each attempt is made with the token that the agent
+//! uses, by kubectl from outside.
 
 use std::sync::Arc;
 
@@ -176,7 +177,8 @@ fn can_do_what_the_agent_does(cluster: &Cluster) -> anyhow::Result<()> {
         kubectl.run(&[&["label", "node", HOST_NODE, "--field-manager=pavise"], arguments].concat())
     };
     label(&["team-a.seccomp.pavise.dev/p_x.json=true"]).context("labelling its own Node")?;
-    // Labels of ours that somebody else set: alone in its entry of managedFields, and beside one that is not ours.
+    // Labels of ours that somebody else set: alone in its entry of managedFields, and beside one that is not
+    // ours.
     somebody_else.run(&[
         "label",
         "node",

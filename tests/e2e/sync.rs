@@ -56,7 +56,8 @@ fn a_pod_waits_for_its_profile(cluster: &Cluster) -> anyhow::Result<()> {
 
     apply(cluster, &bundle("profiles", &[("violation.json", REFUSE), ("audit.json", LOG)]))?;
     wait_until_running(cluster, "logged-early")?;
-    // The profile refuses every call: that the container is now started, and fails for it, is what it is to do.
+    // The profile refuses every call: that the container is now started, and fails for it, is what it is to
+    // do.
     wait_for("refused-early to be refused its first system call", PATIENCE, || {
         Ok((container(cluster, "refused-early")?["state"]["terminated"]["reason"] == "StartError")
             .then_some(()))
@@ -135,7 +136,8 @@ fn a_removed_profile_loses_its_label_first(cluster: &Cluster) -> anyhow::Result<
 fn a_bad_new_version_keeps_the_old_one(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("refused", &[("a.json", ALLOW), ("b.json", ALLOW)]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/refused_a.json", "bundle.pavise.dev/refused"])?;
-    // An empty document would leave the container unconfined; one that is cut off would keep it from starting.
+    // An empty document would leave the container unconfined; one that is cut off would keep it from
+    // starting.
     apply(
         cluster,
         &bundle(

@@ -1,6 +1,8 @@
-//! What is slow to make is made once and kept outside the checkout, under a key that is the digest of all it is made from.
+//! What is slow to make is made once and kept outside the checkout, under a key that is the digest of all it
+//! is made from.
 //!
-//! Invariant: an entry that exists is whole. It is made beside its final place and renamed there, under a lock.
+//! Invariant: an entry that exists is whole. It is made beside its final place and renamed there, under a
+//! lock.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -41,8 +41,8 @@ impl Cluster {
     /// Brings the cluster `name` up; what is left of an earlier one that broke is removed first.
     ///
     /// # Errors
-    /// The machine lacks something, a cluster of that name runs already, or a component does not get ready: the end of
-    /// its log is in the error.
+    /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
+    /// the end of its log is in the error.
     pub fn up(name: &str, lifetime: Lifetime) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
@@ -253,7 +253,8 @@ pub fn down(name: &str) -> anyhow::Result<()> {
     if !layout.state().exists() {
         bail!("there is no cluster called {name:?}");
     }
-    // Init ends at once, without an answer; where there is none, only what a broken cluster left is to be removed.
+    // Init ends at once, without an answer; where there is none, only what a broken cluster left is to be
+    // removed.
     let _ = init::request(&layout, "down");
     wait_for("the cluster to end", PATIENCE, || init::cluster_lock(&layout))?;
     init::remove_remains(&layout)

@@ -40,7 +40,8 @@ pub fn finish(command: &mut Command, input: &[u8]) -> anyhow::Result<Output> {
         .with_context(|| format!("starting {}", shown(command)))?;
     let mut pipe = child.stdin.take().context("the child has no standard input")?;
     std::thread::scope(|scope| {
-        // A program that does not read its input closes the pipe; that it did not want it is no error of ours.
+        // A program that does not read its input closes the pipe; that it did not want it is no error of
+        // ours.
         scope.spawn(move || drop(pipe.write_all(input)));
         child.wait_with_output().with_context(|| format!("waiting for {}", shown(command)))
     })

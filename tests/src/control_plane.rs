@@ -65,7 +65,8 @@ pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
 pub(crate) struct ControlPlane {
     /// etcd and the API server.
     pub(crate) servers: Vec<Component>,
-    /// Controllers and scheduler: to be started when the API server is ready, as they end when it refuses them.
+    /// Controllers and scheduler: to be started when the API server is ready, as they end when it refuses
+    /// them.
     pub(crate) clients: Vec<Component>,
 }
 

@@ -1,7 +1,7 @@
 //! Container images without a registry: built by buildah, kept in the cache as docker archives.
 //!
-//! Pavise's own image comes from the project's Dockerfile. Its base image is not pulled: a stand-in carries its name, made of
-//! Debian's packages and of the Rust toolchain that this machine has.
+//! Pavise's own image comes from the project's Dockerfile. Its base image is not pulled: a stand-in carries
+//! its name, made of Debian's packages and of the Rust toolchain that this machine has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,8 @@ pub fn pavise_image() -> anyhow::Result<PathBuf> {
         progress::step(
             "Building Pavise's image from its Dockerfile (a few minutes when its dependencies are new)",
             || {
-                // What the image's cargo needs is fetched outside, with this machine's access to the registry.
+                // What the image's cargo needs is fetched outside, with this machine's access to the
+                // registry.
                 command::output(Command::new("cargo").args(["fetch", "--locked"]).current_dir(repository()))?;
                 let volumes = [
                     format!("--volume={}:{TOOLCHAIN}:ro", toolchain.trim()),
@@ -81,7 +82,8 @@ pub fn pavise_image() -> anyhow::Result<PathBuf> {
 /// Where the stand-in for Rust's image finds a toolchain.
 const TOOLCHAIN: &str = "/usr/local/rust";
 
-/// Makes a stand-in for the image that the Dockerfile begins with: Debian's packages that it has, without a toolchain.
+/// Makes a stand-in for the image that the Dockerfile begins with: Debian's packages that it has, without a
+/// toolchain.
 fn ensure_base_image() -> anyhow::Result<()> {
     let dockerfile = fs::read_to_string(repository().join("Dockerfile")).context("reading the Dockerfile")?;
     let name = dockerfile
@@ -126,7 +128,8 @@ fn build_image(options: &[&str], name: &str, context: &Path, archive: &Path) -> 
     command::output(buildah()?.args(["push", "--quiet", name, &target])).map(drop)
 }
 
-/// buildah with a store of its own in the cache, in a mount namespace of its own: a build that is interrupted leaves no mounts.
+/// buildah with a store of its own in the cache, in a mount namespace of its own: a build that is interrupted
+/// leaves no mounts.
 fn buildah() -> anyhow::Result<Command> {
     let store = cache::directory()?.join("buildah");
     let temporary = store.join("tmp");

@@ -1,5 +1,5 @@
-//! The first process of a cluster: it gives the cluster namespaces of its own, starts and stops its components on
-//! request, and takes everything with it when it ends.
+//! The first process of a cluster: it gives the cluster namespaces of its own, starts and stops its
+//! components on request, and takes everything with it when it ends.
 //!
 //! ```text
 //!  owner (xtask, a test run) ── lifeline: a pipe ──▶ keeper ── unshare(pid, mount), fork ──▶ init (pid 1, private root)
@@ -7,10 +7,11 @@
 //!                                                                                              └─ containerd, kubelet, pods
 //! ```
 //!
-//! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the lifeline
-//! reads as closed, init exits, and the kernel ends every process of its pid namespace (`pid_namespaces(7)`) and drops the mounts
-//! of its mount namespace. The keeper, which is outside, then removes the cgroups and the cluster's directory. A cluster that is to
-//! outlive its creator (`cargo xtask up`) has no lifeline; `down` ends it through the socket.
+//! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the
+//! lifeline reads as closed, init exits, and the kernel ends every process of its pid namespace
+//! (`pid_namespaces(7)`) and drops the mounts of its mount namespace. The keeper, which is outside, then
+//! removes the cgroups and the cluster's directory. A cluster that is to outlive its creator (`cargo xtask
+//! up`) has no lifeline; `down` ends it through the socket.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -54,8 +55,8 @@ pub struct Component {
     pub arguments: Vec<String>,
 }
 
-/// To be called first by every `main` that brings clusters up: continues as a cluster's keeper or init when it was
-/// started as one, and returns at once otherwise.
+/// To be called first by every `main` that brings clusters up: continues as a cluster's keeper or init when
+/// it was started as one, and returns at once otherwise.
 pub fn run_if_asked() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -124,7 +125,8 @@ pub fn request(layout: &Layout, command: &str) -> anyhow::Result<String> {
 
 /// The keeper: outside of the namespaces, it outlives init and cleans up what they do not cover.
 fn keep(layout: &Layout, lifeline: bool) -> anyhow::Result<()> {
-    // A session of its own: what a terminal sends to its foreground group (Ctrl-C) is for the owner to act on.
+    // A session of its own: what a terminal sends to its foreground group (Ctrl-C) is for the owner to act
+    // on.
     nix::unistd::setsid().context("leaving the session")?;
     let _lock = cluster_lock(layout)?.context("it runs already")?;
     cgroup::create(&layout.cgroup())?;
@@ -209,7 +211,8 @@ fn init(layout: &Layout, lifeline: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Init inherits every orphan of its namespace, such as containerd's shims, and has to wait for them (`pid_namespaces(7)`).
+/// Init inherits every orphan of its namespace, such as containerd's shims, and has to wait for them
+/// (`pid_namespaces(7)`).
 fn reap(running: &Shared) {
     loop {
         match wait() {

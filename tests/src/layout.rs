@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-/// The directory in which each cluster has its own, unless `PAVISE_TESTBED_DIR` names another. Short, because the
-/// path of a Unix socket below it may have 107 bytes at most (unix(7)).
+/// The directory in which each cluster has its own, unless `PAVISE_TESTBED_DIR` names another. Short, because
+/// the path of a Unix socket below it may have 107 bytes at most (unix(7)).
 const DEFAULT_DIRECTORY: &str = "/var/lib/pavise-testbed";
 
 /// The directory in which each cluster has its own.
@@ -98,7 +98,8 @@ impl Layout {
         self.state.join("etcd")
     }
 
-    /// The empty directory on which the cluster's private root is mounted; only its own processes see the mount.
+    /// The empty directory on which the cluster's private root is mounted; only its own processes see the
+    /// mount.
     #[must_use]
     pub fn private_root(&self) -> PathBuf {
         self.state.join("root")

@@ -6,8 +6,8 @@
 //!        keeper ─▶ init (pid 1, private root) ─▶ control plane, nodes ◀───────────────┘
 //! ```
 //!
-//! Everything that is said of Pavise is tested on such a cluster: API server, scheduler, kubelet, container runtime and kernel are
-//! the real ones. See [`init`] for how a cluster ends, always and wholly.
+//! Everything that is said of Pavise is tested on such a cluster: API server, scheduler, kubelet, container
+//! runtime and kernel are the real ones. See [`init`] for how a cluster ends, always and wholly.
 
 pub mod cache;
 pub mod cgroup;

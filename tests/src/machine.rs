@@ -26,7 +26,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks at the clusters' processes and directories, and at all mounts, network links, cgroups and settings.
+    /// Looks at the clusters' processes and directories, and at all mounts, network links, cgroups and
+    /// settings.
     ///
     /// # Errors
     /// /proc or /sys can't be read.

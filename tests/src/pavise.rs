@@ -21,12 +21,12 @@ pub const PROFILES: &str = "pavise-profiles";
 /// How long the agent may take to run on every node.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and `manifests/testbed` applied. Returns when the agent
-/// runs on every node.
+/// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and
+/// `manifests/testbed` applied. Returns when the agent runs on every node.
 ///
 /// # Errors
-/// The image can't be built, the cluster does not come up, the API server refuses a manifest, or an agent does not get ready: its log is in the
-/// error.
+/// The image can't be built, the cluster does not come up, the API server refuses a manifest, or an agent
+/// does not get ready: its log is in the error.
 pub fn up(name: &str, lifetime: Lifetime) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
     let image = images::pavise_image()?;
@@ -113,7 +113,8 @@ fn is_agent(process: Pid, cgroup: &str) -> bool {
     runs_pavise && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
 }
 
-/// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody would who broke out to the node.
+/// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody
+/// would who broke out to the node.
 ///
 /// # Errors
 /// No agent runs, or its files can't be read.

@@ -1,6 +1,6 @@
-//! The cluster's certificates: one authority, a server certificate for the API server and for each kubelet, a client
-//! certificate for each identity. Every component has the identity that it has in a real cluster, so that RBAC,
-//! the Node authorizer and `NodeRestriction` are tested as they are.
+//! The cluster's certificates: one authority, a server certificate for the API server and for each kubelet, a
+//! client certificate for each identity. Every component has the identity that it has in a real cluster, so
+//! that RBAC, the Node authorizer and `NodeRestriction` are tested as they are.
 
 use std::fs;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! What the testbed needs of the machine. What can be installed is installed; what can't is named, all of it at once.
+//! What the testbed needs of the machine. What can be installed is installed; what can't is named, all of it
+//! at once.
 
 use std::process::Command;
 
@@ -57,7 +58,8 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
             let mut apt_get = Command::new("apt-get");
             command::output(apt_get.args(["-qq", "-y"]).args(words).env("DEBIAN_FRONTEND", "noninteractive"))
         };
-        // A machine that has never run `update` knows no packages, and one that ran it long ago knows old ones.
+        // A machine that has never run `update` knows no packages, and one that ran it long ago knows old
+        // ones.
         apt_get(&["update"])?;
         apt_get(&[&["install", "--no-install-recommends"], packages].concat()).map(drop)
     })

@@ -1,6 +1,6 @@
-//! The file system that a cluster's processes see: the machine's programs, read-only, and everything that is written
-//! (`/var`, `/run`, `/tmp`, `/root`) in the cluster's own directory. A kubelet and a containerd can so use their usual paths, beside any
-//! other on the machine, and leave nothing there.
+//! The file system that a cluster's processes see: the machine's programs, read-only, and everything that is
+//! written (`/var`, `/run`, `/tmp`, `/root`) in the cluster's own directory. A kubelet and a containerd can
+//! so use their usual paths, beside any other on the machine, and leave nothing there.
 //!
 //! Only processes of the cluster's mount namespace see it: it vanishes with them.
 
@@ -14,8 +14,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use crate::layout::Layout;
 use crate::{HOST_NODE, cache};
 
-/// What the kubelet sets (`setupKernelTunables` in pkg/kubelet/cm), on the whole machine. Files of the cluster's own
-/// are laid over them, so that the machine keeps its settings.
+/// What the kubelet sets (`setupKernelTunables` in pkg/kubelet/cm), on the whole machine. Files of the
+/// cluster's own are laid over them, so that the machine keeps its settings.
 const TUNABLES: &[&str] = &[
     "vm/overcommit_memory",
     "vm/panic_on_oom",
@@ -60,7 +60,8 @@ pub(crate) fn enter(layout: &Layout) -> anyhow::Result<()> {
     nix::unistd::pivot_root(".", ".").context("making it the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("leaving the machine's root")?;
     nix::unistd::chdir("/").context("entering the new root")?;
-    // As systemd does at boot: volumes with mount propagation need a shared root (kubernetes.io: Mount propagation).
+    // As systemd does at boot: volumes with mount propagation need a shared root (kubernetes.io: Mount
+    // propagation).
     set_propagation(Path::new("/"), MsFlags::MS_SHARED)
 }
 

@@ -1,5 +1,5 @@
-//! The programs that the cluster consists of, built from source with Go (`tests/tools/go.mod`), and the static programs
-//! that its test images hold.
+//! The programs that the cluster consists of, built from source with Go (`tests/tools/go.mod`), and the
+//! static programs that its test images hold.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

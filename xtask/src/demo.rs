@@ -1,5 +1,5 @@
-//! `demo`: the Kubernetes seccomp tutorial on a real cluster, with Pavise in place of files copied by hand. What it prints is read from
-//! the cluster, and it fails when that is not what the README promises.
+//! `demo`: the Kubernetes seccomp tutorial on a real cluster, with Pavise in place of files copied by hand.
+//! What it prints is read from the cluster, and it fails when that is not what the README promises.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -179,7 +179,8 @@ impl KernelLog {
         Ok(Self(log))
     }
 
-    /// The lines since the last call that tell of a program under a filter that logs (`SECCOMP_RET_LOG`, seccomp(2)).
+    /// The lines since the last call that tell of a program under a filter that logs (`SECCOMP_RET_LOG`,
+    /// seccomp(2)).
     fn audit_lines(&mut self, program: &str) -> Vec<String> {
         let (mut record, mut lines) = ([0; 8192], Vec::new());
         // One record a read; after the last one a read fails with EAGAIN.
@@ -194,8 +195,8 @@ impl KernelLog {
     }
 }
 
-/// Has audit-pod make some system calls and returns what the kernel logs of them. It logs few lines every five seconds
-/// (`printk_ratelimit`), and the start of a pod takes them all: so this may take some attempts.
+/// Has audit-pod make some system calls and returns what the kernel logs of them. It logs few lines every
+/// five seconds (`printk_ratelimit`), and the start of a pod takes them all: so this may take some attempts.
 fn audit_lines(kubectl: &Kubectl, log: &mut KernelLog) -> anyhow::Result<String> {
     for _ in 0..10 {
         kubectl.port_forward("default", "audit-pod", PORT)?.http_get("/")?;

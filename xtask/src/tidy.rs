@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-/// What may be used in one part of the code only: the text that gives it away, the part, and the crate it is looked for in.
+/// What may be used in one part of the code only: the text that gives it away, the part, and the crate it is
+/// looked for in.
 const CONFINED: &[(&str, &str, &str)] = &[
     ("k8s_openapi::", "agent/src/cluster", "agent"),
     ("kube::", "agent/src/cluster", "agent"),

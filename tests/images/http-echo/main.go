@@ -1,5 +1,6 @@
-// Http-echo answers every request with one text, as the server of the Kubernetes seccomp tutorial does. At /attempts it makes
-// some system calls and says of each, in JSON, whether it was allowed: what the pod's profile does, seen from inside.
+// Http-echo answers every request with one text, as the server of the Kubernetes seccomp tutorial does. At
+// /attempts it makes some system calls and says of each, in JSON, whether it was allowed: what the pod's
+// profile does, seen from inside.
 package main
 
 import (

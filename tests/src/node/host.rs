@@ -31,7 +31,8 @@ pub(super) fn prepare(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Prog
         containerd_configuration(joining.tools.directory(), networks.parent().unwrap_or(Path::new("/"))),
     )?;
     let kubelet = write("kubelet.yaml", format!("{:#}", kubelet_configuration(node, joining)?))?;
-    // NodeRestriction and the Node authorizer know a kubelet by this name and group (kubernetes.io: Node authorization).
+    // NodeRestriction and the Node authorizer know a kubelet by this name and group (kubernetes.io: Node
+    // authorization).
     let identity = format!("system:node:{}", node.name);
     let kubeconfig = joining.authority.kubeconfig(
         &format!("kubelet-{}", node.name),
@@ -52,7 +53,8 @@ pub(super) fn prepare(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Prog
                 format!("--config={}", kubelet.display()),
                 format!("--kubeconfig={}", kubeconfig.display()),
                 format!("--hostname-override={}", node.name),
-                // A kubelet refuses a loopback address as its own, but takes one that a cloud provider set: see `register`.
+                // A kubelet refuses a loopback address as its own, but takes one that a cloud provider set:
+                // see `register`.
                 "--cloud-provider=external".to_owned(),
             ],
         },
@@ -78,8 +80,8 @@ pub(super) fn import(node: &Node, layout: &Layout, tools: &Tools, archive: &Path
     command::output(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(archive)).map(drop)
 }
 
-/// A pod gets an address and no network (`tests/tools/address-only`). The addresses are loopback's: what is sent to one stays on this
-/// machine.
+/// A pod gets an address and no network (`tests/tools/address-only`). The addresses are loopback's: what is
+/// sent to one stays on this machine.
 fn pod_network() -> Value {
     json!({
         "cniVersion": "1.0.0",

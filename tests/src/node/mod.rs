@@ -1,4 +1,5 @@
-//! Nodes. Each kind says what to run for one, and how an image gets into it; all else is the same for all kinds.
+//! Nodes. Each kind says what to run for one, and how an image gets into it; all else is the same for all
+//! kinds.
 
 use serde::{Deserialize, Serialize};
 

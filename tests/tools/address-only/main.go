@@ -1,7 +1,9 @@
-// Address-only is a CNI plugin that gives a pod an address and no network: the interface it reports is the pod's own loopback.
+// Address-only is a CNI plugin that gives a pod an address and no network: the interface it reports is the
+// pod's own loopback.
 //
-// The test cluster's pods so leave no link, route or forwarding rule on the machine, whatever becomes of the cluster, and no
-// packet of theirs can leave it. What listens in a pod is reached through kubectl port-forward.
+// The test cluster's pods so leave no link, route or forwarding rule on the machine, whatever becomes of the
+// cluster, and no packet of theirs can leave it. What listens in a pod is reached through kubectl
+// port-forward.
 package main
 
 import (
