@@ -62,12 +62,13 @@ impl File {
         }
     }
 
-    /// Takes over what the bundles ask for. Another wish than before is tried at once.
+    /// Takes over what the bundles ask for. Another wish than before is tried at once. An equal one is taken over
+    /// as well: its content is the newest bundle's own, and the one before would be held beside it.
     pub(crate) fn set_want(&mut self, want: Want) {
         if self.want != want {
-            self.want = want;
             self.retry = Retry::default();
         }
+        self.want = want;
     }
 
     /// No bundle asks for it any more. Asked again, it does not start the delay anew.
@@ -102,7 +103,8 @@ impl File {
     }
 
     /// Writing failed. The write is atomic, so what was there is still there, or what was to be.
-    pub(crate) fn install_failed(&mut self, now: Time) {
+    pub(crate) fn install_failed(&mut self, is_owned: bool, now: Time) {
+        self.is_owned = is_owned;
         self.retry.failed(now);
     }
 

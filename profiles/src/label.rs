@@ -61,13 +61,16 @@ impl LabelKey {
     /// The same as `^([a-z0-9]([-a-z0-9]*[a-z0-9])?[.])?(seccomp|apparmor|bundle)[.]pavise[.]dev/`.
     #[must_use]
     pub fn is_ours(key: &str) -> bool {
-        let Some((prefix, _)) = key.split_once('/') else { return false };
-        let is_in = |domain: &str| match prefix.strip_suffix(domain) {
-            Some("") => true,
-            Some(rest) => rest.strip_suffix('.').is_some_and(is_dns_part),
-            None => false,
-        };
-        [SECCOMP, APPARMOR, BUNDLE].into_iter().any(is_in)
+        before_domain(key).is_some_and(|rest| match rest.strip_suffix('.') {
+            Some(namespace) => is_dns_part(namespace),
+            None => rest.is_empty(),
+        })
+    }
+
+    /// The namespace of the profile or bundle that it is the label of; none for the home namespace.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        before_domain(&self.0)?.strip_suffix('.')
     }
 
     /// The key as the API server writes it.
@@ -86,6 +89,12 @@ impl fmt::Display for LabelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What stands before the domain of ours in the prefix of `key`, if there is such a domain.
+fn before_domain(key: &str) -> Option<&str> {
+    let (prefix, _) = key.split_once('/')?;
+    [SECCOMP, APPARMOR, BUNDLE].into_iter().find_map(|domain| prefix.strip_suffix(domain))
 }
 
 /// `name`, shortened if a label can't hold it. It is ASCII and starts with a letter or digit: a bundle's name does.
@@ -110,6 +119,7 @@ mod tests {
         assert_eq!(labels.each_ref().map(LabelKey::as_str), [profile, bundle]);
         for label in &labels {
             assert!(LabelKey::is_ours(label.as_str()));
+            assert_eq!(label.namespace(), reference.namespace().map(Namespace::as_str));
             let name = label.as_str().split_once('/').unwrap().1;
             assert!(name.len() <= 63 && name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
         }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::bundle::Document;
 use crate::file::File;
 use crate::label::{LABEL_VALUE, LabelKey};
+use crate::name::Namespace;
 use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
@@ -50,6 +51,21 @@ pub struct LabelChange {
     pub set: BTreeSet<LabelKey>,
     /// Labels to take away.
     pub unset: BTreeSet<LabelKey>,
+}
+
+/// What is done to a label.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Deed {
+    Set,
+    Unset,
+}
+
+impl LabelChange {
+    /// Each label with what is done to it.
+    pub(crate) fn deeds(&self) -> impl Iterator<Item = (&LabelKey, Deed)> {
+        let set = self.set.iter().map(|label| (label, Deed::Set));
+        set.chain(self.unset.iter().map(|label| (label, Deed::Unset)))
+    }
 }
 
 impl Plan {
@@ -104,11 +120,6 @@ impl State {
         plan
     }
 
-    /// The change that would put the labels right, if they are not.
-    pub(crate) fn label_change(&self, now: Time) -> Option<LabelChange> {
-        self.change_towards(&self.standings(now))
-    }
-
     fn plan_removal(
         &self,
         reference: &Reference,
@@ -117,7 +128,7 @@ impl State {
         now: Time,
         plan: &mut Plan,
     ) {
-        let Some(due) = self.removal_due(file) else { return };
+        let Some(due) = self.removal_due(reference, file) else { return };
         let later = Some(due).filter(|due| *due > now).or(file.blocked_until(now));
         let must_go_first =
             |label| standings.get(label) == Some(&Standing::Down) && self.labels.may_stand(label);
@@ -139,35 +150,36 @@ impl State {
         }
     }
 
+    /// The change that would put the labels right, if they are not.
     fn change_towards(&self, standings: &Standings) -> Option<LabelChange> {
         let observed = self.labels.observed.as_ref()?;
         let is_right = |label: &LabelKey| observed.get(label).is_some_and(|value| value == LABEL_VALUE);
         let up = standings.iter().filter(|(_, standing)| **standing == Standing::Up);
         let set = up.map(|(label, _)| label).filter(|label| !is_right(label)).cloned().collect();
 
-        let standing = |label: &LabelKey| standings.get(label).copied().unwrap_or(Standing::Down);
+        let is_down =
+            |label: &LabelKey| standings.get(label).is_none_or(|standing| *standing == Standing::Down);
+        let is_known = |label: &LabelKey| self.known_since(label.namespace()).is_some();
         let present = observed.keys().chain(&self.labels.doubtful);
-        let unset = match self.known_since {
-            None => BTreeSet::new(),
-            Some(_) => present.filter(|label| standing(label) == Standing::Down).cloned().collect(),
-        };
+        let unset = present.filter(|label| is_down(label) && is_known(label)).cloned().collect();
         Some(LabelChange { set, unset }).filter(|change| *change != LabelChange::default())
     }
 
     /// When `file` is to go: none if it is to stay, or if that is not known yet.
-    fn removal_due(&self, file: &File) -> Option<Time> {
-        file.removal_due(self.known_since?, self.config.removal_delay)
+    fn removal_due(&self, reference: &Reference, file: &File) -> Option<Time> {
+        let known_since = self.known_since(reference.namespace().map(Namespace::as_str))?;
+        file.removal_due(known_since, self.config.removal_delay)
     }
 
-    fn is_due(&self, file: &File, now: Time) -> bool {
-        self.removal_due(file).is_some_and(|due| due <= now)
+    fn is_due(&self, reference: &Reference, file: &File, now: Time) -> bool {
+        self.removal_due(reference, file).is_some_and(|due| due <= now)
     }
 
     fn standings(&self, now: Time) -> Standings {
         let mut standings = Standings::new();
         let mut bundles: BTreeMap<LabelKey, Tally> = BTreeMap::new();
-        for file in self.files.values() {
-            let stays = file.is_loaded() && !self.is_due(file, now);
+        for (reference, file) in &self.files {
+            let stays = file.is_loaded() && !self.is_due(reference, file, now);
             bundles.entry(file.bundle_label.clone()).or_default().count(file.is_wanted(), stays);
             let standing = match (stays, file.is_wanted()) {
                 (false, _) => Standing::Down,

@@ -43,6 +43,13 @@ impl Reference {
         Self { namespace, bundle: id.name.clone(), key }
     }
 
+    /// The bundle that it is a reference into.
+    #[must_use]
+    pub fn bundle_id(&self, home: &Namespace) -> BundleId {
+        let namespace = self.namespace.as_ref().unwrap_or(home).clone();
+        BundleId { namespace, name: self.bundle.clone() }
+    }
+
     /// The bundle's namespace; none for the home namespace.
     #[must_use]
     pub fn namespace(&self) -> Option<&Namespace> {
@@ -123,6 +130,7 @@ mod tests {
         let reference = Reference::new(&home, &id, ProfileKey::new("audit.json").unwrap());
         assert_eq!(reference.to_string(), expected);
         assert_eq!(expected.parse(), Ok(reference.clone()));
+        assert_eq!(reference.bundle_id(&home), id);
         assert_eq!(reference.directories(), directories);
     }
 

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, ProfileKey};
-use crate::plan::LabelChange;
+use crate::plan::{Deed, LabelChange};
 use crate::reference::Reference;
 use crate::time::{Retry, Time};
 
@@ -58,19 +58,26 @@ pub enum Event {
     /// A profile can't be put where something is that the ledger does not have, or that is no file.
     Foreign(Reference),
     /// A profile could not be put on disk.
-    InstallFailed(Reference),
+    InstallFailed {
+        /// Which profile.
+        reference: Reference,
+        /// Whether the ledger has it nevertheless, so that something of ours may be there.
+        is_owned: bool,
+    },
     /// A profile is off the disk and the ledger.
     Removed(Reference),
     /// A profile could not be taken off the disk, or not durably.
     RemoveFailed(Reference),
-    /// The labels of ours that the API server says our Node has.
+    /// The labels of ours that our Node had, as a watch tells in its own time.
     NodeLabels(NodeLabels),
+    /// The same from a list, with which a watch begins anew: what came later is told again after it.
+    NodeListed(NodeLabels),
     /// Our Node does not exist.
     NodeGone,
     /// A change of the labels is under way.
     LabelsSent(LabelChange),
-    /// The API server has accepted it; the labels in its answer came as [`Event::NodeLabels`] before.
-    LabelsWritten,
+    /// The API server has accepted it, and our Node has these labels by its answer.
+    LabelsWritten(NodeLabels),
     /// It failed, or nobody knows how it ended.
     LabelsFailed,
 }
@@ -91,10 +98,17 @@ pub enum Found {
 /// One observation of the Node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeLabels {
-    /// The Node's resource version, if it is a number. Numbers grow with every write.
+    /// The Node's resource version, if it is a number. Numbers grow with every write, and go back when etcd is
+    /// restored from a backup.
     pub version: Option<u64>,
     /// The labels of ours.
     pub labels: BTreeMap<LabelKey, String>,
+}
+
+impl NodeLabels {
+    fn is_older_than(&self, version: Option<u64>) -> bool {
+        self.version.is_some() && self.version < version
+    }
 }
 
 /// What the agent knows.
@@ -105,11 +119,9 @@ pub struct State {
     /// Every reference that is wanted or owned.
     pub(crate) files: BTreeMap<Reference, File>,
     pub(crate) labels: Labels,
-    /// The namespaces whose bundles are not known yet.
-    unlisted: BTreeSet<Namespace>,
+    /// The namespaces whose bundles are known, and since when.
+    listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
-    /// Since when all is known that could ask for a profile. Before that nothing is taken away.
-    pub(crate) known_since: Option<Time>,
 }
 
 /// What is known about the Node's labels.
@@ -120,14 +132,28 @@ pub(crate) struct Labels {
     newest: Option<u64>,
     /// The one change that is under way.
     pub(crate) sent: Option<LabelChange>,
-    /// Labels of changes that failed: they may stand, although we have not seen them.
+    /// What `newest` was when it was sent.
+    newest_when_sent: Option<u64>,
+    /// Labels that may stand, although they were not in what we saw last: of changes that failed, and from before
+    /// the Node went back to an older version.
     pub(crate) doubtful: BTreeSet<LabelKey>,
+    /// What was done to each label of late.
+    done: BTreeMap<LabelKey, Done>,
     pub(crate) retry: Retry,
+}
+
+/// What was last done to a label, and since when it is to be remembered.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    deed: Deed,
+    at: Time,
 }
 
 impl Labels {
     /// Time between two changes, so that bundles that come one by one do not cost a write each.
     const GAP: Duration = Duration::from_millis(200);
+    /// How long it counts what was done to a label. More than the longest pause, or a fight would go unnoticed.
+    const MEMORY: Duration = Retry::LONGEST.saturating_mul(2);
 
     /// Whether the scheduler may see `label` now, or soon: unknown counts as yes.
     pub(crate) fn may_stand(&self, label: &LabelKey) -> bool {
@@ -136,14 +162,64 @@ impl Labels {
         is_observed || is_sent || self.doubtful.contains(label)
     }
 
-    /// Takes an observation over, unless it is older than one that was seen before: watch and patch come over
+    /// Takes over what a watch tells, unless it is older than what was seen before: watch and patch come over
     /// two connections, and an old `the label is absent` would let a file go while its label stands.
-    fn observe(&mut self, node: NodeLabels) {
-        if node.version.is_some() && node.version < self.newest {
-            return;
+    fn watched(&mut self, node: NodeLabels) {
+        if !node.is_older_than(self.newest) {
+            self.observe(node);
         }
+    }
+
+    /// Takes over what a list tells, even if it is older: then etcd was restored, and all that follows is older as
+    /// well. Or the list was overtaken by an answer of ours, and the watch is about to repeat what that said. So
+    /// until a change is answered, what was seen before may stand.
+    fn listed(&mut self, node: NodeLabels) {
+        if node.is_older_than(self.newest) {
+            self.doubtful.extend(self.observed.take().into_iter().flat_map(BTreeMap::into_keys));
+        }
+        self.observe(node);
+    }
+
+    /// Takes over the answer to the change that is under way. It can't be older than what was seen when that was
+    /// sent, unless etcd was restored; older than what came since, it was overtaken by the watch.
+    fn written(&mut self, node: NodeLabels, now: Time) {
+        if node.is_older_than(self.newest_when_sent) || !node.is_older_than(self.newest) {
+            self.observe(node);
+        }
+        self.doubtful.clear();
+        let change = self.sent.take().unwrap_or_default();
+        self.done.retain(|_, done| done.at + Self::MEMORY > now);
+        if self.is_repeated(&change) {
+            self.retry.failed(now);
+            // While a fight lasts, nothing is forgotten: next time it may be about another label.
+            self.done.values_mut().for_each(|done| done.at = now);
+        } else {
+            self.retry.pause(now, Self::GAP);
+        }
+        let done = |(label, deed): (&LabelKey, Deed)| (label.clone(), Done { deed, at: now });
+        self.done.extend(change.deeds().map(done));
+    }
+
+    /// Whether any of `change` was done a moment ago: then somebody undid it, and doing it was no success. To set
+    /// what was unset, or the reverse, is a change of mind.
+    fn is_repeated(&self, change: &LabelChange) -> bool {
+        change.deeds().any(|(label, deed)| self.done.get(label).is_some_and(|done| done.deed == deed))
+    }
+
+    fn observe(&mut self, node: NodeLabels) {
         self.newest = node.version.or(self.newest);
         self.observed = Some(node.labels);
+    }
+
+    /// The Node is gone. One that is made anew may have any version.
+    fn gone(&mut self) {
+        self.newest = None;
+        self.observed = None;
+    }
+
+    fn sent(&mut self, change: LabelChange) {
+        self.newest_when_sent = self.newest;
+        self.sent = Some(change);
     }
 
     fn failed(&mut self, now: Time) {
@@ -157,13 +233,12 @@ impl State {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            unlisted: config.namespaces().cloned().collect(),
             config,
             bundles: BTreeMap::new(),
             files: BTreeMap::new(),
             labels: Labels::default(),
+            listed: BTreeMap::new(),
             is_scanned: false,
-            known_since: None,
         }
     }
 
@@ -178,18 +253,30 @@ impl State {
                 self.update(&reference, |file| file.installed(digest));
             }
             Event::Foreign(reference) => self.update(&reference, |file| file.blocked(now)),
-            Event::InstallFailed(reference) => self.update(&reference, |file| file.install_failed(now)),
+            Event::InstallFailed { reference, is_owned } => {
+                self.update(&reference, |file| file.install_failed(is_owned, now));
+            }
             Event::Removed(reference) => self.update(&reference, File::removed),
             Event::RemoveFailed(reference) => self.update(&reference, |file| file.remove_failed(now)),
-            Event::NodeLabels(node) => self.labels.observe(node),
-            Event::NodeGone => self.labels.observed = None,
-            Event::LabelsSent(change) => self.labels.sent = Some(change),
-            Event::LabelsWritten => self.labels_written(now),
+            Event::NodeLabels(node) => self.labels.watched(node),
+            Event::NodeListed(node) => self.labels.listed(node),
+            Event::NodeGone => self.labels.gone(),
+            Event::LabelsSent(change) => self.labels.sent(change),
+            Event::LabelsWritten(node) => self.labels.written(node, now),
             Event::LabelsFailed => self.labels.failed(now),
         }
-        if self.known_since.is_none() && self.is_scanned && self.unlisted.is_empty() {
-            self.known_since = Some(now);
+    }
+
+    /// Since when all is known that could ask for something of `namespace`. None: it is not known yet, so nothing
+    /// of it is taken away. What belongs to no namespace that bundles are read from has to wait for all of them.
+    pub(crate) fn known_since(&self, namespace: Option<&str>) -> Option<Time> {
+        let namespace = namespace.unwrap_or(self.config.home.as_str());
+        let listed = |namespace: &Namespace| self.listed.get(namespace).copied();
+        if let Some(namespace) = self.config.namespaces().find(|known| known.as_str() == namespace) {
+            return listed(namespace);
         }
+        let all: Option<BTreeSet<Time>> = self.config.namespaces().map(listed).collect();
+        all?.last().copied()
     }
 
     fn listed(&mut self, namespace: &Namespace, bundles: Vec<Bundle>, now: Time) {
@@ -202,7 +289,7 @@ impl State {
         for bundle in bundles {
             self.applied(bundle, now);
         }
-        self.unlisted.remove(namespace);
+        self.listed.entry(namespace.clone()).or_insert(now);
     }
 
     fn applied(&mut self, bundle: Bundle, now: Time) {
@@ -238,17 +325,6 @@ impl State {
         }
         self.files.retain(|_, file| !file.is_forgettable());
         self.is_scanned = true;
-    }
-
-    /// A write that leaves everything to be written again was undone by somebody: that is no success.
-    fn labels_written(&mut self, now: Time) {
-        self.labels.doubtful.clear();
-        let sent = self.labels.sent.take();
-        if sent.is_some() && sent == self.label_change(now) {
-            self.labels.retry.failed(now);
-        } else {
-            self.labels.retry.pause(now, Labels::GAP);
-        }
     }
 
     fn file(&mut self, reference: Reference, now: Time) -> &mut File {

@@ -28,7 +28,8 @@ fn advice(error: &kube::Error, permission: &str) -> String {
         kube::Error::Api(status) if status.code == 401 => {
             "the API server does not know this agent; check its service account token".to_owned()
         }
-        kube::Error::Api(status) if status.code == 403 => {
+        // 422: a ValidatingAdmissionPolicy denies with `Invalid`, unless it gives another reason.
+        kube::Error::Api(status) if matches!(status.code, 403 | 422) => {
             format!("let the agent's service account {permission}")
         }
         kube::Error::Api(status) if status.code == 404 => {
@@ -66,7 +67,24 @@ fn in_full(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
+
+    #[test]
+    fn advice_is_about_what_the_api_server_refused() {
+        for (code, expected) in [
+            (401, "check its service account token"),
+            (403, "let the agent's service account dance"),
+            (404, "check --node-name"),
+            (422, "let the agent's service account dance"),
+            (500, "trying again"),
+        ] {
+            let error = kube::Error::Api(Status::failure("no", "Because").with_code(code).boxed());
+            let advice = advice(&error, "dance");
+            assert!(advice.contains(expected), "{code}: {advice}");
+        }
+    }
 
     #[test]
     fn a_cause_is_said_once() {

@@ -60,7 +60,7 @@ impl OwnNode {
             match tokio::time::timeout(TIMEOUT, api.patch(name.as_str(), &params, &patch)).await {
                 Ok(Ok(node)) => {
                     info!(node = %name, set = change.set.len(), unset = change.unset.len(), "Labels changed");
-                    vec![Event::NodeLabels(labels_of(&node.metadata)), Event::LabelsWritten]
+                    vec![Event::LabelsWritten(labels_of(&node.metadata))]
                 }
                 Ok(Err(error)) => {
                     let advice = advice(&error, PERMISSION_TO_WRITE);
@@ -89,10 +89,11 @@ impl Sighting {
                 self.is_seen = false;
                 None
             }
-            Ok(watcher::Event::InitApply(node) | watcher::Event::Apply(node)) => {
+            Ok(watcher::Event::InitApply(node)) => {
                 self.is_seen = true;
-                Some(Event::NodeLabels(labels_of(&node.metadata)))
+                Some(Event::NodeListed(labels_of(&node.metadata)))
             }
+            Ok(watcher::Event::Apply(node)) => Some(Event::NodeLabels(labels_of(&node.metadata))),
             Ok(watcher::Event::InitDone) if self.is_seen => None,
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
                 warn!(node = %self.name, "Node does not exist; it is labelled when it does, or check --node-name");
@@ -160,6 +161,16 @@ mod tests {
     #[test]
     fn a_version_that_is_no_number_is_none() {
         assert_eq!(labels_of(&metadata("v7")).version, None);
+    }
+
+    #[test]
+    fn a_list_is_told_from_what_is_watched() {
+        let mut sighting = Sighting { name: NodeName::new("n").unwrap(), is_seen: false };
+        let node = || Metadata { metadata: metadata("7"), ..Metadata::default() };
+        assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
+        assert!(matches!(sighting.take(Ok(watcher::Event::InitApply(node()))), Some(Event::NodeListed(_))));
+        assert!(sighting.take(Ok(watcher::Event::InitDone)).is_none());
+        assert!(matches!(sighting.take(Ok(watcher::Event::Apply(node()))), Some(Event::NodeLabels(_))));
     }
 
     #[test]

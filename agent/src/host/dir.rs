@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
+use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat, renameat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use profiles::digest::Digest;
@@ -114,9 +114,36 @@ impl Directory {
     /// Makes `content` what is called `name`, whatever file that was before. Call [`Self::sync`] afterwards: only
     /// then is it durable, and one call is enough for many files.
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), HostError> {
+        self.put(name, content, || renameat(&self.fd, TEMPORARY, &self.fd, name))
+    }
+
+    /// The same where nothing is called `name`. Returns whether nothing was; if not, it is left as it is.
+    pub(crate) fn create(&self, name: &str, content: &[u8]) -> Result<bool, HostError> {
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        self.put(name, content, || match renameat2(&self.fd, TEMPORARY, &self.fd, name, flags) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            // renameat2(2): the file system does not know the flag.
+            Err(Errno::EINVAL) => renameat(&self.fd, TEMPORARY, &self.fd, name).map(|()| true),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Writes `content` to the temporary file, has `rename` make it `name`, and leaves no temporary file.
+    fn put<T>(
+        &self,
+        name: &str,
+        content: &[u8],
+        rename: impl FnOnce() -> nix::Result<T>,
+    ) -> Result<T, HostError> {
         self.sweep()?;
-        self.write_temporary(content).map_err(|error| self.error("writing", name, error))?;
-        renameat(&self.fd, TEMPORARY, &self.fd, name).map_err(|error| self.error("replacing", name, error))
+        let put = match self.write_temporary(content) {
+            Ok(()) => rename().map_err(|error| self.error("replacing", name, error)),
+            Err(error) => Err(self.error("writing", name, error)),
+        };
+        // If this fails as well, what is wrong is in `put`, and the next sweep tries again.
+        drop(self.sweep());
+        put
     }
 
     /// Removes what a replacement left behind that did not come to its end.
@@ -326,6 +353,24 @@ mod tests {
         let error = scene.directory.replace("f", b"new").unwrap_err();
         assert!(error.to_string().starts_with("removing "), "{error}");
         assert_eq!(fs::read(scene.path("f")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_can_not_be_replaced_is_left_alone_and_nothing_beside_it() {
+        let scene = scene();
+        fs::create_dir(scene.path("f")).unwrap();
+        scene.directory.replace("f", b"new").unwrap_err();
+        assert!(scene.path("f").is_dir() && !scene.path(TEMPORARY).exists());
+    }
+
+    #[test]
+    fn nothing_is_created_in_the_place_of_something() {
+        let scene = scene();
+        for (content, is_new) in [("first", true), ("second", false)] {
+            assert_eq!(scene.directory.create("f", content.as_bytes()).unwrap(), is_new);
+            assert_eq!(fs::read(scene.path("f")).unwrap(), b"first");
+            assert!(!scene.path(TEMPORARY).exists());
+        }
     }
 
     #[test]

@@ -30,7 +30,11 @@ pub(crate) trait Host {
     /// Puts profiles on disk.
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed>;
 
-    /// Takes profiles off the disk. What is no file any more is left, but no longer ours.
+    /// Whether the ledger has `reference`.
+    fn owns(&self, reference: &Reference) -> bool;
+
+    /// Takes profiles off the disk. What the ledger does not have is left, and so is what is no file any more, which
+    /// is then no longer ours.
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()>;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariant: an install is look, ledger, write; a removal is unlink, ledger. So whatever step a crash comes after,
 //! all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes the ledger once,
-//! and makes each directory durable once.
+//! and makes each directory durable once. Only what failed costs another write of the ledger, which takes back the
+//! claim to paths that hold nothing of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,6 +24,7 @@ use super::{Host, Installed, Outcomes};
 /// The kubelet's directory for profiles, below its root.
 const SECCOMP: &str = "seccomp";
 const FOREIGN_FILE: &str = "a file with other content";
+const NEWCOMER: &str = "something that came just now";
 const NO_WAY: &str = "something on the way that is no directory";
 
 /// The node that this process runs on.
@@ -38,6 +40,9 @@ struct Pending {
     install: Install,
     /// The content there that is ours, or is what we would write.
     present: Option<Digest>,
+    /// Whether the ledger does not have the path yet. Then nothing but an equal file was there, and nothing that
+    /// came later is replaced.
+    is_new: bool,
 }
 
 type Outcome = (Reference, Result<Installed, HostError>);
@@ -60,18 +65,20 @@ impl NodeHost {
 
     /// Whether the path is free. If not, that is how the install ends.
     fn judge(&self, install: Install) -> Result<Pending, Outcome> {
-        let digests = self.ledger.record().files.get(&install.reference);
-        let present = match self.look(&install.reference) {
-            Ok(Object::Absent) => None,
-            Ok(Object::File(found)) if found == Some(install.document.digest()) => found,
-            Ok(Object::File(found)) => match digests {
-                Some(ours) => found.filter(|digest| ours.contains(digest)),
-                None => return Err((install.reference, Ok(Installed::Foreign(FOREIGN_FILE)))),
-            },
-            Ok(Object::Other(what)) => return Err((install.reference, Ok(Installed::Foreign(what)))),
-            Err(error) => return Err((install.reference, Err(error))),
+        let ours = self.ledger.record().files.get(&install.reference);
+        let present = match (self.look(&install.reference), ours) {
+            (Ok(Object::File(found)), _) if found == Some(install.document.digest()) => found,
+            (Ok(Object::File(found)), Some(ours)) => found.filter(|digest| ours.contains(digest)),
+            (Ok(Object::File(_)), None) => {
+                return Err((install.reference, Ok(Installed::Foreign(FOREIGN_FILE))));
+            }
+            (Ok(Object::Other(what)), _) => return Err((install.reference, Ok(Installed::Foreign(what)))),
+            // What is ours and can't be read was changed by somebody. If it is the way there that is blocked, then
+            // writing fails for the same reason.
+            (Ok(Object::Absent), _) | (Err(_), Some(_)) => None,
+            (Err(error), None) => return Err((install.reference, Err(error))),
         };
-        Ok(Pending { install, present })
+        Ok(Pending { is_new: ours.is_none(), install, present })
     }
 
     /// The directories on the way to `batch` that are not there.
@@ -86,11 +93,31 @@ impl NodeHost {
         let directories = self.absent_directories(batch);
         self.ledger.commit(|record| {
             record.directories.extend(directories);
-            for Pending { install, present } in batch {
+            for Pending { install, present, .. } in batch {
                 let digests = present.iter().copied().chain([install.document.digest()]).collect();
                 record.files.insert(install.reference.clone(), digests);
             }
         })
+    }
+
+    /// Puts on disk what was judged.
+    fn carry_out(&mut self, batch: Vec<Pending>) -> Outcomes<Installed> {
+        let new: BTreeSet<Reference> =
+            batch.iter().filter(|one| one.is_new).map(|one| one.install.reference.clone()).collect();
+        let mut outcomes: Outcomes<Installed> = match self.intend(&batch) {
+            Ok(()) => self.write_all(batch),
+            Err(error) => batch.into_iter().map(|one| (one.install.reference, Err(error.clone()))).collect(),
+        };
+        self.take_back(&new, &mut outcomes);
+        outcomes
+    }
+
+    fn write_all(&self, batch: Vec<Pending>) -> Outcomes<Installed> {
+        let mut groups: BTreeMap<Vec<String>, Vec<Pending>> = BTreeMap::new();
+        for one in batch {
+            groups.entry(one.install.reference.directories()).or_default().push(one);
+        }
+        groups.iter().flat_map(|(directories, group)| self.write(directories, group)).collect()
     }
 
     /// Writes what is not there yet in one directory, and makes it durable.
@@ -109,6 +136,37 @@ impl NodeHost {
         }
     }
 
+    /// Takes back the intent for those of `new` that came to nothing. Otherwise what somebody else puts there would
+    /// be taken for ours.
+    fn take_back(&mut self, new: &BTreeSet<Reference>, outcomes: &mut Outcomes<Installed>) {
+        let is_void = |reference, outcome: &Result<Installed, HostError>| match outcome {
+            Ok(Installed::Written(_) | Installed::Adopted(_)) => false,
+            Ok(Installed::Foreign(_)) => true,
+            Err(_) => !self.may_hold_ours(reference),
+        };
+        let new = outcomes.iter().filter(|(reference, _)| new.contains(reference));
+        let void: Vec<Reference> = new
+            .filter(|(reference, outcome)| is_void(reference, outcome))
+            .map(|(reference, _)| reference.clone())
+            .collect();
+        let directories = self.remove_directories(&void);
+        if let Err(error) = self.ledger.commit(|record| forget(record, &void, &directories)) {
+            for (_, outcome) in outcomes.iter_mut().filter(|(reference, _)| void.contains(reference)) {
+                *outcome = outcome.clone().and(Err(error.clone()));
+            }
+        }
+    }
+
+    /// Whether there is a content of ours at the path, or that can't be told.
+    fn may_hold_ours(&self, reference: &Reference) -> bool {
+        let Some(ours) = self.ledger.record().files.get(reference) else { return false };
+        match self.look(reference) {
+            Ok(Object::File(found)) => found.is_some_and(|digest| ours.contains(&digest)),
+            Ok(Object::Absent | Object::Other(_)) => false,
+            Err(_) => true,
+        }
+    }
+
     fn make_all(&self, directories: &[String]) -> Result<Directory, HostError> {
         let mut names = directories.iter().map(|path| path.rsplit('/').next().unwrap_or(path));
         let first = self.root.make(names.next().unwrap_or_default())?;
@@ -116,16 +174,20 @@ impl NodeHost {
     }
 
     fn unlink(&self, reference: &Reference) -> Result<(), HostError> {
+        if !self.owns(reference) {
+            return Ok(());
+        }
         let Way::Open(directory) = self.root.descend(&directory_of(reference))? else { return Ok(()) };
-        match directory.look(reference.key().as_str())? {
-            Object::File(_) => directory.remove_file(reference.key().as_str())?,
-            Object::Absent | Object::Other(_) => {}
+        match directory.look(reference.key().as_str()) {
+            Ok(Object::Absent | Object::Other(_)) => {}
+            Ok(Object::File(_)) | Err(_) => directory.remove_file(reference.key().as_str())?,
         }
         directory.sync()
     }
 
     /// Removes the directories on the way to `removed` that we made and nobody needs. Returns those that are gone.
     fn remove_directories(&self, removed: &[Reference]) -> Vec<String> {
+        self.sweep(removed.iter().map(directory_of).collect());
         let all: BTreeSet<String> = removed.iter().flat_map(Reference::directories).collect();
         let made = all.into_iter().rev().filter(|path| self.ledger.record().directories.contains(path));
         made.filter(|path| match self.root.remove_directory(path) {
@@ -138,9 +200,8 @@ impl NodeHost {
         .collect()
     }
 
-    /// Removes what a replacement left behind that did not come to its end.
-    fn sweep(&self) {
-        let directories: BTreeSet<String> = self.ledger.record().files.keys().map(directory_of).collect();
+    /// Removes what a replacement in one of `directories` left behind that did not come to its end.
+    fn sweep(&self, directories: BTreeSet<String>) {
         for path in directories {
             if let Ok(Way::Open(directory)) = self.root.descend(&path)
                 && let Err(error) = directory.sweep()
@@ -167,9 +228,9 @@ impl NodeHost {
 
 impl Host for NodeHost {
     fn scan(&mut self) -> BTreeMap<Reference, Found> {
-        self.sweep();
-        let files = self.ledger.record().files.iter();
-        files.map(|(reference, ours)| (reference.clone(), self.found(reference, ours))).collect()
+        let Record { files, directories, .. } = self.ledger.record();
+        self.sweep(files.keys().map(directory_of).chain(directories.iter().cloned()).collect());
+        files.iter().map(|(reference, ours)| (reference.clone(), self.found(reference, ours))).collect()
     }
 
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed> {
@@ -181,16 +242,12 @@ impl Host for NodeHost {
                 Err(outcome) => outcomes.push(outcome),
             }
         }
-        if let Err(error) = self.intend(&pending) {
-            outcomes.extend(pending.into_iter().map(|one| (one.install.reference, Err(error.clone()))));
-            return outcomes;
-        }
-        let mut groups: BTreeMap<Vec<String>, Vec<Pending>> = BTreeMap::new();
-        for one in pending {
-            groups.entry(one.install.reference.directories()).or_default().push(one);
-        }
-        outcomes.extend(groups.iter().flat_map(|(directories, group)| self.write(directories, group)));
+        outcomes.extend(self.carry_out(pending));
         outcomes
+    }
+
+    fn owns(&self, reference: &Reference) -> bool {
+        self.ledger.record().files.contains_key(reference)
     }
 
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {
@@ -214,7 +271,12 @@ fn write_one(directory: &Directory, pending: &Pending) -> Result<Installed, Host
     if pending.present == Some(document.digest()) {
         return Ok(Installed::Adopted(document.digest()));
     }
-    directory.replace(pending.install.reference.key().as_str(), document.content())?;
+    let name = pending.install.reference.key().as_str();
+    if !pending.is_new {
+        directory.replace(name, document.content())?;
+    } else if !directory.create(name, document.content())? {
+        return Ok(Installed::Foreign(NEWCOMER));
+    }
     Ok(Installed::Written(document.digest()))
 }
 

@@ -1,12 +1,14 @@
 //! What the log says about bundles and profiles.
 //!
-//! Invariant: a problem is logged when it begins and when it changes, not each time it is met again: a bundle that is
-//! listed anew, or a step that is tried every minute, adds no line.
+//! Invariants: a problem is logged when it begins and when it changes, not each time it is met again: a bundle that is
+//! listed anew, or a step that is tried every minute, adds no line. What a bundle does not ask for any more is
+//! forgotten, so the same problem of one that asks again is a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use profiles::bundle::{Bundle, BundleId, Profile};
 use profiles::diagnostic::Diagnostic;
+use profiles::name::Namespace;
 use profiles::reference::Reference;
 use profiles::state::Event;
 use tracing::{info, warn};
@@ -15,24 +17,45 @@ use crate::host::Installed;
 use crate::host::error::HostError;
 
 /// Remembers the problems that were logged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Journal {
+    home: Namespace,
     bundles: BTreeMap<BundleId, Vec<Line>>,
-    profiles: BTreeMap<Reference, String>,
+    /// Why profiles that are asked for are not on disk.
+    unwritten: Problems,
+    /// Why profiles that nobody asks for are still there.
+    unremoved: Problems,
 }
 
-/// A diagnostic as it is logged: the key of the profile, none for the bundle itself, and the text.
-type Line = (Option<String>, String);
+/// A diagnostic as it is logged: the reference of the profile, none for the bundle itself, and the text.
+type Line = (Option<Reference>, String);
+
+/// The last problem of each reference that has one.
+#[derive(Debug, Default)]
+struct Problems(BTreeMap<Reference, String>);
+
+impl Problems {
+    /// Whether this problem was not the last one of `reference`.
+    fn is_news(&mut self, reference: &Reference, text: &str) -> bool {
+        let before = self.0.insert(reference.clone(), text.to_owned());
+        before.as_deref() != Some(text)
+    }
+}
 
 impl Journal {
+    /// Remembers nothing yet. Bundles of `home` need no namespace in a reference.
+    pub(crate) fn new(home: Namespace) -> Self {
+        let (unwritten, unremoved) = (Problems::default(), Problems::default());
+        Self { home, bundles: BTreeMap::new(), unwritten, unremoved }
+    }
+
     /// Logs what `event` says about bundles.
     pub(crate) fn note(&mut self, event: &Event) {
         match event {
             Event::Listed { namespace, bundles } => {
                 info!(%namespace, bundles = bundles.len(), "Bundles listed");
-                self.bundles.retain(|id, _| {
-                    id.namespace != *namespace || bundles.iter().any(|bundle| bundle.id == *id)
-                });
+                let listed: BTreeSet<&BundleId> = bundles.iter().map(|bundle| &bundle.id).collect();
+                self.forget(|id| id.namespace == *namespace && !listed.contains(id));
                 for bundle in bundles {
                     self.judged(bundle);
                 }
@@ -40,7 +63,7 @@ impl Journal {
             Event::Applied(bundle) => self.judged(bundle),
             Event::Deleted(id) => {
                 info!(bundle = %id, "Bundle deleted");
-                self.bundles.remove(id);
+                self.forget(|gone| gone == id);
             }
             _ => {}
         }
@@ -50,18 +73,18 @@ impl Journal {
     pub(crate) fn installed(&mut self, reference: &Reference, outcome: &Result<Installed, HostError>) {
         match outcome {
             Ok(Installed::Written(digest)) => {
-                self.profiles.remove(reference);
+                self.unwritten.0.remove(reference);
                 info!(%reference, %digest, "Profile written");
             }
             Ok(Installed::Adopted(digest)) => {
-                self.profiles.remove(reference);
+                self.unwritten.0.remove(reference);
                 info!(%reference, %digest, "Profile adopted");
             }
-            Ok(Installed::Foreign(what)) if self.is_news(reference, what) => {
+            Ok(Installed::Foreign(what)) if self.unwritten.is_news(reference, what) => {
                 let advice = "move it away, or rename the profile";
                 warn!(%reference, there = what, advice, "Profile not written: its path is taken");
             }
-            Err(error) if self.is_news(reference, &error.in_full()) => {
+            Err(error) if self.unwritten.is_news(reference, &error.in_full()) => {
                 warn!(%reference, error = error.in_full(), "Profile not written; trying again");
             }
             Ok(Installed::Foreign(_)) | Err(_) => {}
@@ -72,20 +95,29 @@ impl Journal {
     pub(crate) fn removed(&mut self, reference: &Reference, outcome: &Result<(), HostError>) {
         match outcome {
             Ok(()) => {
-                self.profiles.remove(reference);
+                self.unremoved.0.remove(reference);
                 info!(%reference, "Profile removed");
             }
-            Err(error) if self.is_news(reference, &error.in_full()) => {
+            Err(error) if self.unremoved.is_news(reference, &error.in_full()) => {
                 warn!(%reference, error = error.in_full(), "Profile not removed; trying again");
             }
             Err(_) => {}
         }
     }
 
+    fn forget(&mut self, is_gone: impl Fn(&BundleId) -> bool) {
+        self.bundles.retain(|id, _| !is_gone(id));
+        self.unwritten.0.retain(|reference, _| !is_gone(&reference.bundle_id(&self.home)));
+    }
+
     fn judged(&mut self, bundle: &Bundle) {
-        for (key, diagnostic) in self.new_lines(bundle) {
-            if let Some(key) = key {
-                warn!(bundle = %bundle.id, key, diagnostic, "Profile refused");
+        let is_of_it = |reference: &Reference| reference.bundle_id(&self.home) == bundle.id;
+        let is_asked = |reference: &Reference| bundle.profiles.contains_key(reference.key());
+        self.unwritten.0.retain(|reference, _| !is_of_it(reference) || is_asked(reference));
+        self.unremoved.0.retain(|reference, _| !is_of_it(reference) || !is_asked(reference));
+        for (reference, diagnostic) in self.new_lines(bundle) {
+            if let Some(reference) = reference {
+                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused");
             } else {
                 warn!(bundle = %bundle.id, diagnostic, "Bundle has a problem");
             }
@@ -94,7 +126,7 @@ impl Journal {
 
     /// What is to be logged about `bundle` that was not yet.
     fn new_lines(&mut self, bundle: &Bundle) -> Vec<Line> {
-        let lines = lines(bundle);
+        let lines = self.lines(bundle);
         let before = self.bundles.remove(&bundle.id).unwrap_or_default();
         if !lines.is_empty() {
             self.bundles.insert(bundle.id.clone(), lines.clone());
@@ -102,59 +134,127 @@ impl Journal {
         lines.into_iter().filter(|line| !before.contains(line)).collect()
     }
 
-    /// Whether this problem was not the last one of `reference`.
-    fn is_news(&mut self, reference: &Reference, text: &str) -> bool {
-        let before = self.profiles.insert(reference.clone(), text.to_owned());
-        before.as_deref() != Some(text)
-    }
-}
-
-/// All that is to be said about `bundle`.
-fn lines(bundle: &Bundle) -> Vec<Line> {
-    let own = bundle.diagnostics.iter().map(|diagnostic| (None, diagnostic.to_string()));
-    let mut lines: Vec<Line> = own.collect();
-    for (key, profile) in &bundle.profiles {
-        if let Profile::Refused(diagnostics) = profile {
-            let line = |diagnostic: &Diagnostic| (Some(key.to_string()), diagnostic.to_string());
-            lines.extend(diagnostics.iter().map(line));
+    /// All that is to be said about `bundle`.
+    fn lines(&self, bundle: &Bundle) -> Vec<Line> {
+        let own = bundle.diagnostics.iter().map(|diagnostic| (None, diagnostic.to_string()));
+        let mut lines: Vec<Line> = own.collect();
+        for (key, profile) in &bundle.profiles {
+            if let Profile::Refused(diagnostics) = profile {
+                let reference = Reference::new(&self.home, &bundle.id, key.clone());
+                let line = |diagnostic: &Diagnostic| (Some(reference.clone()), diagnostic.to_string());
+                lines.extend(diagnostics.iter().map(line));
+            }
         }
+        lines
     }
-    lines
 }
 
 #[cfg(test)]
 mod tests {
+    use profiles::digest::Digest;
+
     use super::*;
+
+    const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
+
+    fn journal() -> Journal {
+        Journal::new(namespace())
+    }
+
+    fn namespace() -> Namespace {
+        Namespace::new("n").unwrap()
+    }
+
+    fn bundle(data: &[(&str, &str)]) -> Bundle {
+        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+        Bundle::of_seccomp(id(), data, Vec::new())
+    }
+
+    fn id() -> BundleId {
+        BundleId::new("n", "b").unwrap()
+    }
 
     /// Claims how many lines each next version of one bundle is worth; a version is its profiles' contents.
     fn check(versions: &[(&[(&str, &str)], usize)]) {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         for (data, expected) in versions {
-            let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-            let bundle = Bundle::of_seccomp(BundleId::new("n", "b").unwrap(), data, Vec::new());
-            assert_eq!(journal.new_lines(&bundle).len(), *expected);
+            assert_eq!(journal.new_lines(&bundle(data)).len(), *expected);
         }
     }
 
     #[test]
     fn a_refusal_is_said_once_per_content() {
-        let good = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
         check(&[
             (&[("a", "{}"), ("b", "{}")], 2),
             (&[("a", "{}"), ("b", "{}")], 0),
             (&[("a", "{}"), ("b", "[")], 1),
-            (&[("a", good), ("b", "[")], 0),
+            (&[("a", GOOD), ("b", "[")], 0),
             (&[("a", "{}"), ("b", "[")], 1),
         ]);
     }
 
     #[test]
+    fn a_refusal_names_the_reference() {
+        for (home, expected) in [("n", "b/a"), ("elsewhere", "_n/b/a")] {
+            let mut journal = Journal::new(Namespace::new(home).unwrap());
+            let lines = journal.new_lines(&bundle(&[("a", "{}")]));
+            let references: Vec<String> =
+                lines.into_iter().filter_map(|(reference, _)| Some(reference?.to_string())).collect();
+            assert_eq!(references, [expected]);
+        }
+    }
+
+    #[test]
     fn a_problem_of_a_profile_is_said_when_it_begins_or_changes() {
-        let mut journal = Journal::default();
-        let reference = "web/a".parse().unwrap();
-        let news = ["full", "full", "read-only", "full"].map(|text| journal.is_news(&reference, text));
+        let mut problems = Problems::default();
+        let reference = "b/a".parse().unwrap();
+        let news = ["full", "full", "read-only", "full"].map(|text| problems.is_news(&reference, text));
         assert_eq!(news, [true, false, true, true]);
+    }
+
+    #[test]
+    fn the_problem_of_a_profile_ends_when_its_bundle_does_not_ask_for_it() {
+        let listed = |bundles| Event::Listed { namespace: namespace(), bundles };
+        let elsewhere = Event::Listed { namespace: Namespace::new("m").unwrap(), bundles: Vec::new() };
+        for (event, remembered) in [
+            (Event::Deleted(id()), &["c/a", "_m/b/a"][..]),
+            (Event::Applied(bundle(&[("z", GOOD)])), &["c/a", "_m/b/a"]),
+            (Event::Applied(bundle(&[("a", GOOD)])), &["b/a", "c/a", "_m/b/a"]),
+            (listed(vec![bundle(&[("a", "{}")])]), &["b/a", "_m/b/a"]),
+            (listed(Vec::new()), &["_m/b/a"]),
+            (elsewhere, &["b/a", "c/a"]),
+        ] {
+            let mut journal = journal();
+            for reference in ["b/a", "c/a", "_m/b/a"] {
+                journal.unwritten.is_news(&reference.parse().unwrap(), "full");
+            }
+            journal.note(&event);
+            let left: Vec<String> = journal.unwritten.0.keys().map(ToString::to_string).collect();
+            assert_eq!(left, remembered, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_removal_that_fails_is_said_once_until_the_profile_is_asked_for_again() {
+        let mut journal = journal();
+        let reference = "b/a".parse().unwrap();
+        let mut check = |event: Event, is_news: bool| {
+            journal.note(&event);
+            assert_eq!(journal.unremoved.is_news(&reference, "read-only"), is_news, "{event:?}");
+        };
+        check(Event::Deleted(id()), true);
+        check(Event::Listed { namespace: namespace(), bundles: Vec::new() }, false);
+        check(Event::Applied(bundle(&[("z", GOOD)])), false);
+        check(Event::Applied(bundle(&[("a", GOOD)])), true);
+    }
+
+    #[test]
+    fn the_problem_of_a_profile_ends_with_a_step_that_does_not_fail() {
+        let (mut journal, reference) = (journal(), "b/a".parse().unwrap());
+        journal.unwritten.is_news(&reference, "full");
+        journal.unremoved.is_news(&reference, "full");
         journal.removed(&reference, &Ok(()));
-        assert!(journal.is_news(&reference, "full"));
+        journal.installed(&reference, &Ok(Installed::Written(Digest::of(b""))));
+        assert!(journal.unwritten.0.is_empty() && journal.unremoved.0.is_empty());
     }
 }

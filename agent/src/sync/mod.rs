@@ -46,8 +46,8 @@ where
     ) -> Self {
         Self {
             host,
+            journal: Journal::new(rules.home.clone()),
             state: State::new(rules),
-            journal: Journal::default(),
             events: stream::select_all(events),
             write_labels,
             started: Instant::now(),
@@ -104,7 +104,7 @@ where
                     Event::Installed { reference, digest }
                 }
                 Ok(Installed::Foreign(_)) => Event::Foreign(reference),
-                Err(_) => Event::InstallFailed(reference),
+                Err(_) => Event::InstallFailed { is_owned: self.host.owns(&reference), reference },
             });
         }
         for (reference, outcome) in self.host.remove(plan.remove) {

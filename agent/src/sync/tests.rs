@@ -23,6 +23,8 @@ use crate::host::error::HostError;
 struct World {
     done: Vec<String>,
     failing_installs: u32,
+    /// Whether the ledger keeps what was to be installed and was not.
+    is_intent_kept: bool,
     failing_patches: u32,
     /// Patches are answered only when this is lifted.
     is_api_server_stuck: bool,
@@ -53,6 +55,10 @@ impl Host for FakeHost {
         batch.into_iter().map(install).collect()
     }
 
+    fn owns(&self, _: &Reference) -> bool {
+        self.0.borrow().is_intent_kept
+    }
+
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {
         let mut world = self.0.borrow_mut();
         world.done.extend(batch.iter().map(|reference| format!("remove {reference}")));
@@ -73,7 +79,7 @@ async fn patch(world: Shared, change: LabelChange) -> Vec<Event> {
     world.labels.extend(change.set.iter().map(ToString::to_string));
     world.labels.retain(|label| change.unset.iter().all(|unset| unset.as_str() != label));
     world.version += 1;
-    vec![Event::NodeLabels(seen(&world)), Event::LabelsWritten]
+    vec![Event::LabelsWritten(seen(&world))]
 }
 
 fn seen(world: &World) -> NodeLabels {
@@ -163,6 +169,22 @@ async fn what_failed_is_tried_again() {
     })
     .await;
     assert_eq!(done, ["install x/a", "labels +2 -0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_cleared_away_only_if_the_ledger_has_it() {
+    for (is_intent_kept, expected) in [(false, &[][..]), (true, &["remove x/a"])] {
+        let world = World { failing_installs: 9, is_intent_kept, ..World::default() };
+        let done = play(world, async |sender, _| {
+            send(&sender, Event::NodeLabels(NodeLabels::default()));
+            send(&sender, listed(&["x"]));
+            seconds(1).await;
+            send(&sender, listed(&[]));
+            seconds(301).await;
+        })
+        .await;
+        assert_eq!(done, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,216 +1,13 @@
-//! The rules, each as a script: what happens, and what is then to be done.
-//!
-//! | word | what happens |
-//! |---|---|
-//! | `+5s` | time passes |
-//! | `scan web/a=1 web/b=changed` | a scan finds these; `absent` and `notafile` too |
-//! | `list web:a=1,b=bad team/x:c=2` | the lists of all namespaces; `team/` is another namespace |
-//! | `list-home …`, `list-team …` | the list of one namespace |
-//! | `apply web:a=2`, `delete web` | one bundle |
-//! | `done`, `fail`, `foreign`, `fail-removal` | the planned steps end so |
-//! | `send`, `written`, `lost` | the planned change of labels goes out; its outcome |
-//! | `node seccomp/web_a`, `gone` | what the Node has now; it does not exist |
-//! | `stale seccomp/web_a` | an observation older than the newest |
+//! The rules, each as a script.
 
-use std::collections::BTreeMap;
+mod scene;
+
 use std::time::Duration;
 
 use super::*;
-use crate::bundle::{Bundle, BundleId, Profile};
-use crate::name::Namespace;
-use crate::state::{Config, Event, Found, NodeLabels, State};
-
-const HOME: &str = "home";
-const TEAM: &str = "team";
-/// The delay before removal, in seconds.
-const DELAY: u64 = 300;
-
-/// Plays `script`: after each line's event, the plan must read as the line says.
-fn check(script: &[(&str, &str)]) {
-    let mut scene = Scene::new();
-    for (number, (happens, expected)) in script.iter().enumerate() {
-        scene.play(happens);
-        assert_eq!(scene.plan(), *expected, "after line {number}, {happens:?}");
-    }
-}
-
-/// A state with the world around it.
-struct Scene {
-    state: State,
-    now: Time,
-    /// The labels that the API server has.
-    node: BTreeMap<LabelKey, String>,
-    version: u64,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let name = |text| Namespace::new(text).unwrap();
-        let config = Config {
-            home: name(HOME),
-            others: [name(TEAM)].into(),
-            removal_delay: Duration::from_secs(DELAY),
-        };
-        Self { state: State::new(config), now: Time::default(), node: BTreeMap::new(), version: 100 }
-    }
-
-    fn play(&mut self, line: &str) {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "scan" => self.apply(Event::Scanned(rest.split_whitespace().map(found).collect())),
-            "list" => [HOME, TEAM].into_iter().for_each(|namespace| self.list(namespace, rest)),
-            "list-home" => self.list(HOME, rest),
-            "list-team" => self.list(TEAM, rest),
-            "apply" => self.apply(Event::Applied(bundle(rest))),
-            "delete" => self.apply(Event::Deleted(bundle_id(rest))),
-            "done" => self.finish(|install| Event::Installed {
-                reference: install.reference,
-                digest: install.document.digest(),
-            }),
-            "fail" => self.finish(|install| Event::InstallFailed(install.reference)),
-            "foreign" => self.finish(|install| Event::Foreign(install.reference)),
-            "fail-removal" => self.fail_removal(),
-            "send" => self.send(),
-            "written" => self.written(),
-            "lost" => self.apply(Event::LabelsFailed),
-            "node" => {
-                self.node = labels(rest);
-                self.observe();
-            }
-            "stale" => self.apply(Event::NodeLabels(NodeLabels { version: Some(1), labels: labels(rest) })),
-            "gone" => self.apply(Event::NodeGone),
-            _ => self.now = self.now + Duration::from_secs(seconds(word)),
-        }
-    }
-
-    fn apply(&mut self, event: Event) {
-        self.state.apply(event, self.now);
-    }
-
-    fn list(&mut self, namespace: &str, bundles: &str) {
-        let namespace = Namespace::new(namespace).unwrap();
-        let bundles =
-            bundles.split_whitespace().map(bundle).filter(|bundle| bundle.id.namespace == namespace);
-        self.apply(Event::Listed { bundles: bundles.collect(), namespace });
-    }
-
-    fn finish(&mut self, outcome: impl Fn(Install) -> Event) {
-        let plan = self.state.plan(self.now);
-        plan.install.into_iter().for_each(|install| self.apply(outcome(install)));
-        plan.remove.into_iter().for_each(|reference| self.apply(Event::Removed(reference)));
-        if plan.labels.is_some() {
-            self.send();
-            self.written();
-            // Let the pause after a write pass, which would only clutter the scripts.
-            self.now = self.now + Duration::from_secs(1);
-        }
-    }
-
-    fn fail_removal(&mut self) {
-        let plan = self.state.plan(self.now);
-        plan.remove.into_iter().for_each(|reference| self.apply(Event::RemoveFailed(reference)));
-    }
-
-    fn send(&mut self) {
-        let change = self.state.plan(self.now).labels.expect("a change of labels to send");
-        for label in &change.unset {
-            self.node.remove(label);
-        }
-        self.node.extend(change.set.iter().map(|label| (label.clone(), LABEL_VALUE.to_owned())));
-        self.apply(Event::LabelsSent(change));
-    }
-
-    fn written(&mut self) {
-        self.observe();
-        self.apply(Event::LabelsWritten);
-    }
-
-    fn observe(&mut self) {
-        self.version += 1;
-        let node = NodeLabels { version: Some(self.version), labels: self.node.clone() };
-        self.apply(Event::NodeLabels(node));
-    }
-
-    fn plan(&self) -> String {
-        let plan = self.state.plan(self.now);
-        let mut words = Vec::new();
-        for install in &plan.install {
-            words.push(format!("install {}={}", install.reference, version(install.document.content())));
-        }
-        words.extend(plan.remove.iter().map(|reference| format!("remove {reference}")));
-        for (sign, labels) in plan.labels.iter().flat_map(|change| [("+", &change.set), ("-", &change.unset)])
-        {
-            words.extend(labels.iter().map(|label| format!("{sign}{label}").replace(".pavise.dev", "")));
-        }
-        if let Some(at) = plan.wake_at {
-            words.push(format!("wake {}s", at.elapsed().saturating_sub(self.now.elapsed()).as_secs_f32()));
-        }
-        words.join(" ")
-    }
-}
-
-fn seconds(word: &str) -> u64 {
-    let digits = word.strip_prefix('+').and_then(|rest| rest.strip_suffix('s'));
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("unknown word {word:?}"))
-}
-
-fn bundle_id(text: &str) -> BundleId {
-    let (namespace, name) = text.split_once('/').unwrap_or((HOME, text));
-    BundleId::new(namespace, name).unwrap()
-}
-
-fn content(version: &str) -> String {
-    if version == "bad" {
-        return "{}".to_owned();
-    }
-    format!(r#"{{"defaultAction":"SCMP_ACT_LOG","version":"{version}"}}"#)
-}
-
-/// What [`content`] was made of.
-fn version(content: &[u8]) -> String {
-    let text = String::from_utf8_lossy(content);
-    text.rsplit('"').nth(1).unwrap_or_default().to_owned()
-}
-
-/// `web:a=1,b=bad`
-fn bundle(text: &str) -> Bundle {
-    let (id, profiles) = text.split_once(':').unwrap_or((text, ""));
-    let pair = |item: &str| {
-        let (key, version) = item.split_once('=').unwrap();
-        (key.to_owned(), content(version))
-    };
-    let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
-    Bundle::of_seccomp(bundle_id(id), data, Vec::new())
-}
-
-/// `web/a=1`
-fn found(text: &str) -> (Reference, Found) {
-    let (reference, what) = text.split_once('=').unwrap();
-    let found = match what {
-        "absent" => Found::Absent,
-        "changed" => Found::Changed,
-        "notafile" => Found::NotAFile,
-        version => Found::Ours(document(version).digest()),
-    };
-    (reference.parse().unwrap(), found)
-}
-
-fn document(version: &str) -> Document {
-    let bundle = bundle(&format!("any:key={version}"));
-    match bundle.profiles.into_values().next() {
-        Some(Profile::Accepted(document)) => document,
-        other => panic!("{other:?} is no accepted profile"),
-    }
-}
-
-/// `seccomp/web_a bundle/web=false`; the value is `true` unless given.
-fn labels(text: &str) -> BTreeMap<LabelKey, String> {
-    let label = |word: &str| {
-        let (key, value) = word.split_once('=').unwrap_or((word, LABEL_VALUE));
-        (LabelKey::observed(&key.replacen('/', ".pavise.dev/", 1)).unwrap(), value.to_owned())
-    };
-    text.split_whitespace().map(label).collect()
-}
+use crate::bundle::Profile;
+use crate::file::Want;
+use scene::{Scene, check};
 
 #[test]
 fn nothing_is_done_before_the_disk_was_scanned() {
@@ -262,15 +59,33 @@ fn a_profile_is_installed_while_the_api_server_is_away() {
 #[test]
 fn unknown_desired_state_removes_nothing() {
     check(&[
-        ("scan web/a=1 web/b=changed", ""),
-        ("node seccomp/web_a seccomp/web_b bundle/old", ""),
+        ("scan _team/web/a=1 _team/web/b=changed", ""),
+        ("node team.seccomp/web_a team.seccomp/web_b team.bundle/old", ""),
         ("+9000s", ""),
         ("list-home", ""),
         ("+9000s", ""),
-        ("list-team", "-bundle/old -seccomp/web_b wake 300s"),
+        ("list-team", "-team.bundle/old -team.seccomp/web_b wake 300s"),
         ("done", "wake 299s"),
-        ("+299s", "remove web/b"),
-        ("done", "-seccomp/web_a"),
+        ("+299s", "remove _team/web/b"),
+        ("done", "-team.seccomp/web_a"),
+    ]);
+}
+
+#[test]
+fn a_namespace_that_can_not_be_listed_holds_up_only_what_may_be_its_own() {
+    check(&[
+        ("scan web/a=absent web/b=1 _team/x/c=1 _other/x/d=1", ""),
+        ("node seccomp/web_a seccomp/web_b team.seccomp/x_c team.seccomp/z other.apparmor/z", ""),
+        ("list-home web:a=bad", "-seccomp/web_a wake 300s"),
+        ("done", "wake 299s"),
+        ("+299s", "-seccomp/web_b"),
+        ("done", "remove web/b"),
+        ("done", ""),
+        ("list-team x:c=1", "-other.apparmor/z -team.seccomp/z wake 300s"),
+        ("list-team team/x:c=1", "+team.bundle/x -other.apparmor/z -team.seccomp/z wake 300s"),
+        ("done", "wake 299s"),
+        ("+299s", "remove _other/x/d"),
+        ("done", ""),
     ]);
 }
 
@@ -508,13 +323,160 @@ fn a_change_of_labels_that_somebody_undoes_is_retried_more_and_more_slowly() {
         ("node", ""),
         ("list web:a=1", "+bundle/web +seccomp/web_a"),
         ("send", ""),
-        ("node", ""),
-        ("written", "wake 1s"),
+        ("written", ""),
+        ("node", "wake 0.2s"),
         ("+1s", "+bundle/web +seccomp/web_a"),
         ("send", ""),
-        ("node", ""),
+        ("written", ""),
+        ("node seccomp/web_a", "wake 1s"),
+        ("+1s", "+bundle/web"),
+        ("send", ""),
+        ("node bundle/web", ""),
         ("written", "wake 2s"),
+        ("+2s", "+seccomp/web_a"),
+        ("send", ""),
+        ("written", ""),
+        ("+9000s", ""),
+        ("node", "+bundle/web +seccomp/web_a"),
+        ("send", ""),
+        ("node", ""),
+        ("written", "wake 0.2s"),
     ]);
+}
+
+#[test]
+fn a_lasting_fight_over_labels_costs_a_write_a_minute() {
+    // What the Node is left with after each write, in turn.
+    for undone in [["node", "node"], ["node seccomp/web_a", "node bundle/web"]] {
+        let mut scene = Scene::new();
+        for line in ["scan web/a=1", "node", "list web:a=1"] {
+            scene.play(line);
+        }
+        let mut writes = 0;
+        while scene.now.elapsed() < Duration::from_hours(1) {
+            if scene.state.plan(scene.now).labels.is_some() {
+                for line in ["send", "written", undone[writes % 2]] {
+                    scene.play(line);
+                }
+                writes += 1;
+            }
+            scene.now = scene.now + Duration::from_millis(100);
+        }
+        assert!((60..70).contains(&writes), "{writes} writes in an hour, {undone:?}");
+    }
+}
+
+#[test]
+fn a_change_of_mind_is_no_fight_over_labels() {
+    let script = [
+        ("apply web:a=1,b=bad", "-bundle/web"),
+        ("done", ""),
+        ("apply web:a=1", "+bundle/web"),
+        ("done", ""),
+    ];
+    let mut all = vec![("scan web/a=1", ""), ("node seccomp/web_a bundle/web", ""), ("list web:a=1", "")];
+    (0..10).for_each(|_| all.extend(script));
+    check(&all);
+}
+
+#[test]
+fn a_restored_etcd_is_noticed_by_a_list() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("node seccomp/web_a bundle/web", ""),
+        ("list web:a=1", ""),
+        ("restore", ""),
+        ("relist seccomp/x", "+bundle/web +seccomp/web_a -seccomp/x"),
+        ("done", ""),
+        ("node bundle/web", "+seccomp/web_a"),
+    ]);
+}
+
+#[test]
+fn a_restored_etcd_is_noticed_by_the_answer_to_a_change() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("node", ""),
+        ("list web:a=1", "+bundle/web +seccomp/web_a"),
+        ("restore seccomp/x", "+bundle/web +seccomp/web_a"),
+        ("done", "-seccomp/x"),
+        ("done", ""),
+        ("+9000s", ""),
+        ("node bundle/web", "+seccomp/web_a"),
+    ]);
+}
+
+#[test]
+fn an_answer_that_the_watch_has_overtaken_does_not_count() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("node", ""),
+        ("list web:a=1", "+bundle/web +seccomp/web_a"),
+        ("send", ""),
+        ("node bundle/web seccomp/x", ""),
+        ("written", "wake 0.2s"),
+        ("+1s", "+seccomp/web_a -seccomp/x"),
+    ]);
+}
+
+#[test]
+fn a_label_from_before_the_node_went_back_keeps_its_file() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("node seccomp/web_a bundle/web", ""),
+        ("list", "wake 300s"),
+        ("restore", "wake 300s"),
+        ("relist", "wake 300s"),
+        ("+300s", "-bundle/web -seccomp/web_a"),
+        ("send", ""),
+        ("lost", "wake 1s"),
+        ("+1s", "-bundle/web -seccomp/web_a"),
+        ("done", "remove web/a"),
+        ("done", ""),
+    ]);
+}
+
+#[test]
+fn a_node_that_is_made_anew_may_have_any_version() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("node seccomp/web_a bundle/web", ""),
+        ("list web:a=1", ""),
+        ("restore", ""),
+        ("gone", ""),
+        ("node", "+bundle/web +seccomp/web_a"),
+    ]);
+}
+
+#[test]
+fn a_failed_install_leaves_only_what_the_ledger_has() {
+    check(&[
+        ("scan", ""),
+        ("node", ""),
+        ("list web:a=1", "install web/a=1"),
+        ("fail", "wake 1s"),
+        ("delete web", ""),
+        ("apply web:a=1", "install web/a=1"),
+        ("fail-owned", "wake 1s"),
+        ("delete web", "wake 300s"),
+        ("+300s", "remove web/a"),
+        ("done", ""),
+    ]);
+}
+
+#[test]
+fn a_content_is_held_once() {
+    let mut scene = Scene::new();
+    for line in ["scan", "list web:a=1", "done", "apply web:a=1,b=1", "done", "list web:a=1,b=1"] {
+        scene.play(line);
+        let profiles = scene.state.bundles.values().flat_map(|bundle| bundle.profiles.values());
+        for (profile, file) in profiles.zip(scene.state.files.values()) {
+            let (Profile::Accepted(published), Want::Document(wanted)) = (profile, &file.want) else {
+                panic!("{profile:?} should be wanted")
+            };
+            assert_eq!(published.content().as_ptr(), wanted.content().as_ptr(), "after {line:?}");
+        }
+    }
 }
 
 #[test]

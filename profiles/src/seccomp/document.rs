@@ -13,6 +13,9 @@ use serde_json::error::Category;
 
 use crate::diagnostic::{Code, Diagnostic, Place};
 
+/// How many characters of a message are kept.
+const LONGEST_MESSAGE: usize = 200;
+
 /// Every finding about `text`, in the order of the document. Empty: nothing to say.
 #[must_use]
 pub fn check(text: &str) -> Vec<Diagnostic> {
@@ -61,7 +64,10 @@ impl<'de> Visitor<'de> for OutlineVisitor {
 fn unreadable(error: &serde_json::Error) -> Diagnostic {
     let (code, help) = match error.classify() {
         Category::Data => (Code::WrongType, "see the OCI runtime specification's LinuxSeccomp for the types"),
-        Category::Io | Category::Syntax | Category::Eof => {
+        Category::Eof => {
+            (Code::InvalidJson, "the document ends too early: copy all of it, and close what is open")
+        }
+        Category::Io | Category::Syntax => {
             (Code::InvalidJson, "comments, trailing commas and trailing data are not JSON")
         }
     };
@@ -69,12 +75,14 @@ fn unreadable(error: &serde_json::Error) -> Diagnostic {
     Diagnostic { code, place, message: message_of(error), help }
 }
 
-/// The error's text without the position, which `serde_json` repeats at its end.
+/// The error's text without the position, which `serde_json` repeats at its end, and not longer than a line of a log
+/// should be: it quotes the value that it does not like, however long that is.
 fn message_of(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => text,
+    let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
     }
 }
 
@@ -138,14 +146,39 @@ mod tests {
         }
     }
 
+    fn check_finding(text: &str, expected: &str) {
+        let found: Vec<String> = check(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, [expected], "{text}");
+    }
+
     #[test]
     fn a_finding_says_where_and_what_to_do() {
-        let found: Vec<String> =
-            check("{\n  \"defaultAction\": 7\n}").iter().map(ToString::to_string).collect();
-        assert_eq!(
-            found,
-            ["error[wrong-type] line 2, column 20, $: invalid type: integer `7`, expected a string; \
-              see the OCI runtime specification's LinuxSeccomp for the types"]
+        check_finding(
+            "{\n  \"defaultAction\": 7\n}",
+            "error[wrong-type] line 2, column 20, $: invalid type: integer `7`, expected a string; \
+             see the OCI runtime specification's LinuxSeccomp for the types",
+        );
+        check_finding(
+            r#"{"defaultAction":"#,
+            "error[invalid-json] line 1, column 17, $: EOF while parsing a value; \
+             the document ends too early: copy all of it, and close what is open",
+        );
+        check_finding(
+            "{} {}",
+            "error[invalid-json] line 1, column 4, $: trailing characters; \
+             comments, trailing commas and trailing data are not JSON",
+        );
+    }
+
+    #[test]
+    fn a_finding_does_not_quote_a_long_value_in_full() {
+        let longest = "ä".repeat(LONGEST_MESSAGE - r#"invalid type: string ""#.len());
+        check_finding(
+            &format!("\"{}\"", "ä".repeat(300_000)),
+            &format!(
+                "error[wrong-type] line 1, column 600002, $: invalid type: string \"{longest}…; \
+                 see the OCI runtime specification's LinuxSeccomp for the types"
+            ),
         );
     }
 }

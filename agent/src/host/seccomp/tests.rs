@@ -1,9 +1,12 @@
 //! Installs and removals on a real file system.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::thread;
 
+use nix::errno::Errno;
+use nix::unistd::{Uid, setfsuid};
 use profiles::bundle::{Bundle, BundleId, Document, Profile};
 
 use super::*;
@@ -50,6 +53,22 @@ impl Scene {
         self.host().install(vec![install]).remove(0).1
     }
 
+    /// An install of which nothing but the judging was done.
+    fn judged(&mut self, reference: &str, version: &str) -> Pending {
+        let install = Install { reference: reference.parse().unwrap(), document: document(version) };
+        self.host().judge(install).unwrap_or_else(|outcome| panic!("{outcome:?}"))
+    }
+
+    fn set_mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.path(path), Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Whether nothing is left on the disk or in the ledger.
+    fn is_clean(&mut self) -> bool {
+        fs::read_dir(self.path("")).unwrap().next().is_none()
+            && *self.host().ledger.record() == Record::default()
+    }
+
     fn remove(&mut self, reference: &str) {
         self.host().remove(vec![reference.parse().unwrap()]).remove(0).1.unwrap();
     }
@@ -58,6 +77,16 @@ impl Scene {
         let reference: Reference = reference.parse().unwrap();
         self.host().ledger.record().files.contains_key(&reference)
     }
+}
+
+/// Runs `body` as one whom modes apply to, as they do to the agent: it is root without capabilities.
+fn without_capabilities(body: fn()) {
+    let as_nobody = move || {
+        // setfsuid(2): per thread. capabilities(7): CAP_DAC_OVERRIDE goes with it. Whoever is not root has none.
+        setfsuid(Uid::from_raw(65534));
+        body();
+    };
+    thread::spawn(as_nobody).join().unwrap();
 }
 
 fn document(version: &str) -> Document {
@@ -138,14 +167,101 @@ fn an_edit_replaces_what_is_ours_even_if_somebody_changed_it() {
 }
 
 #[test]
+fn a_file_of_ours_that_can_not_be_read_is_written_anew() {
+    without_capabilities(|| {
+        let mut scene = Scene::new();
+        scene.install("web/a", "1").unwrap();
+        scene.set_mode("web/a", 0o000);
+        assert!(fs::read(scene.path("web/a")).is_err());
+        assert_eq!(scene.restart(), found(&[("web/a", Found::Changed)]));
+        assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Written(document("1").digest()));
+        assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("1").content());
+        scene.set_mode("web/a", 0o000);
+        scene.remove("web/a");
+        assert!(scene.is_clean());
+    });
+}
+
+#[test]
+fn a_foreign_file_that_can_not_be_read_is_left_alone() {
+    without_capabilities(|| {
+        let mut scene = Scene::new();
+        scene.plant("web/a", "other");
+        scene.set_mode("web/a", 0o000);
+        scene.install("web/a", "1").unwrap_err();
+        scene.set_mode("web/a", 0o644);
+        assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("other").content());
+        assert!(!scene.owns("web/a"));
+    });
+}
+
+#[test]
+fn an_install_that_failed_leaves_nothing_behind() {
+    without_capabilities(|| {
+        let mut scene = Scene::new();
+        scene.set_mode("", 0o555);
+        for reference in ["web/a", "_team/web/a"] {
+            scene.install(reference, "1").unwrap_err();
+            assert!(scene.is_clean(), "{reference}");
+        }
+    });
+}
+
+#[test]
+fn an_install_that_failed_in_part_keeps_what_came_true() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    fs::create_dir_all(scene.path("full/~pavise")).unwrap();
+    let batch = ["web/a", "web/b", "full/c"].map(|reference| scene.judged(reference, "2"));
+    let outcomes = scene.host().carry_out(batch.into());
+    let failed: Vec<String> =
+        outcomes.iter().filter(|(_, one)| one.is_err()).map(|(reference, _)| reference.to_string()).collect();
+    assert_eq!(failed, ["full/c"]);
+    assert_eq!(["web/a", "web/b", "full/c"].map(|reference| scene.owns(reference)), [true, true, false]);
+    assert!(scene.path("full").exists(), "a directory that was there before stays");
+}
+
+#[test]
+fn what_was_written_is_ours_even_if_it_may_not_be_durable() {
+    let mut scene = Scene::new();
+    let batch = [scene.judged("web/a", "1")];
+    scene.host().intend(&batch).unwrap();
+    scene.plant("web/a", "1");
+    let reference: Reference = "web/a".parse().unwrap();
+    let error = HostError::new("making durable", &scene.path("web"), Errno::EIO);
+    scene.host().take_back(&[reference.clone()].into(), &mut vec![(reference, Err(error))]);
+    assert!(scene.owns("web/a"));
+}
+
+#[test]
+fn a_file_that_came_after_a_failed_install_is_foreign() {
+    let mut scene = Scene::new();
+    fs::create_dir_all(scene.path("web/~pavise")).unwrap();
+    scene.install("web/a", "1").unwrap_err();
+    scene.plant("web/a", "by hand");
+    fs::remove_dir(scene.path("web/~pavise")).unwrap();
+    assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Foreign(FOREIGN_FILE));
+    assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("by hand").content());
+}
+
+#[test]
+fn a_file_that_came_during_an_install_is_foreign() {
+    for version in ["by hand", "1"] {
+        let mut scene = Scene::new();
+        let pending = scene.judged("web/a", "1");
+        scene.plant("web/a", version);
+        let (_, outcome) = scene.host().carry_out(vec![pending]).remove(0);
+        assert_eq!(outcome.unwrap(), Installed::Foreign(NEWCOMER));
+        assert_eq!(fs::read(scene.path("web/a")).unwrap(), document(version).content());
+        assert!(!scene.owns("web/a"));
+    }
+}
+
+#[test]
 fn a_crash_before_the_write_leaves_old_or_nothing_and_is_finished() {
     let mut scene = Scene::new();
     scene.install("web/a", "1").unwrap();
-    let pending = |reference: &str, present| Pending {
-        install: Install { reference: reference.parse().unwrap(), document: document("2") },
-        present,
-    };
-    let batch = [pending("web/a", Some(document("1").digest())), pending("new/b", None)];
+    let batch = ["web/a", "new/b"].map(|reference| scene.judged(reference, "2"));
     scene.host().intend(&batch).unwrap();
     fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
 
@@ -173,6 +289,33 @@ fn a_removal_takes_only_what_is_ours() {
     assert!(scene.path("web/b").exists() && scene.path("web/foreign").exists());
     assert!(!scene.path("_team").exists(), "a directory of ours that is empty goes");
     assert_eq!(scene.restart().len(), 1);
+}
+
+#[test]
+fn a_removal_of_what_the_ledger_does_not_have_removes_nothing() {
+    let mut scene = Scene::new();
+    scene.plant("web/a", "other");
+    scene.remove("web/a");
+    assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("other").content());
+}
+
+#[test]
+fn half_a_file_keeps_no_directory() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    scene.remove("web/a");
+    assert!(scene.is_clean());
+}
+
+#[test]
+fn half_a_file_is_swept_from_a_directory_without_profiles() {
+    let mut scene = Scene::new();
+    fs::create_dir(scene.path("web")).unwrap();
+    scene.host().ledger.commit(|record| record.directories.extend(["web".to_owned()])).unwrap();
+    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    scene.restart();
+    assert!(!scene.path("web/~pavise").exists());
 }
 
 #[test]

@@ -1,0 +1,232 @@
+//! Scripts: what happens, and what is then to be done.
+//!
+//! | word | what happens |
+//! |---|---|
+//! | `+5s` | time passes |
+//! | `scan web/a=1 web/b=changed` | a scan finds these; `absent` and `notafile` too |
+//! | `list web:a=1,b=bad team/x:c=2` | the lists of all namespaces; `team/` is another namespace |
+//! | `list-home …`, `list-team …` | the list of one namespace |
+//! | `apply web:a=2`, `delete web` | one bundle |
+//! | `done`, `fail`, `foreign`, `fail-removal` | the planned steps end so |
+//! | `fail-owned` | the same as `fail`, but the ledger has the profile nevertheless |
+//! | `send`, `written`, `lost` | the planned change of labels goes out; its outcome |
+//! | `node seccomp/web_a`, `gone` | what the Node has now, as the watch tells; it does not exist |
+//! | `stale seccomp/web_a` | the watch tells something older than the newest |
+//! | `relist seccomp/web_a` | a list tells what the Node has now |
+//! | `restore seccomp/web_a` | etcd is restored: the Node has these and an old version, which nobody tells |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::*;
+use crate::bundle::{Bundle, BundleId, Profile};
+use crate::name::Namespace;
+use crate::state::{Config, Event, Found, NodeLabels, State};
+
+const HOME: &str = "home";
+const TEAM: &str = "team";
+/// The delay before removal, in seconds.
+const DELAY: u64 = 300;
+
+/// Plays `script`: after each line's event, the plan must read as the line says.
+pub(super) fn check(script: &[(&str, &str)]) {
+    let mut scene = Scene::new();
+    for (number, (happens, expected)) in script.iter().enumerate() {
+        scene.play(happens);
+        assert_eq!(scene.plan(), *expected, "after line {number}, {happens:?}");
+    }
+}
+
+/// A state with the world around it.
+pub(super) struct Scene {
+    pub(super) state: State,
+    pub(super) now: Time,
+    /// The labels that the API server has.
+    node: BTreeMap<LabelKey, String>,
+    version: u64,
+    /// How it answers the change that was sent.
+    answer: NodeLabels,
+}
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        let name = |text| Namespace::new(text).unwrap();
+        let config = Config {
+            home: name(HOME),
+            others: [name(TEAM)].into(),
+            removal_delay: Duration::from_secs(DELAY),
+        };
+        Self {
+            state: State::new(config),
+            now: Time::default(),
+            node: BTreeMap::new(),
+            version: 100,
+            answer: NodeLabels::default(),
+        }
+    }
+
+    pub(super) fn play(&mut self, line: &str) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "scan" => self.apply(Event::Scanned(rest.split_whitespace().map(found).collect())),
+            "list" => [HOME, TEAM].into_iter().for_each(|namespace| self.list(namespace, rest)),
+            "list-home" => self.list(HOME, rest),
+            "list-team" => self.list(TEAM, rest),
+            "apply" => self.apply(Event::Applied(bundle(rest))),
+            "delete" => self.apply(Event::Deleted(bundle_id(rest))),
+            "done" => self.finish(|install| Event::Installed {
+                reference: install.reference,
+                digest: install.document.digest(),
+            }),
+            "fail" => self.fail(false),
+            "fail-owned" => self.fail(true),
+            "foreign" => self.finish(|install| Event::Foreign(install.reference)),
+            "fail-removal" => self.fail_removal(),
+            "send" => self.send(),
+            "written" => self.apply(Event::LabelsWritten(self.answer.clone())),
+            "lost" => self.apply(Event::LabelsFailed),
+            "node" => {
+                self.node = labels(rest);
+                let node = self.changed();
+                self.apply(Event::NodeLabels(node));
+            }
+            "stale" => self.apply(Event::NodeLabels(NodeLabels { version: Some(1), labels: labels(rest) })),
+            "relist" => {
+                self.node = labels(rest);
+                let node = self.changed();
+                self.apply(Event::NodeListed(node));
+            }
+            "restore" => (self.node, self.version) = (labels(rest), 1),
+            "gone" => self.apply(Event::NodeGone),
+            _ => self.now = self.now + Duration::from_secs(seconds(word)),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.state.apply(event, self.now);
+    }
+
+    fn list(&mut self, namespace: &str, bundles: &str) {
+        let namespace = Namespace::new(namespace).unwrap();
+        let bundles =
+            bundles.split_whitespace().map(bundle).filter(|bundle| bundle.id.namespace == namespace);
+        self.apply(Event::Listed { bundles: bundles.collect(), namespace });
+    }
+
+    fn finish(&mut self, outcome: impl Fn(Install) -> Event) {
+        let plan = self.state.plan(self.now);
+        plan.install.into_iter().for_each(|install| self.apply(outcome(install)));
+        plan.remove.into_iter().for_each(|reference| self.apply(Event::Removed(reference)));
+        if plan.labels.is_some() {
+            self.send();
+            self.play("written");
+            // Let the pause after a write pass, which would only clutter the scripts.
+            self.now = self.now + Duration::from_secs(1);
+        }
+    }
+
+    fn fail(&mut self, is_owned: bool) {
+        self.finish(|Install { reference, .. }| Event::InstallFailed { reference, is_owned });
+    }
+
+    fn fail_removal(&mut self) {
+        let plan = self.state.plan(self.now);
+        plan.remove.into_iter().for_each(|reference| self.apply(Event::RemoveFailed(reference)));
+    }
+
+    fn send(&mut self) {
+        let change = self.state.plan(self.now).labels.expect("a change of labels to send");
+        for label in &change.unset {
+            self.node.remove(label);
+        }
+        self.node.extend(change.set.iter().map(|label| (label.clone(), LABEL_VALUE.to_owned())));
+        self.answer = self.changed();
+        self.apply(Event::LabelsSent(change));
+    }
+
+    /// The Node in a new version.
+    fn changed(&mut self) -> NodeLabels {
+        self.version += 1;
+        NodeLabels { version: Some(self.version), labels: self.node.clone() }
+    }
+
+    pub(super) fn plan(&self) -> String {
+        let plan = self.state.plan(self.now);
+        let mut words = Vec::new();
+        for install in &plan.install {
+            words.push(format!("install {}={}", install.reference, version(install.document.content())));
+        }
+        words.extend(plan.remove.iter().map(|reference| format!("remove {reference}")));
+        for (sign, labels) in plan.labels.iter().flat_map(|change| [("+", &change.set), ("-", &change.unset)])
+        {
+            words.extend(labels.iter().map(|label| format!("{sign}{label}").replace(".pavise.dev", "")));
+        }
+        if let Some(at) = plan.wake_at {
+            words.push(format!("wake {}s", at.elapsed().saturating_sub(self.now.elapsed()).as_secs_f32()));
+        }
+        words.join(" ")
+    }
+}
+
+fn seconds(word: &str) -> u64 {
+    let digits = word.strip_prefix('+').and_then(|rest| rest.strip_suffix('s'));
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("unknown word {word:?}"))
+}
+
+fn bundle_id(text: &str) -> BundleId {
+    let (namespace, name) = text.split_once('/').unwrap_or((HOME, text));
+    BundleId::new(namespace, name).unwrap()
+}
+
+fn content(version: &str) -> String {
+    if version == "bad" {
+        return "{}".to_owned();
+    }
+    format!(r#"{{"defaultAction":"SCMP_ACT_LOG","version":"{version}"}}"#)
+}
+
+/// What [`content`] was made of.
+fn version(content: &[u8]) -> String {
+    let text = String::from_utf8_lossy(content);
+    text.rsplit('"').nth(1).unwrap_or_default().to_owned()
+}
+
+/// `web:a=1,b=bad`
+fn bundle(text: &str) -> Bundle {
+    let (id, profiles) = text.split_once(':').unwrap_or((text, ""));
+    let pair = |item: &str| {
+        let (key, version) = item.split_once('=').unwrap();
+        (key.to_owned(), content(version))
+    };
+    let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
+    Bundle::of_seccomp(bundle_id(id), data, Vec::new())
+}
+
+/// `web/a=1`
+fn found(text: &str) -> (Reference, Found) {
+    let (reference, what) = text.split_once('=').unwrap();
+    let found = match what {
+        "absent" => Found::Absent,
+        "changed" => Found::Changed,
+        "notafile" => Found::NotAFile,
+        version => Found::Ours(document(version).digest()),
+    };
+    (reference.parse().unwrap(), found)
+}
+
+fn document(version: &str) -> Document {
+    let bundle = bundle(&format!("any:key={version}"));
+    match bundle.profiles.into_values().next() {
+        Some(Profile::Accepted(document)) => document,
+        other => panic!("{other:?} is no accepted profile"),
+    }
+}
+
+/// `seccomp/web_a bundle/web=false`; the value is `true` unless given.
+fn labels(text: &str) -> BTreeMap<LabelKey, String> {
+    let label = |word: &str| {
+        let (key, value) = word.split_once('=').unwrap_or((word, LABEL_VALUE));
+        (LabelKey::observed(&key.replacen('/', ".pavise.dev/", 1)).unwrap(), value.to_owned())
+    };
+    text.split_whitespace().map(label).collect()
+}
