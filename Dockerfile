@@ -10,8 +10,10 @@ COPY agent agent
 # Members of the workspace that are not built here; cargo wants to see them nevertheless.
 COPY tests tests
 COPY xtask xtask
-RUN --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package pavise \
+# Cargo tells by their times whether sources have changed, and the cache may be from another checkout with newer ones.
+RUN --mount=type=cache,id=pavise-target,sharing=locked,target=/src/target \
+    find profiles agent -type f -exec touch {} + \
+ && cargo build --release --locked --package pavise \
  && install -D target/release/pavise /image/usr/bin/pavise
 # What the dynamic linker loads, at the paths where it looks for it.
 RUN ldd /image/usr/bin/pavise | grep -o '/[^ ]*' | sort -u | xargs cp --dereference --parents --target-directory=/image

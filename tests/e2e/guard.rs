@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use testbed::cluster::Cluster;
-use testbed::init::Lifetime;
 use testbed::kubectl::wait_for;
 use testbed::layout::Layout;
 use testbed::machine::Machine;
@@ -22,7 +21,7 @@ const NAME: &str = "guard";
 /// Brings a cluster up and keeps it until this process is killed, when it was started for that.
 pub(crate) fn hold_a_cluster_if_asked() {
     if std::env::args().nth(1).as_deref() == Some(HOLD) {
-        match Cluster::up(NAME, Lifetime::Owner) {
+        match Cluster::up(NAME) {
             Ok(_cluster) => {
                 println!("up");
                 std::thread::sleep(Duration::from_mins(10));

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::cluster::Cluster;
-use testbed::init::Lifetime;
 use testbed::machine::Machine;
 use testbed::{pavise, progress};
 
@@ -41,7 +40,7 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
     let before = Machine::observe()?;
-    let cluster = Arc::new(pavise::up("test", Lifetime::Owner)?);
+    let cluster = Arc::new(pavise::up("test")?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&cluster)));
     let cluster =
         Arc::into_inner(cluster).ok_or_else(|| anyhow::anyhow!("a test still holds the cluster"))?;

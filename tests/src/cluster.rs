@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::{self, Ports};
-use crate::init::{self, Component, Lifetime};
+use crate::init::{self, Component};
 use crate::kubectl::{Kubectl, wait_for};
 use crate::layout::Layout;
 use crate::node::{Joining, Kind, Node};
@@ -28,7 +28,7 @@ struct Description {
     tools: PathBuf,
 }
 
-/// A running cluster. Dropping the value ends a cluster that was brought up with [`Lifetime::Owner`].
+/// A running cluster. Dropping the value that brought it up ends it, unless it was detached.
 #[derive(Debug)]
 pub struct Cluster {
     layout: Layout,
@@ -43,19 +43,17 @@ impl Cluster {
     /// # Errors
     /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
     /// the end of its log is in the error.
-    pub fn up(name: &str, lifetime: Lifetime) -> anyhow::Result<Self> {
+    pub fn up(name: &str) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
         let archives = images::test_images()?;
         let layout = Layout::new(name);
+        layout.check()?;
         if init::cluster_lock(&layout)?.is_none() {
-            bail!("a cluster called {name:?} runs already: end it with `cargo xtask down {name}`");
+            bail!("a cluster called {name:?} runs already: `cargo xtask down {name}` ends it");
         }
-        init::remove_remains(&layout)?;
-        fs::create_dir_all(layout.log("x").parent().unwrap_or(layout.state()))
-            .context("creating the cluster's directory")?;
-
         progress::step(&format!("Starting the cluster {name:?}"), || {
+            let keeper = Some(init::start(&layout)?);
             let authority = Authority::create(&layout.pki())?;
             let description = Description {
                 ports: Ports::choose()?,
@@ -64,16 +62,9 @@ impl Cluster {
             };
             fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
                 .context("describing the cluster")?;
-            let keeper = init::start(&layout, lifetime)?;
-            let keeper = (lifetime == Lifetime::Owner).then_some(keeper);
             let cluster = Self { layout, tools, description, keeper };
-            match cluster.start_all(&authority, &archives) {
-                Ok(()) => Ok(cluster),
-                Err(error) => {
-                    cluster.down()?;
-                    Err(error)
-                }
-            }
+            cluster.start_all(&authority, &archives)?;
+            Ok(cluster)
         })
     }
 
@@ -83,13 +74,30 @@ impl Cluster {
     /// There is none.
     pub fn find(name: &str) -> anyhow::Result<Self> {
         let layout = Layout::new(name);
-        init::request(&layout, "status").with_context(|| {
-            format!("no cluster called {name:?} runs; `cargo xtask up {name}` starts one")
-        })?;
+        prerequisites::ensure_root()?;
+        if !layout.state().exists() {
+            bail!("no cluster called {name:?} runs; `cargo xtask up {name}` starts one");
+        }
+        if init::request(&layout, "status").is_err() {
+            bail!(
+                "the cluster {name:?} broke: `cargo xtask up {name}` replaces it, `cargo xtask down {name}` removes \
+                 what is left of it"
+            );
+        }
         let text = fs::read(layout.description()).context("reading the cluster's description")?;
         let description: Description =
             serde_json::from_slice(&text).context("reading the cluster's description")?;
         Ok(Self { tools: Tools::at(&description.tools), layout, description, keeper: None })
+    }
+
+    /// Has the cluster go on when this process ends.
+    ///
+    /// # Errors
+    /// Init does not answer.
+    pub fn detach(mut self) -> anyhow::Result<()> {
+        init::request(&self.layout, "detach")?;
+        self.keeper = None;
+        Ok(())
     }
 
     /// Ends the cluster and removes all it left.
@@ -200,18 +208,30 @@ impl Cluster {
     /// Waits, but not for the whole time when a component has ended meanwhile.
     fn wait(&self, what: &str, mut look: impl FnMut() -> anyhow::Result<Option<()>>) -> anyhow::Result<()> {
         wait_for(what, PATIENCE, || {
-            if let Some((name, status)) =
-                self.components()?.lines().find_map(|line| line.split_once(" ended: "))
-            {
-                bail!("{name} ended with {status}; its last words:\n{}", self.end_of_log(name, 20));
+            let ended = self.ended()?;
+            if !ended.is_empty() {
+                bail!("{ended}");
             }
             look()
         })
+        .with_context(|| format!("starting the cluster {:?}", self.layout.name()))
+    }
+
+    /// The components that have ended, and their last words; empty while all of them run.
+    ///
+    /// # Errors
+    /// Init does not answer.
+    pub fn ended(&self) -> anyhow::Result<String> {
+        let components = self.components()?;
+        let ended = components.lines().filter_map(|line| line.split_once(" ended: "));
+        let told = ended.map(|(name, status)| {
+            format!("{name} ended with {status}; its last words:\n{}", self.end_of_log(name, 20))
+        });
+        Ok(told.collect::<Vec<_>>().join("\n"))
     }
 
     /// The last lines of a component's log.
-    #[must_use]
-    pub fn end_of_log(&self, component: &str, lines: usize) -> String {
+    fn end_of_log(&self, component: &str, lines: usize) -> String {
         let text = fs::read(self.layout.log(component)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let last: Vec<String> =
@@ -250,6 +270,7 @@ impl Drop for Cluster {
 /// It does not end, or something of it can't be removed.
 pub fn down(name: &str) -> anyhow::Result<()> {
     let layout = Layout::new(name);
+    prerequisites::ensure_root()?;
     if !layout.state().exists() {
         bail!("there is no cluster called {name:?}");
     }

@@ -93,7 +93,7 @@ pub(crate) fn prepare(
         arguments,
     };
     let servers = vec![
-        component("etcd", "server", etcd(layout, ports)),
+        component("etcd", "server", etcd(layout, ports, authority)?),
         component(
             "kube-apiserver",
             "kube-apiserver",
@@ -130,10 +130,12 @@ fn api_client(layout: &Layout, name: &str, kubeconfig: &Path, port: u16) -> [Str
     ]
 }
 
-fn etcd(layout: &Layout, ports: &Ports) -> Vec<String> {
+/// Who may talk to etcd may do everything, so it asks for certificates.
+fn etcd(layout: &Layout, ports: &Ports, authority: &Authority) -> anyhow::Result<Vec<String>> {
     let (clients, peers) =
-        (format!("http://127.0.0.1:{}", ports.etcd), format!("http://127.0.0.1:{}", ports.etcd_peer));
-    vec![
+        (format!("https://127.0.0.1:{}", ports.etcd), format!("https://127.0.0.1:{}", ports.etcd_peer));
+    let serving = authority.server("etcd", &["127.0.0.1"])?;
+    let mut arguments = vec![
         format!("--data-dir={}", layout.etcd().display()),
         format!("--listen-client-urls={clients}"),
         format!("--advertise-client-urls={clients}"),
@@ -142,7 +144,14 @@ fn etcd(layout: &Layout, ports: &Ports) -> Vec<String> {
         format!("--initial-cluster=default={peers}"),
         // A test cluster's data need not survive a power cut.
         "--unsafe-no-fsync".to_owned(),
-    ]
+    ];
+    for side in ["", "peer-"] {
+        arguments.push(format!("--{side}cert-file={}", serving.certificate.display()));
+        arguments.push(format!("--{side}key-file={}", serving.key.display()));
+        arguments.push(format!("--{side}trusted-ca-file={}", authority.certificate().display()));
+        arguments.push(format!("--{side}client-cert-auth=true"));
+    }
+    Ok(arguments)
 }
 
 fn api_server(
@@ -154,10 +163,14 @@ fn api_server(
     let [signing_key, verifying_key] = token_keys.map(Path::display);
     let serving =
         authority.server("apiserver", &["127.0.0.1", "10.96.0.1", "localhost", "kubernetes.default.svc"])?;
+    let etcd_client = authority.client("apiserver-etcd-client", "kube-apiserver", "testbed")?;
     let kubelet_client =
         authority.client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters")?;
     Ok(vec![
-        format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
+        format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd),
+        format!("--etcd-cafile={}", authority.certificate().display()),
+        format!("--etcd-certfile={}", etcd_client.certificate.display()),
+        format!("--etcd-keyfile={}", etcd_client.key.display()),
         format!("--secure-port={}", ports.api_server),
         "--bind-address=127.0.0.1".to_owned(),
         "--advertise-address=127.0.0.1".to_owned(),

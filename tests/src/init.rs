@@ -3,23 +3,25 @@
 //!
 //! ```text
 //!  owner (xtask, a test run) ── lifeline: a pipe ──▶ keeper ── unshare(pid, mount), fork ──▶ init (pid 1, private root)
-//!                            ── control.sock: start, stop, kill ────────────────────────────▶   ├─ etcd, kube-apiserver, …
+//!                            ── control.sock: start, stop, kill, detach, down ───────────────▶   ├─ etcd, kube-apiserver, …
 //!                                                                                              └─ containerd, kubelet, pods
 //! ```
 //!
 //! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the
 //! lifeline reads as closed, init exits, and the kernel ends every process of its pid namespace
 //! (`pid_namespaces(7)`) and drops the mounts of its mount namespace. The keeper, which is outside, then
-//! removes the cgroups and the cluster's directory. A cluster that is to outlive its creator (`cargo xtask
-//! up`) has no lifeline; `down` ends it through the socket.
+//! removes the cgroups and the cluster's directory. A cluster that is to outlive its creator (`cargo xtask up`)
+//! is told to `detach` when it is complete; from then on `down` ends it, through the socket.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,14 +34,12 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::{cgroup, private_root};
 
 /// The first argument that turns any program which calls [`run_if_asked`] into a keeper or an init.
 const KEEPER: &str = "testbed-keeper";
 const INIT: &str = "testbed-init";
-/// The second argument of a keeper whose cluster ends with its owner.
-const WITH_LIFELINE: &str = "lifeline";
 
 /// How long a component may take to end after SIGTERM, before it gets SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,8 +61,8 @@ pub fn run_if_asked() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        [KEEPER, name, rest @ ..] => keep(&Layout::new(name), rest.contains(&WITH_LIFELINE)),
-        [INIT, name, rest @ ..] => init(&Layout::new(name), rest.contains(&WITH_LIFELINE)),
+        [KEEPER, name] => keep(&Layout::new(name)),
+        [INIT, name] => init(&Layout::new(name)),
         _ => return,
     };
     if let Err(error) = &result {
@@ -71,35 +71,33 @@ pub fn run_if_asked() {
     std::process::exit(i32::from(result.is_err()));
 }
 
-/// Whether a cluster ends with the process that brought it up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
-    /// It ends when its owner ends, in whatever way.
-    Owner,
-    /// It goes on until it is told to end.
-    Detached,
-}
-
-/// Starts the cluster's keeper, which starts its init; returns when init takes commands.
+/// Starts the cluster's keeper, which removes what is left of an earlier cluster of that name and starts the init of the new one;
+/// returns when that takes commands. The cluster ends when the keeper's standard input does, until it is told to `detach`.
 ///
 /// # Errors
-/// The keeper or init fails; its log is in the error.
-pub fn start(layout: &Layout, lifetime: Lifetime) -> anyhow::Result<std::process::Child> {
-    let log = File::create(layout.log("init")).context("creating init's log")?;
+/// The keeper or init fails; what they said is in the error.
+pub fn start(layout: &Layout) -> anyhow::Result<Child> {
+    fs::create_dir_all(layout::directory()).context("creating the directory of the clusters")?;
+    let log = File::create(layout.keeper_log()).context("creating the keeper's log")?;
     let mut keeper = Command::new(std::env::current_exe().context("finding this program's own file")?);
-    keeper.arg(KEEPER).arg(layout.name()).stdout(Stdio::null()).stderr(log).current_dir("/");
-    match lifetime {
-        Lifetime::Owner => keeper.arg(WITH_LIFELINE).stdin(Stdio::piped()),
-        Lifetime::Detached => keeper.stdin(Stdio::null()),
-    };
+    keeper
+        .arg(KEEPER)
+        .arg(layout.name())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .current_dir("/")
+        // It may have been named relative to this process's directory.
+        .env("PAVISE_TESTBED_DIR", layout::directory());
     let mut keeper = keeper.spawn().context("starting the cluster's keeper")?;
     let deadline = Instant::now() + GRACE;
     while request(layout, "status").is_err() {
         if keeper.try_wait()?.is_some() || Instant::now() > deadline {
-            bail!(
-                "the cluster's init did not start: {}",
-                fs::read_to_string(layout.log("init")).unwrap_or_default().trim()
-            );
+            // With its standard input closed, whatever it has started ends.
+            drop(keeper.stdin.take());
+            keeper.wait().context("waiting for the cluster's keeper")?;
+            let said = fs::read_to_string(layout.keeper_log()).unwrap_or_default();
+            bail!("the cluster's init did not start: {}", said.trim());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -124,23 +122,33 @@ pub fn request(layout: &Layout, command: &str) -> anyhow::Result<String> {
 }
 
 /// The keeper: outside of the namespaces, it outlives init and cleans up what they do not cover.
-fn keep(layout: &Layout, lifeline: bool) -> anyhow::Result<()> {
+fn keep(layout: &Layout) -> anyhow::Result<()> {
     // A session of its own: what a terminal sends to its foreground group (Ctrl-C) is for the owner to act
     // on.
     nix::unistd::setsid().context("leaving the session")?;
     let _lock = cluster_lock(layout)?.context("it runs already")?;
+    remove_remains(layout)?;
+    let logs = layout.log("init");
+    fs::create_dir_all(logs.parent().unwrap_or(layout.state()))
+        .context("creating the cluster's directory")?;
+    // etcd's data, keys and tokens are there.
+    fs::set_permissions(layout.state(), fs::Permissions::from_mode(0o700))
+        .context("closing the cluster's directory")?;
     cgroup::create(&layout.cgroup())?;
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).context("creating a pid namespace (this needs root)")?;
     let mut init = Command::new("/proc/self/exe");
-    init.arg(INIT).arg(layout.name());
-    if lifeline {
-        init.arg(WITH_LIFELINE);
-    }
-    let ended = init.spawn().and_then(|mut init| init.wait()).context("running the cluster's init")?;
+    let ended = init
+        .arg(INIT)
+        .arg(layout.name())
+        .spawn()
+        .and_then(|mut init| init.wait())
+        .context("running the cluster's init")?;
     if !ended.success() {
         bail!("the cluster's init ended with {ended}");
     }
-    remove_remains(layout)
+    remove_remains(layout)?;
+    // Nothing went wrong, so nothing is to be told.
+    fs::remove_file(layout.keeper_log()).context("removing the keeper's log")
 }
 
 /// Removes what namespaces do not cover: cgroups, and the cluster's directory.
@@ -173,6 +181,9 @@ pub(crate) fn cluster_lock(layout: &Layout) -> anyhow::Result<Option<Flock<File>
     }
 }
 
+/// Whether init is to go on when its owner has gone.
+static IS_DETACHED: AtomicBool = AtomicBool::new(false);
+
 /// What init knows of the components it has started.
 #[derive(Default)]
 struct Running {
@@ -186,19 +197,19 @@ fn locked(running: &Shared) -> MutexGuard<'_, Running> {
     running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn init(layout: &Layout, lifeline: bool) -> anyhow::Result<()> {
+fn init(layout: &Layout) -> anyhow::Result<()> {
     // The keeper is our only way to be cleaned up after: without it there is to be no cluster.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the keeper")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("creating a mount namespace")?;
     private_root::enter(layout)?;
     let listener = UnixListener::bind(layout.control_socket()).context("listening for commands")?;
-    if lifeline {
-        std::thread::spawn(|| {
-            // Reads to the end: the owner never writes, so the end is that the owner has gone.
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    std::thread::spawn(|| {
+        // Reads to the end: the owner never writes, so the end is that the owner has gone.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        if !IS_DETACHED.load(Ordering::SeqCst) {
             std::process::exit(0);
-        });
-    }
+        }
+    });
     let running = Shared::default();
     std::thread::spawn({
         let running = Arc::clone(&running);
@@ -259,6 +270,10 @@ fn obey(layout: &Layout, running: &Shared, line: &str) -> anyhow::Result<String>
         ),
         ("stop", name) => end_component(running, name, Signal::SIGTERM),
         ("kill", name) => end_component(running, name, Signal::SIGKILL),
+        ("detach", "") => {
+            IS_DETACHED.store(true, Ordering::SeqCst);
+            Ok(String::new())
+        }
         ("down", "") => std::process::exit(0),
         _ => bail!("{line:?} is no command of init"),
     }

@@ -5,15 +5,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use sha2::{Digest as _, Sha256};
+
+/// The longest path of a Unix socket, in bytes (unix(7)).
+const LONGEST_SOCKET: usize = 107;
 
 /// The directory in which each cluster has its own, unless `PAVISE_TESTBED_DIR` names another. Short, because
-/// the path of a Unix socket below it may have 107 bytes at most (unix(7)).
+/// there are sockets below it.
 const DEFAULT_DIRECTORY: &str = "/var/lib/pavise-testbed";
 
 /// The directory in which each cluster has its own.
 #[must_use]
 pub fn directory() -> PathBuf {
-    std::env::var_os("PAVISE_TESTBED_DIR").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from)
+    let named = std::env::var_os("PAVISE_TESTBED_DIR").filter(|value| !value.is_empty());
+    let directory = named.map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from);
+    // The cluster's processes run in other directories than this one.
+    std::path::absolute(&directory).unwrap_or(directory)
 }
 
 /// Accepts a name for a cluster: it becomes part of paths, of a cgroup's name and of a socket's.
@@ -111,10 +118,40 @@ impl Layout {
         NodeLayout { directory: self.state.join(node) }
     }
 
-    /// The cgroup below which every pod of this cluster runs, relative to the top of each hierarchy.
+    /// What the keeper and init say; outside of the cluster's directory, as it is to tell why that could not be made.
+    #[must_use]
+    pub fn keeper_log(&self) -> PathBuf {
+        self.state.with_extension("log")
+    }
+
+    /// The cgroup below which every pod of this cluster runs, relative to the top of each hierarchy. Clusters of
+    /// one name in two directories have different ones.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("pavise-testbed-{}", self.name)
+        let digest = Sha256::digest(self.state.as_os_str().as_encoded_bytes());
+        let short = digest.iter().take(4).fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        format!("pavise-testbed-{}-{short}", self.name)
+    }
+
+    /// Checks that what is to be made below the cluster's directory can be.
+    ///
+    /// # Errors
+    /// The path is too long for the sockets, or not a directory's.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let directory = directory();
+        if directory.exists() && !directory.is_dir() {
+            bail!("PAVISE_TESTBED_DIR is to be a directory, and {} is none", directory.display());
+        }
+        let longest = self.node(crate::HOST_NODE).containerd_socket();
+        let excess = longest.as_os_str().len().saturating_sub(LONGEST_SOCKET);
+        if excess > 0 {
+            bail!(
+                "PAVISE_TESTBED_DIR={} is {excess} bytes too long: the path of a socket below it may have \
+                 {LONGEST_SOCKET} bytes (unix(7)); name a shorter one",
+                directory.display()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -165,11 +202,20 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_path_fits() {
-        // sockaddr_un holds 108 bytes, the last of them 0 (unix(7)).
-        let longest =
-            Layout { name: "a".repeat(20), state: Path::new(DEFAULT_DIRECTORY).join("a".repeat(20)) };
-        let socket = longest.node("a-long-node-name").containerd_socket();
-        assert!(socket.as_os_str().len() < 108, "{}", socket.display());
+    fn a_path_that_is_too_long_for_sockets_is_refused() {
+        let layout = |directory: &str| Layout {
+            name: "a".repeat(20),
+            state: Path::new(directory).join("a".repeat(20)),
+        };
+        assert!(layout(DEFAULT_DIRECTORY).check().is_ok());
+        let error = layout(&format!("/{}", "d".repeat(60))).check().unwrap_err().to_string();
+        assert!(error.contains("bytes too long"), "{error}");
+    }
+
+    #[test]
+    fn clusters_of_one_name_in_two_directories_have_different_cgroups() {
+        let cgroup =
+            |directory: &str| Layout { name: "a".into(), state: Path::new(directory).join("a") }.cgroup();
+        assert_ne!(cgroup("/x"), cgroup("/y"));
     }
 }

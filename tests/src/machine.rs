@@ -19,6 +19,9 @@ const TUNABLES: &[&str] = &[
     "kernel/keys/root_maxbytes",
 ];
 
+/// What tells the cgroups of a cluster's programs from those that come and go with everything else on a machine.
+const CGROUP_WORDS: &[&str] = &["pavise", "kube", "containerd", "runc", "cri-"];
+
 /// The machine, as far as clusters touch it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -26,8 +29,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks at the clusters' processes and directories, and at all mounts, network links, cgroups and
-    /// settings.
+    /// Looks at the clusters' processes, cgroups and directories, and at all mounts, network links and settings.
     ///
     /// # Errors
     /// /proc or /sys can't be read.
@@ -49,7 +51,9 @@ impl Machine {
             mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|target| format!("mount {target}")),
         );
         things.extend(names_in(Path::new("/sys/class/net"))?.iter().map(|link| format!("link {link}")));
-        things.extend(cgroup::all()?.iter().map(|cgroup| format!("cgroup {}", cgroup.display())));
+        let cgroups = cgroup::all()?.into_iter().map(|cgroup| cgroup.display().to_string());
+        let is_of_nodes = |cgroup: &String| CGROUP_WORDS.iter().any(|word| cgroup.contains(word));
+        things.extend(cgroups.filter(is_of_nodes).map(|cgroup| format!("cgroup {cgroup}")));
         for tunable in TUNABLES {
             let value = fs::read_to_string(Path::new("/proc/sys").join(tunable)).unwrap_or_default();
             things.insert(format!("setting {tunable} = {}", value.trim()));

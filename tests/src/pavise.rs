@@ -4,12 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::init::Lifetime;
 use crate::kubectl::{Kubectl, wait_for};
 use crate::{HOST_NODE, images, prerequisites, progress, repository};
 
@@ -27,31 +26,46 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// # Errors
 /// The image can't be built, the cluster does not come up, the API server refuses a manifest, or an agent
 /// does not get ready: its log is in the error.
-pub fn up(name: &str, lifetime: Lifetime) -> anyhow::Result<Cluster> {
+pub fn up(name: &str) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
     let image = images::pavise_image()?;
-    let cluster = Cluster::up(name, lifetime)?;
-    deploy(&cluster, &image)?;
+    let cluster = Cluster::up(name)?;
+    progress::step("Installing Pavise", || deploy(&cluster, &image))?;
     Ok(cluster)
 }
 
-fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
-    progress::step("Installing Pavise", || {
-        cluster.import(image)?;
-        let kubectl = cluster.kubectl();
-        let overlay = repository().join("manifests/testbed").display().to_string();
-        let manifests = kubectl.run(&["kustomize", &overlay])?;
-        kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
-        wait_for_the_policy(&kubectl)?;
-        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-        kubectl
-            .run(&["rollout", "status", "daemonset/pavise-agent", "-n", SYSTEM, &timeout])
-            .map(drop)
-            .map_err(|error| {
-                let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
-                error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
-            })
+/// Brings this checkout's Pavise into a cluster that runs already.
+///
+/// # Errors
+/// As for [`up`]; and if one of the cluster's components has ended.
+pub fn update(cluster: &Cluster) -> anyhow::Result<()> {
+    let ended = cluster.ended()?;
+    if !ended.is_empty() {
+        bail!("{ended}\n`cargo xtask down {}` ends what is left of the cluster", cluster.layout().name());
+    }
+    let image = images::pavise_image()?;
+    progress::step("Updating Pavise", || {
+        cluster.import(&image)?;
+        // The image's name stays the same, so no change of the manifests would have the pods replaced.
+        cluster.kubectl().run(&["rollout", "restart", "daemonset/pavise-agent", "-n", SYSTEM])?;
+        deploy(cluster, &image)
     })
+}
+
+fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
+    cluster.import(image)?;
+    let kubectl = cluster.kubectl();
+    let overlay = repository().join("manifests/testbed").display().to_string();
+    let manifests = kubectl.run(&["kustomize", &overlay])?;
+    kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
+    wait_for_the_policy(&kubectl)?;
+    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    kubectl.run(&["rollout", "status", "daemonset/pavise-agent", "-n", SYSTEM, &timeout]).map(drop).map_err(
+        |error| {
+            let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
+            error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
+        },
+    )
 }
 
 /// The API server takes a moment to enforce a policy that it has accepted.

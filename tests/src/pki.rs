@@ -60,7 +60,9 @@ impl Authority {
     pub fn server(&self, file: &str, names: &[&str]) -> anyhow::Result<Identity> {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, file);
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // etcd is its own client, too.
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         for name in names {
             parameters.subject_alt_names.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),

@@ -16,6 +16,22 @@ const PACKAGED: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
+/// The oldest Go that fetches the version that a module asks for by itself (go.dev/doc/toolchain).
+const OLDEST_GO: (u32, u32) = (1, 21);
+
+/// Makes sure that this process may do what a cluster needs.
+///
+/// # Errors
+/// It is not root's.
+pub fn ensure_root() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("clusters are root's: {AS_ROOT}");
+    }
+    Ok(())
+}
+
+const AS_ROOT: &str = "run it again as root: sudo -E env \"PATH=$PATH\" cargo xtask …";
+
 /// Makes sure that everything the testbed needs is there.
 ///
 /// # Errors
@@ -23,12 +39,12 @@ const PACKAGED: &[(&str, &str)] = &[
 pub fn ensure() -> anyhow::Result<()> {
     let mut problems = Vec::new();
     if !nix::unistd::geteuid().is_root() {
-        problems.push(
-            "root: nodes need namespaces, mounts and cgroups of their own; run it again as root: sudo -E env \"PATH=$PATH\" cargo xtask …".to_owned(),
-        );
+        problems
+            .push(format!("root, because nodes need namespaces, mounts and cgroups of their own; {AS_ROOT}"));
     }
-    if command::find_program("go").is_none() {
-        problems.push("Go 1.21 or newer in PATH (it fetches the version that is asked for by itself): https://go.dev/doc/install".to_owned());
+    if go_version().is_none_or(|version| version < OLDEST_GO) {
+        let (major, minor) = OLDEST_GO;
+        problems.push(format!("Go {major}.{minor} or newer in PATH: https://go.dev/doc/install"));
     }
     let can_install = problems.is_empty() && command::find_program("apt-get").is_some();
     if can_install && !missing_packages().is_empty() {
@@ -42,6 +58,15 @@ pub fn ensure() -> anyhow::Result<()> {
         bail!("this machine lacks what the testbed needs:\n  - {}", problems.join("\n  - "));
     }
     Ok(())
+}
+
+/// Major and minor version of the Go in `PATH`.
+fn go_version() -> Option<(u32, u32)> {
+    let version =
+        command::output(Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local")).ok()?;
+    let mut numbers =
+        version.trim().strip_prefix("go")?.split(['.', '-', ' ']).map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
 }
 
 fn missing_packages() -> Vec<&'static str> {

@@ -74,6 +74,8 @@ pub fn build_static_program(source: &Path, target: &Path) -> anyhow::Result<()> 
 fn go() -> Command {
     let mut go = Command::new("go");
     go.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-buildvcs=false -mod=readonly");
+    // The modules say which version they are for; a distribution's Go may be told not to fetch another one.
+    go.env("GOTOOLCHAIN", "auto");
     go
 }
 

@@ -1,8 +1,11 @@
 //! `up`, `down` and `status`: a cluster that goes on when the command has ended.
 
+use std::path::Path;
+
+use anyhow::bail;
 use clap::Args;
 use testbed::cluster::{self, Cluster};
-use testbed::init::Lifetime;
+use testbed::{images, pavise};
 
 /// Which cluster.
 #[derive(Args)]
@@ -15,33 +18,38 @@ pub(crate) struct Name {
 pub(crate) fn up(Name { name }: &Name) -> anyhow::Result<()> {
     if let Ok(running) = Cluster::find(name) {
         eprintln!("The cluster {name:?} runs already.");
+        pavise::update(&running)?;
         print_access(&running);
         return Ok(());
     }
-    print_access(&testbed::pavise::up(name, Lifetime::Detached)?);
-    Ok(())
+    let cluster = pavise::up(name)?;
+    print_access(&cluster);
+    cluster.detach()
 }
 
 pub(crate) fn down(Name { name }: &Name) -> anyhow::Result<()> {
-    cluster::down(name)
+    cluster::down(name)?;
+    eprintln!("The cluster {name:?} has ended.");
+    Ok(())
 }
 
 pub(crate) fn status(Name { name }: &Name) -> anyhow::Result<()> {
     let cluster = Cluster::find(name)?;
-    print!(
-        "{}\n{}",
-        cluster.components()?,
-        cluster.kubectl().run(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"])?
-    );
+    println!("{}", cluster.components()?);
+    let ended = cluster.ended()?;
+    if !ended.is_empty() {
+        bail!("{ended}");
+    }
+    print!("{}", cluster.kubectl().run(&["get", "nodes,pods", "--all-namespaces", "-o", "wide"])?);
     print_access(&cluster);
     Ok(())
 }
 
-/// What a shell needs to use the cluster, ready to be pasted.
+/// What a shell needs to use the cluster, ready to be pasted, and what to do first.
 fn print_access(cluster: &Cluster) {
-    println!("\nexport KUBECONFIG={}", cluster.layout().admin_kubeconfig().display());
-    println!(
-        "export PATH=\"{}:$PATH\"   # this cluster's own kubectl",
-        cluster.tools().directory().display()
-    );
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    println!("\nexport KUBECONFIG={}", quoted(&cluster.layout().admin_kubeconfig()));
+    println!("alias kubectl={}", quoted(&cluster.tools().program("kubectl")));
+    println!("\nIts nodes pull no images: they have {} and {}. Try:", images::HTTP_ECHO, images::BUSYBOX);
+    println!("  kubectl apply -k manifests/testbed/seccomp-tutorial");
 }

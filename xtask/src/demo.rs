@@ -12,7 +12,6 @@ use anyhow::{Context as _, ensure};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 use testbed::cluster::Cluster;
-use testbed::init::Lifetime;
 use testbed::kubectl::{Kubectl, retry};
 use testbed::pavise::PROFILES;
 use testbed::{pavise, progress};
@@ -25,7 +24,7 @@ const PORT: u16 = 5678;
 const O_NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let cluster = pavise::up("demo", Lifetime::Owner)?;
+    let cluster = pavise::up("demo")?;
     let shown = show(&cluster);
     if shown.is_err() {
         eprintln!("{}", pavise::state(&cluster)?);
@@ -38,7 +37,7 @@ fn show(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     let mut log = KernelLog::from_now_on()?;
     let overlay = testbed::repository().join("manifests/testbed/seccomp-tutorial");
-    let pods = progress::step("kubectl apply -k manifests/examples/seccomp-tutorial", || {
+    let pods = progress::step("kubectl apply -k manifests/testbed/seccomp-tutorial", || {
         kubectl.run(&["apply", "-k", &overlay.display().to_string()])?;
         settled_pods(&kubectl)
     })?;

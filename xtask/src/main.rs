@@ -53,7 +53,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(name) => cluster::status(&name),
         Command::Demo => demo::run(),
         Command::Test(options) => test::run(&options),
-        Command::Image => testbed::images::pavise_image().map(|archive| println!("{}", archive.display())),
+        Command::Image => testbed::prerequisites::ensure()
+            .and_then(|()| testbed::images::pavise_image())
+            .map(|archive| println!("{}", archive.display())),
         Command::Tidy => tidy::run(),
     }
 }
