@@ -46,9 +46,7 @@ impl Layout {
     /// The paths of the cluster called `name`, which must be usable as a file name.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let directory =
-            std::env::var_os("PAVISE_TESTBED_DIR").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from);
-        Self { name: name.to_owned(), state: directory.join(name) }
+        Self { name: name.to_owned(), state: directory().join(name) }
     }
 
     /// The cluster's name.
