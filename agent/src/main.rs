@@ -20,6 +20,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use cli::Outcome;
+
 fn main() -> ExitCode {
     exit_code(&cli::run(cli::Arguments::parse()))
 }
@@ -29,11 +31,12 @@ fn main() -> ExitCode {
 /// | code | meaning |
 /// |---|---|
 /// | 0 | the command did what it was asked to |
-/// | 1 | it failed; the reason is on standard error |
+/// | 1 | it failed, and the reason is on standard error; or its verdict is no, such as that of `lint` |
 /// | 2 | the command line is wrong; `clap` exits with it by itself |
-fn exit_code(result: &anyhow::Result<()>) -> ExitCode {
+fn exit_code(result: &anyhow::Result<Outcome>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("pavise: {error:#}");
             ExitCode::FAILURE

@@ -87,19 +87,27 @@ impl Bundle {
 /// One key of a bundle, judged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Profile {
-    /// It may be put on nodes.
-    Accepted(Document),
+    /// It may be put on nodes, in spite of these warnings.
+    Accepted(Document, Vec<Diagnostic>),
     /// It must not, for these reasons.
     Refused(Vec<Diagnostic>),
 }
 
 impl Profile {
     fn of_seccomp(text: String) -> Self {
-        let diagnostics = seccomp::document::check(&text);
+        let diagnostics = seccomp::check(&text);
         if has_error(&diagnostics) {
             return Self::Refused(diagnostics);
         }
-        Self::Accepted(Document::new(text))
+        Self::Accepted(Document::new(text), diagnostics)
+    }
+
+    /// What is to be said of it: warnings, or the reasons for its refusal.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match self {
+            Self::Accepted(_, diagnostics) | Self::Refused(diagnostics) => diagnostics,
+        }
     }
 }
 
@@ -170,7 +178,7 @@ mod tests {
         let binary = binary.iter().map(|key| (*key).to_owned()).collect();
         let bundle = Bundle::of_seccomp(BundleId::new("ns", "b").unwrap(), data, binary);
         let (good, bad): (Vec<_>, Vec<_>) =
-            bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(_)));
+            bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);
         assert_eq!(bad.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), refused);
         assert_eq!(bundle.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), codes);

@@ -31,49 +31,85 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The kinds of findings. The text of each is stable: alerts and suppressions may name it.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Code {
-    /// The document can't be parsed as JSON.
-    InvalidJson,
-    /// A value has another JSON type than the runtimes decode it into.
-    WrongType,
-    /// There is no default action: the container would run unconfined.
-    MissingDefaultAction,
-    /// The profile stands in `binaryData`.
-    BinaryData,
-    /// The key can't be part of a reference.
-    InvalidKey,
-    /// The bundle holds no profile.
-    EmptyBundle,
+/// Makes the enumeration of codes from a table: what each means, its text, and how bad it is.
+macro_rules! codes {
+    ($($(#[$meaning:meta])+ $name:ident = $text:literal, $severity:ident;)+) => {
+        /// The kinds of findings. The text of each is stable: alerts and suppressions may name it.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum Code {
+            $($(#[$meaning])+ $name,)+
+        }
+
+        impl Code {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The stable text of the code.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+
+            /// How bad a finding of this kind is.
+            #[must_use]
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(Self::$name => Severity::$severity,)+
+                }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// The stable text of the code.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidJson => "invalid-json",
-            Self::WrongType => "wrong-type",
-            Self::MissingDefaultAction => "missing-default-action",
-            Self::BinaryData => "binary-data",
-            Self::InvalidKey => "invalid-key",
-            Self::EmptyBundle => "empty-bundle",
-        }
-    }
-
-    /// How bad a finding of this kind is.
-    #[must_use]
-    pub fn severity(self) -> Severity {
-        match self {
-            Self::EmptyBundle => Severity::Warning,
-            Self::InvalidJson
-            | Self::WrongType
-            | Self::MissingDefaultAction
-            | Self::BinaryData
-            | Self::InvalidKey => Severity::Error,
-        }
-    }
+codes! {
+    /// The document can't be parsed as JSON.
+    InvalidJson = "invalid-json", Error;
+    /// A value has another JSON type than the runtimes decode it into.
+    WrongType = "wrong-type", Error;
+    /// There is no default action: the container would run unconfined.
+    MissingDefaultAction = "missing-default-action", Error;
+    /// A key differs in case from the one that it is read as.
+    KeyCase = "key-case", Warning;
+    /// A key stands twice in one object.
+    DuplicateKey = "duplicate-key", Error;
+    /// No runtime reads the key.
+    UnknownField = "unknown-field", Warning;
+    /// A field that Docker or Podman read, and that containerd drops: the profile would mean something else.
+    DroppedField = "dropped-field", Error;
+    /// No action, or one that the runtimes do not know: containers would not start.
+    UnknownAction = "unknown-action", Error;
+    /// An architecture that the runtimes do not know: containers would not start.
+    UnknownArchitecture = "unknown-architecture", Error;
+    /// No comparison, or one that the runtimes do not know: containers would not start.
+    UnknownOperator = "unknown-operator", Error;
+    /// A flag that the runtimes do not know: containers would not start.
+    UnknownFlag = "unknown-flag", Error;
+    /// A condition is on an argument that no system call has.
+    ArgumentIndex = "argument-index", Error;
+    /// `SCMP_ACT_NOTIFY` where runc does not take it.
+    NotifyMisuse = "notify-misuse", Error;
+    /// Two conditions of a rule are on one argument, so any of them is enough.
+    AnyCondition = "any-condition", Warning;
+    /// Rules for one system call undo each other.
+    ClashingRules = "clashing-rules", Warning;
+    /// A rule is for no system call.
+    EmptyRule = "empty-rule", Warning;
+    /// A rule does what the default action does.
+    RedundantRule = "redundant-rule", Warning;
+    /// An `errnoRet` on an action that returns none.
+    UnusedErrno = "unused-errno", Warning;
+    /// A system call that every program needs is not allowed.
+    MissingCall = "missing-call", Warning;
+    /// `clone3` fails with an error that keeps programs from falling back to `clone`.
+    Clone3 = "clone3", Warning;
+    /// The profile stands in `binaryData`.
+    BinaryData = "binary-data", Error;
+    /// The key can't be part of a reference.
+    InvalidKey = "invalid-key", Error;
+    /// The bundle holds no profile.
+    EmptyBundle = "empty-bundle", Warning;
 }
 
 impl fmt::Display for Code {
@@ -122,6 +158,20 @@ impl fmt::Display for Place {
         match self.position {
             Some((line, column)) => write!(f, "line {line}, column {column}, {}", self.path),
             None => f.write_str(&self.path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented_with_its_severity() {
+        let documentation = include_str!("../../docs/bundles.md");
+        for code in Code::ALL {
+            let row = format!("| `{code}` | {} | ", code.severity());
+            assert!(documentation.contains(&row), "docs/bundles.md has no row {row}…");
         }
     }
 }

@@ -158,7 +158,7 @@ impl File {
 impl From<&Profile> for Want {
     fn from(profile: &Profile) -> Self {
         match profile {
-            Profile::Accepted(document) => Self::Document(document.clone()),
+            Profile::Accepted(document, _) => Self::Document(document.clone()),
             Profile::Refused(_) => Self::Refused,
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "/var/lib/pavise", value_name = "PATH")]
     state_dir: PathBuf,
 
-    /// The namespaces to read bundles from. Bundles of the first are referred to without their namespace.
+    /// The namespaces to read bundles from, separated by commas. References to bundles of the first have no namespace.
     #[arg(
         long = "bundle-namespace",
         default_value = "pavise-profiles",
@@ -123,7 +123,7 @@ mod tests {
     fn check(arguments: &[&str], expected: Result<(&str, &[&str], u64), ()>) {
         let all = ["pavise", "agent", "--node-name", "n"].iter().chain(arguments);
         let understood = cli::Arguments::try_parse_from(all).map_err(drop).map(|parsed| {
-            let cli::Command::Agent(parsed) = parsed.command;
+            let cli::Command::Agent(parsed) = parsed.command else { panic!("another command") };
             let rules = parsed.rules().unwrap();
             let others: Vec<String> = rules.others.iter().map(ToString::to_string).collect();
             (rules.home.to_string(), others, rules.removal_delay.as_secs())

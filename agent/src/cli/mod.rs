@@ -4,6 +4,7 @@
 //! then is anything touched.
 
 mod agent;
+mod lint;
 
 use clap::{Parser, Subcommand};
 
@@ -19,12 +20,24 @@ pub(crate) struct Arguments {
 enum Command {
     /// Keep this node's profiles and labels in line with the bundles, until told to stop.
     Agent(agent::Arguments),
+    /// Say what is wrong with seccomp profiles, as the agent would, without a cluster.
+    Lint(lint::Arguments),
+}
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Outcome {
+    /// It did what it was asked to, and found nothing wrong.
+    Done,
+    /// It was asked for a verdict, which is no.
+    Refused,
 }
 
 /// Runs the command.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.command {
-        Command::Agent(arguments) => agent::run(arguments),
+        Command::Agent(arguments) => agent::run(arguments).map(|()| Outcome::Done),
+        Command::Lint(arguments) => lint::run(&arguments),
     }
 }
 

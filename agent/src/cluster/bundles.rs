@@ -12,7 +12,7 @@ use profiles::name::Namespace;
 use profiles::state::Event;
 use tracing::warn;
 
-use super::{in_full, watch_advice};
+use super::{watch_advice, watch_said};
 
 /// What makes a ConfigMap a bundle of seccomp profiles.
 const SELECTOR: &str = "pavise.dev/profiles=seccomp";
@@ -61,7 +61,7 @@ impl Listing {
 
     fn complain(&self, error: &watcher::Error) {
         let advice = watch_advice(error, "list and watch ConfigMaps in this namespace");
-        warn!(namespace = %self.namespace, error = in_full(error), advice, "Bundles can't be watched");
+        warn!(namespace = %self.namespace, error = watch_said(error), advice, "Bundles can't be watched");
     }
 }
 

@@ -41,13 +41,32 @@ fn advice(error: &kube::Error, permission: &str) -> String {
 
 /// The same for a failed watch.
 fn watch_advice(error: &watcher::Error, permission: &str) -> String {
+    match request_of(error) {
+        Some(error) => advice(error, permission),
+        None => "trying again; profiles and labels stay as they are".to_owned(),
+    }
+}
+
+/// What a failed request says. kube's own text of an answer of the API server holds all fields of the answer.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => in_full(other),
+    }
+}
+
+/// What a failed watch says.
+fn watch_said(error: &watcher::Error) -> String {
+    request_of(error).map_or_else(|| in_full(error), said)
+}
+
+/// The request that failed, if the watch failed for one.
+fn request_of(error: &watcher::Error) -> Option<&kube::Error> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => advice(error, permission),
-        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => {
-            "trying again; profiles and labels stay as they are".to_owned()
-        }
+        | watcher::Error::WatchFailed(error) => Some(error),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
     }
 }
 
@@ -84,6 +103,14 @@ mod tests {
             let advice = advice(&error, "dance");
             assert!(advice.contains(expected), "{code}: {advice}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_said_in_its_own_words() {
+        let refused =
+            kube::Error::Api(Status::failure("configmaps is forbidden", "Forbidden").with_code(403).boxed());
+        assert_eq!(said(&refused), "configmaps is forbidden (403)");
+        assert_eq!(watch_said(&watcher::Error::WatchFailed(refused)), "configmaps is forbidden (403)");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use profiles::state::{Event, NodeLabels};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{advice, in_full, watch_advice};
+use super::{advice, said, watch_advice, watch_said};
 
 /// How long the API server may take for a change, after which nobody knows how it ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ impl OwnNode {
                 }
                 Ok(Err(error)) => {
                     let advice = advice(&error, PERMISSION_TO_WRITE);
-                    warn!(node = %name, error = in_full(&error), advice, "Labels can't be changed");
+                    warn!(node = %name, error = said(&error), advice, "Labels can't be changed");
                     vec![Event::LabelsFailed]
                 }
                 Err(_) => {
@@ -101,7 +101,7 @@ impl Sighting {
             }
             Err(error) => {
                 let advice = watch_advice(&error, PERMISSION_TO_WATCH);
-                warn!(node = %self.name, error = in_full(&error), advice, "Node can't be watched");
+                warn!(node = %self.name, error = watch_said(&error), advice, "Node can't be watched");
                 None
             }
         }

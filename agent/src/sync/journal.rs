@@ -62,7 +62,7 @@ impl Journal {
             }
             Event::Applied(bundle) => self.judged(bundle),
             Event::Deleted(id) => {
-                info!(bundle = %id, "Bundle deleted");
+                info!(bundle = %id, "Bundle gone: deleted, or no longer labelled");
                 self.forget(|gone| gone == id);
             }
             _ => {}
@@ -116,10 +116,14 @@ impl Journal {
         self.unwritten.0.retain(|reference, _| !is_of_it(reference) || is_asked(reference));
         self.unremoved.0.retain(|reference, _| !is_of_it(reference) || !is_asked(reference));
         for (reference, diagnostic) in self.new_lines(bundle) {
-            if let Some(reference) = reference {
-                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused");
-            } else {
+            let Some(reference) = reference else {
                 warn!(bundle = %bundle.id, diagnostic, "Bundle has a problem");
+                continue;
+            };
+            if let Some(Profile::Accepted(..)) = bundle.profiles.get(reference.key()) {
+                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile has a flaw");
+            } else {
+                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused");
             }
         }
     }
@@ -139,11 +143,9 @@ impl Journal {
         let own = bundle.diagnostics.iter().map(|diagnostic| (None, diagnostic.to_string()));
         let mut lines: Vec<Line> = own.collect();
         for (key, profile) in &bundle.profiles {
-            if let Profile::Refused(diagnostics) = profile {
-                let reference = Reference::new(&self.home, &bundle.id, key.clone());
-                let line = |diagnostic: &Diagnostic| (Some(reference.clone()), diagnostic.to_string());
-                lines.extend(diagnostics.iter().map(line));
-            }
+            let reference = Reference::new(&self.home, &bundle.id, key.clone());
+            let line = |diagnostic: &Diagnostic| (Some(reference.clone()), diagnostic.to_string());
+            lines.extend(profile.diagnostics().iter().map(line));
         }
         lines
     }

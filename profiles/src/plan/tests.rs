@@ -471,7 +471,7 @@ fn a_content_is_held_once() {
         scene.play(line);
         let profiles = scene.state.bundles.values().flat_map(|bundle| bundle.profiles.values());
         for (profile, file) in profiles.zip(scene.state.files.values()) {
-            let (Profile::Accepted(published), Want::Document(wanted)) = (profile, &file.want) else {
+            let (Profile::Accepted(published, _), Want::Document(wanted)) = (profile, &file.want) else {
                 panic!("{profile:?} should be wanted")
             };
             assert_eq!(published.content().as_ptr(), wanted.content().as_ptr(), "after {line:?}");

@@ -1,5 +1,10 @@
-//! What is particular to seccomp profiles.
+//! Seccomp profiles, as the OCI runtime specification and the runtimes have them.
 //!
-//! Invariant: nothing that a runtime would run a container unconfined with gets past [`document::check`].
+//! `source` takes the text apart, `document` reads it as the runtimes do, `check` says what is wrong with it.
 
-pub mod document;
+mod check;
+mod document;
+mod source;
+mod vocabulary;
+
+pub use check::check;

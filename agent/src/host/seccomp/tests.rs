@@ -94,7 +94,7 @@ fn document(version: &str) -> Document {
     let data = [("key".to_owned(), text)].into();
     let bundle = Bundle::of_seccomp(BundleId::new("n", "b").unwrap(), data, Vec::new());
     match bundle.profiles.into_values().next() {
-        Some(Profile::Accepted(document)) => document,
+        Some(Profile::Accepted(document, _)) => document,
         other => panic!("{other:?} is no accepted profile"),
     }
 }

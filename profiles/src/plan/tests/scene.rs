@@ -217,7 +217,7 @@ fn found(text: &str) -> (Reference, Found) {
 fn document(version: &str) -> Document {
     let bundle = bundle(&format!("any:key={version}"));
     match bundle.profiles.into_values().next() {
-        Some(Profile::Accepted(document)) => document,
+        Some(Profile::Accepted(document, _)) => document,
         other => panic!("{other:?} is no accepted profile"),
     }
 }

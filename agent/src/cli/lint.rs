@@ -1,0 +1,148 @@
+//! `pavise lint`: says what is wrong with profiles, without a cluster.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use profiles::diagnostic::{Diagnostic, Severity};
+use profiles::seccomp;
+
+use super::Outcome;
+
+/// What the user typed.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard input.
+    #[arg(required = true, value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
+}
+
+/// Prints every finding about every profile, in the form `file:line:column: severity[code] …`.
+///
+/// # Errors
+/// A path can't be read, or a directory holds no profile. What could be read is judged first.
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let mut outcome = Outcome::Done;
+    let mut unreadable = Vec::new();
+    for path in &arguments.paths {
+        match texts(path) {
+            Ok(texts) => {
+                for (name, text) in texts {
+                    outcome = outcome.max(lint(&name, &text, &mut io::stdout().lock())?);
+                }
+            }
+            Err(error) => unreadable.push(format!("{error:#}")),
+        }
+    }
+    if !unreadable.is_empty() {
+        bail!(unreadable.join("\n"));
+    }
+    Ok(outcome)
+}
+
+fn lint(name: &str, text: &[u8], out: &mut impl Write) -> Result<Outcome> {
+    let findings = match std::str::from_utf8(text) {
+        Ok(text) => seccomp::check(text),
+        Err(error) => {
+            bail!("reading {name}: byte {} is not UTF-8: save it as UTF-8 text", error.valid_up_to() + 1)
+        }
+    };
+    for finding in &findings {
+        writeln!(out, "{name}:{}", shown(finding)).context("writing the findings")?;
+    }
+    let is_refused = findings.iter().any(|finding| finding.severity() == Severity::Error);
+    Ok(if is_refused { Outcome::Refused } else { Outcome::Done })
+}
+
+/// A finding as compilers write them, so that editors find the place.
+fn shown(finding: &Diagnostic) -> String {
+    let Diagnostic { code, place, message, help } = finding;
+    let (line, column) = place.position.unwrap_or((1, 1));
+    format!("{line}:{column}: {}[{code}] {}: {message}; {help}", finding.severity(), place.path)
+}
+
+/// The profiles at `path`, each with its name.
+fn texts(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    if path == Path::new("-") {
+        let mut text = Vec::new();
+        io::stdin().read_to_end(&mut text).context("reading standard input")?;
+        return Ok(vec![("<stdin>".to_owned(), text)]);
+    }
+    let files = if path.is_dir() { profiles_below(path)? } else { vec![path.to_owned()] };
+    let read = |file: PathBuf| {
+        let text = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok((file.display().to_string(), text))
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn profiles_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).with_context(|| format!("listing {}", directory.display()))? {
+            let entry = entry.with_context(|| format!("listing {}", directory.display()))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(entry.path());
+            } else if entry.path().extension().is_some_and(|ending| ending == "json") {
+                files.push(entry.path());
+            }
+        }
+    }
+    if files.is_empty() {
+        bail!("looking for profiles in {}: no file there ends with .json", directory.display());
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &[u8], outcome: Outcome, expected: &str) {
+        let mut out = Vec::new();
+        assert_eq!(lint("p.json", text, &mut out).unwrap(), outcome);
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.starts_with(expected), "{out}");
+    }
+
+    #[test]
+    fn a_finding_is_printed_with_its_place() {
+        check(
+            b"{\n \"defaultAction\": \"SCMP_ACT_EROR\"}",
+            Outcome::Refused,
+            "p.json:2:19: error[unknown-action] $.defaultAction: ",
+        );
+        check(
+            b"{\"defaultAction\": \"SCMP_ACT_LOG\", \"x\": 1}",
+            Outcome::Done,
+            "p.json:1:35: warning[unknown-field] $.x: ",
+        );
+        check(b"{\"defaultAction\": \"SCMP_ACT_LOG\"}", Outcome::Done, "");
+    }
+
+    #[test]
+    fn what_is_no_text_is_an_error() {
+        let error = lint("p.json", b"{\xff", &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("byte 2 is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_searched_and_an_empty_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(texts(directory.path()).is_err());
+        fs::create_dir(directory.path().join("inner")).unwrap();
+        for name in ["b.json", "a.json", "inner/c.json", "README.md"] {
+            fs::write(directory.path().join(name), "{}").unwrap();
+        }
+        let names: Vec<String> = texts(directory.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        let endings = ["/a.json", "/b.json", "/inner/c.json"];
+        assert!(
+            names.iter().zip(endings).all(|(name, ending)| name.ends_with(ending)) && names.len() == 3,
+            "{names:?}"
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! Says what is wrong with a document: what the runtimes refuse, what they would do otherwise than its author means, and
+//! what they do in silence.
+//!
+//! What is said of runc is from its `libcontainer/specconv` and `libcontainer/seccomp`, what is said of libseccomp was
+//! tried with 2.5.4.
+//!
+//! Invariant: all findings come in one pass, in the order of the document, and each has the place that it is about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Word, excerpt};
+use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WITH_ERRNO, suggestion};
+
+const ALLOW: &str = "SCMP_ACT_ALLOW";
+const ERRNO: &str = "SCMP_ACT_ERRNO";
+const NOTIFY: &str = "SCMP_ACT_NOTIFY";
+/// What `SCMP_ACT_ERRNO` returns when nothing else is said (runc: `EPERM`).
+const EPERM: u64 = 1;
+const ENOSYS: u64 = 38;
+/// A system call has six arguments.
+const LAST_ARGUMENT: u64 = 5;
+/// Without these, no program starts and ends.
+const TO_START_AND_END: &[&str] = &["execve", "exit_group"];
+
+/// Every finding about `text`, in the order of the document. Empty: nothing to say.
+#[must_use]
+pub fn check(text: &str) -> Vec<Diagnostic> {
+    let mut reader = Reader::new(text);
+    if let Some(document) = reader.read() {
+        let mut checker = Checker { reader: &mut reader, document: &document };
+        checker.header();
+        checker.each_rule();
+        checker.rules_together();
+        checker.what_programs_need();
+    }
+    let mut findings = reader.findings;
+    findings.sort_by_key(|finding| finding.place.position);
+    findings
+}
+
+struct Checker<'c, 'a> {
+    reader: &'c mut Reader<'a>,
+    document: &'c LinuxSeccomp<'a>,
+}
+
+impl<'a> Checker<'_, 'a> {
+    fn header(&mut self) {
+        match &self.document.default_action {
+            Some(action) if !action.text.is_empty() => {
+                self.word(action, "action", ACTIONS, Code::UnknownAction);
+                if action.text == NOTIFY {
+                    let message = format!("runc does not take {NOTIFY} as the default action");
+                    self.reader.find(
+                        Code::NotifyMisuse,
+                        &action.at,
+                        message,
+                        "notify of single system calls",
+                    );
+                }
+            }
+            _ => self.reader.findings.push(unconfined()),
+        }
+        for architecture in &self.document.architectures {
+            self.word(architecture, "architecture", ARCHITECTURES, Code::UnknownArchitecture);
+        }
+        for flag in &self.document.flags {
+            self.word(flag, "flag", FLAGS, Code::UnknownFlag);
+        }
+    }
+
+    fn each_rule(&mut self) {
+        for rule in &self.document.rules {
+            match &rule.action {
+                Some(action) => self.action(rule, action),
+                None if rule.is_readable => {
+                    self.find(Code::UnknownAction, &rule.at, "the rule has no action", "add one");
+                }
+                None => {}
+            }
+            if rule.names.is_empty() && rule.is_readable {
+                let message = "the rule is for no system call";
+                self.find(Code::EmptyRule, &rule.at, message, "add \"names\", or remove the rule");
+            }
+            self.conditions(rule);
+        }
+    }
+
+    fn action(&mut self, rule: &Rule<'a>, action: &Word<'a>) {
+        self.word(action, "action", ACTIONS, Code::UnknownAction);
+        if action.text == NOTIFY {
+            self.notify(rule, action);
+        }
+        if let Some((_, at)) = &rule.errno
+            && !WITH_ERRNO.contains(&action.text.as_str())
+        {
+            let message = format!(
+                "errnoRet means nothing for {}: runc ignores it, crun refuses it",
+                excerpt(&action.text)
+            );
+            self.reader.find(Code::UnusedErrno, at, message, "remove it");
+        }
+        if is_default(self.document, rule) {
+            let message = "the rule does what the default action does";
+            self.find(Code::RedundantRule, &rule.at, message, "remove it, or change its action");
+        }
+    }
+
+    fn notify(&mut self, rule: &Rule<'a>, action: &Word<'a>) {
+        if self.document.listener_path.as_ref().is_none_or(|path| path.text.is_empty()) {
+            let message = format!("{NOTIFY} needs a \"listenerPath\"");
+            self.reader.find(
+                Code::NotifyMisuse,
+                &action.at,
+                message,
+                "add the path of the socket of your agent",
+            );
+        }
+        if let Some(write) = rule.names.iter().find(|name| name.text == "write") {
+            let message = "runc refuses to notify of write: it would wait for itself";
+            self.find(Code::NotifyMisuse, &write.at, message, "leave write out of the rule");
+        }
+    }
+
+    fn conditions(&mut self, rule: &Rule<'a>) {
+        let mut indexes = BTreeSet::new();
+        for condition in &rule.conditions {
+            match &condition.operator {
+                Some(operator) => self.word(operator, "operator", OPERATORS, Code::UnknownOperator),
+                None => {
+                    self.find(Code::UnknownOperator, &condition.at, "the condition has no \"op\"", "add one");
+                }
+            }
+            if condition.index > LAST_ARGUMENT {
+                let message = format!(
+                    "there is no argument {}: they are counted from 0 to {LAST_ARGUMENT}",
+                    condition.index
+                );
+                self.reader.find(Code::ArgumentIndex, &condition.at, message, "correct the index");
+            }
+            if !indexes.insert(condition.index) {
+                let message = format!(
+                    "runc and crun make a rule of its own of each condition when two are on one argument, here {}: that any of \
+                     them holds is enough",
+                    condition.index
+                );
+                self.reader.find(
+                    Code::AnyCondition,
+                    &condition.at,
+                    message,
+                    "use one SCMP_CMP_MASKED_EQ, or list the values",
+                );
+            }
+        }
+    }
+
+    /// What rules for the same system call do to each other.
+    fn rules_together(&mut self) {
+        let document = self.document;
+        let mut calls: BTreeMap<&str, Call<'_>> = BTreeMap::new();
+        let effective = |rule: &&Rule<'a>| rule.is_readable && !is_default(document, rule);
+        for rule in document.rules.iter().filter(effective) {
+            for name in &rule.names {
+                if let Some(problem) = calls.entry(&name.text).or_default().add(rule) {
+                    let message = format!("{}: {problem}", excerpt(&name.text));
+                    self.reader.find(Code::ClashingRules, &name.at, message, "keep one rule for each case");
+                }
+            }
+        }
+    }
+
+    fn what_programs_need(&mut self) {
+        let Some(default) = &self.document.default_action else { return };
+        if !refuses(&default.text) || !self.document.rules.iter().any(|rule| has_action(rule, ALLOW)) {
+            return;
+        }
+        for name in TO_START_AND_END {
+            if self.document.rules_for(name).next().is_none() {
+                let message = format!(
+                    "{name} is not allowed: a program that is confined by this can't start or can't end"
+                );
+                self.reader.find(Code::MissingCall, &default.at, message, "add it to a rule that allows");
+            }
+        }
+        self.clone3(default);
+    }
+
+    /// Where `clone` is filtered by its flags, `clone3` can't be: its flags are in memory. The C library falls back to `clone`
+    /// if the kernel says that there is no `clone3`, and gives up on any other error (glibc 2.34, clone-internal.c).
+    fn clone3(&mut self, default: &Word<'a>) {
+        let document = self.document;
+        let is_filtered =
+            document.rules_for("clone").any(|rule| has_action(rule, ALLOW) && !rule.conditions.is_empty());
+        let own = document.rules_for("clone3").next();
+        let (action, errno) = match own {
+            Some(rule) => (rule.action.as_ref(), rule.errno.as_ref().map(|(errno, _)| *errno)),
+            None => (Some(default), document.default_errno),
+        };
+        let is_errno = action.is_some_and(|action| action.text == ERRNO);
+        if is_filtered && is_errno && errno.unwrap_or(EPERM) != ENOSYS {
+            let message = "clone3 fails with another error than ENOSYS, so the C library does not fall back to clone: \
+                           programs can't start threads";
+            let at = own.map_or(&default.at, |rule| &rule.at);
+            self.find(
+                Code::Clone3,
+                at,
+                message,
+                "add a rule for clone3: SCMP_ACT_ERRNO with \"errnoRet\": 38",
+            );
+        }
+    }
+
+    fn word(&mut self, word: &Word<'a>, what: &str, known: &'static [&'static str], code: Code) {
+        if !known.contains(&word.text.as_str()) {
+            let meant = suggestion(&word.text, known.iter().copied());
+            let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            let message = format!(
+                "{:?} is no {what} that runc knows: the container would not start{meant}",
+                excerpt(&word.text)
+            );
+            self.reader.find(code, &word.at, message, "correct it");
+        }
+    }
+
+    fn find(&mut self, code: Code, at: &At<'a>, message: &str, help: &'static str) {
+        self.reader.find(code, at, message.to_owned(), help);
+    }
+}
+
+/// What was seen of the rules for one system call.
+#[derive(Default)]
+struct Call<'d> {
+    /// What the first rule without conditions does.
+    always: Option<Effect<'d>>,
+    /// What rules with conditions do.
+    sometimes: BTreeSet<Effect<'d>>,
+    /// The arguments that rules compare with `SCMP_CMP_NE` and nothing else, and the value of the first such rule.
+    unless: BTreeMap<(u64, Effect<'d>), u64>,
+}
+
+/// An action and what it returns.
+type Effect<'d> = (&'d str, u64);
+
+impl<'d> Call<'d> {
+    /// Adds a rule, and says what is lost by it beside those before, if anything is.
+    fn add(&mut self, rule: &'d Rule<'_>) -> Option<&'static str> {
+        let errno = rule.errno.as_ref().map_or(EPERM, |(errno, _)| *errno);
+        let effect = (rule.action.as_ref()?.text.as_str(), errno);
+        let is_always_other = self.always.is_some_and(|always| always != effect);
+        if rule.conditions.is_empty() {
+            self.always.get_or_insert(effect);
+            let is_sometimes_other = self.sometimes.iter().any(|sometimes| *sometimes != effect);
+            return match (is_always_other, is_sometimes_other) {
+                (true, _) => Some("an earlier rule has another action, and libseccomp keeps the first"),
+                (false, true) => Some(BARE_WINS),
+                (false, false) => None,
+            };
+        }
+        self.sometimes.insert(effect);
+        let excludes_nothing = excluded(rule)
+            .is_some_and(|(index, value)| *self.unless.entry((index, effect)).or_insert(value) != value);
+        match (is_always_other, excludes_nothing) {
+            (true, _) => Some(BARE_WINS),
+            (false, true) => Some("two rules with SCMP_CMP_NE on one argument: one of them always holds"),
+            (false, false) => None,
+        }
+    }
+}
+
+const BARE_WINS: &str =
+    "another rule is for it without conditions, and libseccomp then ignores those with conditions";
+
+/// The argument that the rule compares with `SCMP_CMP_NE`, and the value, if that is its only condition.
+fn excluded(rule: &Rule<'_>) -> Option<(u64, u64)> {
+    let [condition] = rule.conditions.as_slice() else { return None };
+    let is_exclusion = condition.operator.as_ref().is_some_and(|operator| operator.text == "SCMP_CMP_NE");
+    is_exclusion.then_some((condition.index, condition.value))
+}
+
+/// runc skips such a rule; libseccomp alone would refuse it (EACCES).
+fn is_default(document: &LinuxSeccomp<'_>, rule: &Rule<'_>) -> bool {
+    let (Some(default), Some(action)) = (&document.default_action, &rule.action) else { return false };
+    let errno = rule.errno.as_ref().map(|(errno, _)| *errno);
+    let is_same_errno = || errno.unwrap_or(EPERM) == document.default_errno.unwrap_or(EPERM);
+    default.text == action.text && (!WITH_ERRNO.contains(&action.text.as_str()) || is_same_errno())
+}
+
+fn refuses(action: &str) -> bool {
+    !matches!(action, ALLOW | "SCMP_ACT_LOG" | "SCMP_ACT_TRACE" | NOTIFY)
+}
+
+fn has_action(rule: &Rule<'_>, action: &str) -> bool {
+    rule.action.as_ref().is_some_and(|own| own.text == action)
+}
+
+fn unconfined() -> Diagnostic {
+    Diagnostic {
+        code: Code::MissingDefaultAction,
+        place: crate::diagnostic::Place::at("$.defaultAction"),
+        message: "there is no default action, so containerd and runc would run the container unconfined"
+            .to_owned(),
+        help: "add one, such as \"defaultAction\": \"SCMP_ACT_ERRNO\"",
+    }
+}
+
+#[cfg(test)]
+mod tests;

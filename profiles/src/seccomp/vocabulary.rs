@@ -1,0 +1,92 @@
+//! The words that a seccomp document may use where the runtimes allow no others.
+//!
+//! From `opencontainers/runtime-spec` (config-linux.md, "Seccomp") and `opencontainers/runc`
+//! (libcontainer/seccomp/config.go). A word that runc does not know makes it refuse to start the container; crun knows the
+//! same ones.
+
+/// Actions.
+pub(crate) const ACTIONS: &[&str] = &[
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+];
+
+/// Actions whose `errnoRet` means something.
+pub(crate) const WITH_ERRNO: &[&str] = &["SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"];
+
+/// Comparisons of an argument.
+pub(crate) const OPERATORS: &[&str] = &[
+    "SCMP_CMP_NE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_MASKED_EQ",
+];
+
+/// Architectures.
+pub(crate) const ARCHITECTURES: &[&str] = &[
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_LOONGARCH64",
+];
+
+/// Flags of seccomp(2). The specification has `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` too, which runc refuses.
+pub(crate) const FLAGS: &[&str] =
+    &["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+
+/// The word that `word` was probably meant to be.
+pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this, words have too little in common (Jaro-Winkler, 0 to 1).
+    const ALIKE: f64 = 0.85;
+    /// No word is as long, and comparing costs time with the length.
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let alike = |candidate: &'a str| {
+        (strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate)
+    };
+    let best = words.into_iter().map(alike).max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typo_is_understood_and_nonsense_is_not() {
+        for (word, expected) in [
+            ("SCMP_ACT_ALOW", Some("SCMP_ACT_ALLOW")),
+            ("scmp_act_errno", Some("SCMP_ACT_ERRNO")),
+            ("SCMP_ACT_LGO", Some("SCMP_ACT_LOG")),
+            ("banana", None),
+            ("", None),
+        ] {
+            assert_eq!(suggestion(word, ACTIONS.iter().copied()), expected, "{word}");
+        }
+    }
+}
