@@ -6,18 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use crate::{cgroup, layout};
+use crate::{cgroup, layout, private_root};
 
-/// Settings of the whole machine that a node's programs like to change.
-const TUNABLES: &[&str] = &[
-    "net/ipv4/ip_forward",
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-];
+/// What a pod network likes to change, beside what the kubelet does.
+const FORWARDING: &str = "net/ipv4/ip_forward";
 
 /// What tells the cgroups of a cluster's programs from those that come and go with everything else on a machine.
 const CGROUP_WORDS: &[&str] = &["pavise", "kube", "containerd", "runc", "cri-"];
@@ -54,7 +46,7 @@ impl Machine {
         let cgroups = cgroup::all()?.into_iter().map(|cgroup| cgroup.display().to_string());
         let is_of_nodes = |cgroup: &String| CGROUP_WORDS.iter().any(|word| cgroup.contains(word));
         things.extend(cgroups.filter(is_of_nodes).map(|cgroup| format!("cgroup {cgroup}")));
-        for tunable in TUNABLES {
+        for tunable in private_root::TUNABLES.iter().chain([&FORWARDING]) {
             let value = fs::read_to_string(Path::new("/proc/sys").join(tunable)).unwrap_or_default();
             things.insert(format!("setting {tunable} = {}", value.trim()));
         }

@@ -16,7 +16,7 @@ use crate::{HOST_NODE, cache};
 
 /// What the kubelet sets (`setupKernelTunables` in pkg/kubelet/cm), on the whole machine. Files of the
 /// cluster's own are laid over them, so that the machine keeps its settings.
-const TUNABLES: &[&str] = &[
+pub(crate) const TUNABLES: &[&str] = &[
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     "kernel/panic",
