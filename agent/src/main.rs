@@ -3,12 +3,12 @@
 //! ```text
 //!  ConfigMaps ─ watch ─┐                                        ┌─ files below <kubelet root>/seccomp (host)
 //!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Step┤
-//!  disk ──────── scan ─┘            (profiles: pure)            └─ node labels                     (cluster)
+//!  disk ─ notify ─ scan┘            (profiles: pure)            └─ node labels                     (cluster)
 //!                                       ▲                            │
 //!                                       └── outcome of each step, as an Event
 //! ```
 //!
-//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls in [`host`].
+//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in [`host`].
 
 mod cli;
 mod cluster;

@@ -24,6 +24,7 @@ pub(crate) struct File {
     /// Whether the ledger has it, so that we may replace and remove it.
     pub(crate) is_owned: bool,
     retry: Retry,
+    drifts: Drifts,
 }
 
 /// What the bundles ask for.
@@ -50,6 +51,33 @@ enum Disk {
     Foreign,
 }
 
+/// How often somebody changed what we had put there, in a row.
+#[derive(Debug, Default)]
+struct Drifts {
+    count: u32,
+    last: Option<Time>,
+}
+
+impl Drifts {
+    /// So many in a row are repaired at once; what comes after that is a fight.
+    const PATIENCE: u32 = 10;
+    /// How long one is remembered. More than the longest pause, or a fight would go unnoticed.
+    const MEMORY: Duration = Retry::LONGEST.saturating_mul(2);
+
+    /// Counts one more. Returns whether it is one of a fight.
+    fn count(&mut self, now: Time) -> bool {
+        let is_in_a_row = self.last.is_some_and(|last| last + Self::MEMORY > now);
+        self.count = if is_in_a_row { self.count.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+        self.count > Self::PATIENCE
+    }
+
+    /// How many of a fight came before the last one.
+    fn fought(&self) -> u32 {
+        self.count.saturating_sub(Self::PATIENCE + 1)
+    }
+}
+
 impl File {
     pub(crate) fn new(reference: &Reference, now: Time) -> Self {
         Self {
@@ -59,6 +87,7 @@ impl File {
             disk: Disk::Absent,
             is_owned: false,
             retry: Retry::default(),
+            drifts: Drifts::default(),
         }
     }
 
@@ -78,16 +107,25 @@ impl File {
         }
     }
 
-    /// Takes over what a scan of the disk says: none if the ledger does not have the reference.
-    pub(crate) fn scanned(&mut self, found: Option<Found>) {
+    /// Takes over what a scan of the disk says: none if the ledger does not have the reference. What is news is
+    /// acted upon at once, unless it is a fight. What is not keeps its pace: each attempt leads to another scan.
+    pub(crate) fn scanned(&mut self, found: Option<Found>, now: Time) {
         self.is_owned = found.is_some();
-        self.disk = match found {
+        let disk = match found {
             None | Some(Found::Absent) => Disk::Absent,
             Some(Found::Ours(digest)) => Disk::Ours(digest),
-            Some(Found::Changed) => Disk::Changed,
-            Some(Found::NotAFile) => Disk::Foreign,
+            Some(Found::Changed(_)) => Disk::Changed,
+            Some(Found::NotAFile(_)) => Disk::Foreign,
         };
+        if disk == self.disk {
+            return;
+        }
+        let is_drift = self.is_loaded() && !matches!(disk, Disk::Ours(_));
+        self.disk = disk;
         self.retry = Retry::default();
+        if is_drift && self.drifts.count(now) {
+            self.retry = Retry::after(self.drifts.fought(), now);
+        }
     }
 
     pub(crate) fn installed(&mut self, digest: Digest) {

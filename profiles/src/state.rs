@@ -89,10 +89,10 @@ pub enum Found {
     Absent,
     /// A content that the ledger says is ours.
     Ours(Digest),
-    /// A file with bytes that the ledger does not know.
-    Changed,
-    /// Something that is no regular file, or that is not reached through directories.
-    NotAFile,
+    /// A file that somebody changed: in words, what of it.
+    Changed(&'static str),
+    /// Something that is no regular file, or that is not reached through directories: this, in words.
+    NotAFile(&'static str),
 }
 
 /// One observation of the Node.
@@ -318,10 +318,10 @@ impl State {
 
     fn scanned(&mut self, mut found: BTreeMap<Reference, Found>, now: Time) {
         for (reference, file) in &mut self.files {
-            file.scanned(found.remove(reference));
+            file.scanned(found.remove(reference), now);
         }
         for (reference, found) in found {
-            self.file(reference, now).scanned(Some(found));
+            self.file(reference, now).scanned(Some(found), now);
         }
         self.files.retain(|_, file| !file.is_forgettable());
         self.is_scanned = true;

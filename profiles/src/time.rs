@@ -44,6 +44,13 @@ impl Retry {
     /// The longest pause, also for what only somebody else can put right.
     pub(crate) const LONGEST: Duration = Duration::from_mins(1);
 
+    /// One more failure, at `now`, than `failures` in a row.
+    pub(crate) fn after(failures: u32, now: Time) -> Self {
+        let mut retry = Self { failures, not_before: None };
+        retry.failed(now);
+        retry
+    }
+
     /// Records a failure at `now`.
     pub(crate) fn failed(&mut self, now: Time) {
         let pause = Self::FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(Self::LONGEST);

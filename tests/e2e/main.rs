@@ -13,6 +13,7 @@ use testbed::cluster::Cluster;
 use testbed::machine::Machine;
 use testbed::{pavise, progress};
 
+mod drift;
 mod guard;
 mod own_node;
 mod sync;
@@ -50,7 +51,11 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
 }
 
 fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
-    let tests = sync::TESTS.iter().chain(guard::TESTS).map(|(name, test)| trial(name, cluster, *test));
+    let tests = sync::TESTS
+        .iter()
+        .chain(drift::TESTS)
+        .chain(guard::TESTS)
+        .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()
 }
 

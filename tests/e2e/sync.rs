@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_killed_agent_heals_and_rewrites_nothing_that_is_right", a_killed_agent_heals),
 ];
 
-const ALLOW: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
+pub(crate) const ALLOW: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
 const REFUSE: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#;
 const LOG: &str = r#"{"defaultAction": "SCMP_ACT_LOG"}"#;
 const NO_MKDIR: &str = r#"{
@@ -216,7 +216,7 @@ fn a_killed_agent_heals(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn apply(cluster: &Cluster, manifest: &Value) -> anyhow::Result<()> {
+pub(crate) fn apply(cluster: &Cluster, manifest: &Value) -> anyhow::Result<()> {
     cluster.kubectl().apply(&manifest.to_string()).map(drop)
 }
 
@@ -231,21 +231,21 @@ fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
 }
 
 /// Where the profile that pods call `reference` is, seen from this machine.
-fn file(cluster: &Cluster, reference: &str) -> PathBuf {
+pub(crate) fn file(cluster: &Cluster, reference: &str) -> PathBuf {
     cluster.layout().node(HOST_NODE).kubelet_root().join("seccomp").join(reference)
 }
 
-fn wait_for_file(cluster: &Cluster, reference: &str, content: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn wait_for_file(cluster: &Cluster, reference: &str, content: Option<&str>) -> anyhow::Result<()> {
     let path = file(cluster, reference);
     let right = || Ok((fs::read_to_string(&path).ok().as_deref() == content).then_some(()));
     wait_for(&format!("{} to hold {}", path.display(), content.unwrap_or("nothing")), PATIENCE, right)
 }
 
-fn labels(cluster: &Cluster) -> anyhow::Result<Value> {
+pub(crate) fn labels(cluster: &Cluster) -> anyhow::Result<Value> {
     Ok(cluster.kubectl().get(&["node", HOST_NODE])?["metadata"]["labels"].take())
 }
 
-fn wait_for_labels(cluster: &Cluster, expected: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn wait_for_labels(cluster: &Cluster, expected: &[&str]) -> anyhow::Result<()> {
     wait_for(&format!("the labels {}", expected.join(", ")), PATIENCE, || {
         let labels = labels(cluster)?;
         Ok(expected.iter().all(|label| labels[*label] == "true").then_some(()))
@@ -253,7 +253,7 @@ fn wait_for_labels(cluster: &Cluster, expected: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Waits until a line of the agent's log has all these words.
-fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()> {
     wait_for(&format!("the agent to say {}", words.join(" … ")), PATIENCE, || {
         let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])?;
         Ok(log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(()))

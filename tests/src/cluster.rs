@@ -150,6 +150,24 @@ impl Cluster {
         self.kubectl().with_token(&self.server(), &self.layout.pki().join("ca.crt"), token)
     }
 
+    /// Ends a component, such as `kube-apiserver`, as an administrator would.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn stop(&self, component: &str) -> anyhow::Result<()> {
+        init::request(&self.layout, &format!("stop {component}")).map(drop)
+    }
+
+    /// Starts a component again that was stopped; returns when the API server answers.
+    ///
+    /// # Errors
+    /// It never ran, or the API server does not answer.
+    pub fn resume(&self, component: &str) -> anyhow::Result<()> {
+        init::request(&self.layout, &format!("resume {component}"))?;
+        let kubectl = self.kubectl();
+        self.wait("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
+    }
+
     /// What init says of the components, a line each.
     ///
     /// # Errors

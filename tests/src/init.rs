@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  owner (xtask, a test run) ── lifeline: a pipe ──▶ keeper ── unshare(pid, mount), fork ──▶ init (pid 1, private root)
-//!                            ── control.sock: start, stop, kill, detach, down ───────────────▶   ├─ etcd, kube-apiserver, …
+//!                            ── control.sock: start, stop, resume, kill, detach, down ───────▶   ├─ etcd, kube-apiserver, …
 //!                                                                                              └─ containerd, kubelet, pods
 //! ```
 //!
@@ -187,6 +187,8 @@ static IS_DETACHED: AtomicBool = AtomicBool::new(false);
 /// What init knows of the components it has started.
 #[derive(Default)]
 struct Running {
+    /// All that were ever started.
+    known: BTreeMap<String, Component>,
     alive: BTreeMap<String, Pid>,
     ended: BTreeMap<String, ExitStatus>,
 }
@@ -268,6 +270,11 @@ fn obey(layout: &Layout, running: &Shared, line: &str) -> anyhow::Result<String>
             running,
             &serde_json::from_str(component).context("reading the component")?,
         ),
+        ("resume", name) => {
+            let component =
+                locked(running).known.get(name).cloned().with_context(|| format!("{name} never ran"))?;
+            start_component(layout, running, &component)
+        }
         ("stop", name) => end_component(running, name, Signal::SIGTERM),
         ("kill", name) => end_component(running, name, Signal::SIGKILL),
         ("detach", "") => {
@@ -302,6 +309,7 @@ fn start_component(layout: &Layout, running: &Shared, component: &Component) -> 
         .spawn()
         .with_context(|| format!("starting {}", component.program.display()))?;
     running.ended.remove(&component.name);
+    running.known.insert(component.name.clone(), component.clone());
     running.alive.insert(component.name.clone(), Pid::from_raw(i32::try_from(child.id())?));
     Ok(String::new())
 }

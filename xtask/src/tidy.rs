@@ -13,6 +13,7 @@ const CONFINED: &[(&str, &str, &str)] = &[
     ("k8s_openapi::", "agent/src/cluster", "agent"),
     ("kube::", "agent/src/cluster", "agent"),
     ("nix::", "agent/src/host", "agent"),
+    ("notify::", "agent/src/host", "agent"),
     ("unsafe {", "agent/src/host", "agent"),
 ];
 

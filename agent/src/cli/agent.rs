@@ -93,7 +93,8 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<()> {
         events.push(bundles::watch(client.clone(), namespace.clone()).boxed_local());
     }
     let write_labels = move |change| node.write(change).boxed_local();
-    SyncLoop::new(host, rules, events, write_labels).run(stop).await?;
+    let changes = host.changes();
+    SyncLoop::new(host, rules, events, changes, write_labels).run(stop).await?;
     info!("Agent stopped");
     Ok(())
 }

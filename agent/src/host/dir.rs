@@ -8,19 +8,23 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat, renameat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat, renameat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, stat};
+use nix::unistd::{Uid, UnlinkatFlags, fsync, setfsuid, unlinkat};
 use profiles::digest::Digest;
 
 use super::error::HostError;
+use super::mount;
 
 /// The name of a file that is being written. No ConfigMap key can hold `~`, so it is in nobody's way.
 const TEMPORARY: &str = "~pavise";
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
+/// All that chmod(2) can change.
+const PERMISSIONS: u32 = 0o7777;
 /// A ConfigMap holds at most 1 MiB, so a larger file is none of ours and is not worth reading.
 const LARGEST: u64 = 1 << 20;
 
@@ -36,10 +40,51 @@ pub(crate) struct Directory {
 pub(crate) enum Object {
     /// Nothing.
     Absent,
-    /// A regular file with this content; none if it is larger than any profile.
-    File(Option<Digest>),
+    /// A regular file.
+    File {
+        /// Of its content; none if it is larger than any profile.
+        digest: Option<Digest>,
+        /// Whether mode and owner are those of the files that we make.
+        is_as_made: bool,
+    },
+    /// A directory.
+    Directory,
     /// Something else, in words.
     Other(&'static str),
+}
+
+/// Which state of which object a name stands for. Any change but those of [`Self::is_settled`] makes another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The times of files are those of the kernel's last tick, some milliseconds ago.
+    const GRAIN: Duration = Duration::from_secs(1);
+
+    fn of(status: &FileStat) -> Self {
+        Self {
+            device: status.st_dev,
+            inode: status.st_ino,
+            size: status.st_size,
+            modified: (status.st_mtime, status.st_mtime_nsec),
+            changed: (status.st_ctime, status.st_ctime_nsec),
+        }
+    }
+
+    /// Whether a change after `now` makes another stamp. One that comes in the same tick as the last does not.
+    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else {
+            return false;
+        };
+        now > SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds) + Self::GRAIN
+    }
 }
 
 /// Where a way through directories ends.
@@ -60,6 +105,27 @@ impl Directory {
         let fd = open(path, flags, Mode::empty())
             .map_err(|error| HostError::new("opening directory", path, error))?;
         Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it still exists, and its path still leads to it.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let is_linked = fstat(&self.fd).is_ok_and(|status| status.st_nlink > 0);
+        is_linked && identity(stat(&self.path)) == identity(fstat(&self.fd))
+    }
+
+    /// Whether `other` is the same directory, by whatever path.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        identity(fstat(&self.fd)) == identity(fstat(&other.fd))
+    }
+
+    /// Where the mount that it is in comes from.
+    pub(crate) fn origin(&self) -> Option<String> {
+        mount::origin(&self.fd)
     }
 
     /// Goes to the directory at `relative`.
@@ -97,9 +163,18 @@ impl Directory {
     pub(crate) fn look(&self, name: &str) -> Result<Object, HostError> {
         match self.open_file(name)? {
             Opened::Nothing(object) => Ok(object),
-            Opened::File(_, size) if size > LARGEST => Ok(Object::File(None)),
-            Opened::File(file, _) => Ok(Object::File(Some(Digest::of(&self.read_all(file, name)?)))),
+            Opened::File(file, status) => {
+                let is_larger = u64::try_from(status.st_size).is_ok_and(|size| size > LARGEST);
+                let content = if is_larger { None } else { Some(self.read_all(file, name)?) };
+                let digest = content.map(|content| Digest::of(&content));
+                Ok(Object::File { digest, is_as_made: is_as_made(&status) })
+            }
         }
+    }
+
+    /// What identifies the state of what is called `name`, without opening it; none if that can't be told.
+    pub(crate) fn stamp(&self, name: &str) -> Option<Stamp> {
+        fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|status| Stamp::of(&status))
     }
 
     /// Reads the file `name`; none if there is nothing of that name.
@@ -115,6 +190,21 @@ impl Directory {
     /// then is it durable, and one call is enough for many files.
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), HostError> {
         self.put(name, content, || renameat(&self.fd, TEMPORARY, &self.fd, name))
+    }
+
+    /// The same, whatever is called `name`, which [`Self::replace`] leaves alone if it is a directory. Returns whether
+    /// that was possible: a directory that holds something is left as it is.
+    pub(crate) fn replace_any(&self, name: &str, content: &[u8]) -> Result<bool, HostError> {
+        let rename = || renameat(&self.fd, TEMPORARY, &self.fd, name);
+        self.put(name, content, || match rename() {
+            // rename(2): a file is to take the place of a directory.
+            Err(Errno::EISDIR) => match unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir) {
+                Ok(()) => rename().map(|()| true),
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+                Err(error) => Err(error),
+            },
+            other => other.map(|()| true),
+        })
     }
 
     /// The same where nothing is called `name`. Returns whether nothing was; if not, it is left as it is.
@@ -202,8 +292,8 @@ impl Directory {
         };
         let status = fstat(&file).map_err(|error| self.error("inspecting", name, error))?;
         Ok(match kind(&status) {
-            SFlag::S_IFREG => Opened::File(file, u64::try_from(status.st_size).unwrap_or_default()),
-            SFlag::S_IFDIR => Opened::Nothing(Object::Other("a directory")),
+            SFlag::S_IFREG => Opened::File(file, status),
+            SFlag::S_IFDIR => Opened::Nothing(Object::Directory),
             SFlag::S_IFIFO => Opened::Nothing(Object::Other("a FIFO")),
             _ => Opened::Nothing(Object::Other("a socket or device")),
         })
@@ -233,19 +323,31 @@ impl Directory {
 
 /// What opening a name comes to.
 enum Opened {
-    /// A regular file and its size in bytes.
-    File(File, u64),
+    /// A regular file and its status.
+    File(File, FileStat),
     /// What is there instead.
     Nothing(Object),
+}
+
+/// Which object it is; none if that can't be told.
+fn identity(status: nix::Result<FileStat>) -> Option<(u64, u64)> {
+    status.ok().map(|status| (status.st_dev, status.st_ino))
 }
 
 fn kind(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits())
 }
 
+/// Whether mode and owner of a file are those of the files that this thread makes.
+fn is_as_made(status: &FileStat) -> bool {
+    // setfsuid(2): the owner of new files; -1 is no user, so that this only tells it.
+    let owner = setfsuid(Uid::from_raw(u32::MAX));
+    status.st_mode & PERMISSIONS == FILE_MODE.bits() && status.st_uid == owner.as_raw()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
 
@@ -295,17 +397,21 @@ mod tests {
     #[test]
     fn what_is_there_is_told_without_blocking_or_following() {
         let scene = scene();
-        fs::write(scene.path("file"), "x").unwrap();
-        File::create(scene.path("large")).unwrap().set_len(LARGEST + 1).unwrap();
+        for (name, mode) in [("file", 0o644), ("secret", 0o600), ("large", 0o644)] {
+            fs::write(scene.path(name), "x").unwrap();
+            fs::set_permissions(scene.path(name), Permissions::from_mode(mode)).unwrap();
+        }
+        File::options().write(true).open(scene.path("large")).unwrap().set_len(LARGEST + 1).unwrap();
         fs::create_dir(scene.path("directory")).unwrap();
         mkfifo(&scene.path("fifo"), FILE_MODE).unwrap();
         symlink("file", scene.path("link")).unwrap();
         let _socket = UnixListener::bind(scene.path("socket")).unwrap();
         for (name, expected) in [
             ("absent", Object::Absent),
-            ("file", Object::File(Some(Digest::of(b"x")))),
-            ("large", Object::File(None)),
-            ("directory", Object::Other("a directory")),
+            ("file", Object::File { digest: Some(Digest::of(b"x")), is_as_made: true }),
+            ("secret", Object::File { digest: Some(Digest::of(b"x")), is_as_made: false }),
+            ("large", Object::File { digest: None, is_as_made: true }),
+            ("directory", Object::Directory),
             ("fifo", Object::Other("a FIFO")),
             ("link", Object::Other("a symbolic link")),
             ("socket", Object::Other("a socket or device")),
@@ -361,6 +467,52 @@ mod tests {
         fs::create_dir(scene.path("f")).unwrap();
         scene.directory.replace("f", b"new").unwrap_err();
         assert!(scene.path("f").is_dir() && !scene.path(TEMPORARY).exists());
+    }
+
+    #[test]
+    fn whatever_holds_nothing_is_replaced_if_told_so() {
+        let scene = scene();
+        fs::write(scene.path("target"), "old").unwrap();
+        symlink("target", scene.path("link")).unwrap();
+        fs::create_dir(scene.path("empty")).unwrap();
+        fs::create_dir_all(scene.path("full/inner")).unwrap();
+        for (name, expected) in [("link", true), ("empty", true), ("absent", true), ("full", false)] {
+            assert_eq!(scene.directory.replace_any(name, b"new").unwrap(), expected, "{name}");
+            let is_file = fs::symlink_metadata(scene.path(name)).unwrap().is_file();
+            assert_eq!(is_file, expected, "{name}");
+        }
+        assert_eq!(fs::read(scene.path("target")).unwrap(), b"old");
+        assert!(scene.path("full/inner").exists() && !scene.path(TEMPORARY).exists());
+    }
+
+    #[test]
+    fn a_stamp_tells_every_change_once_it_is_settled() {
+        let scene = scene();
+        fs::write(scene.path("f"), "1").unwrap();
+        let stamp = scene.directory.stamp("f").unwrap();
+        assert_eq!(scene.directory.stamp("f").unwrap(), stamp);
+        assert!(!stamp.is_settled(SystemTime::now()));
+        assert!(stamp.is_settled(SystemTime::now() + Stamp::GRAIN));
+        // Until the kernel's clock has ticked.
+        std::thread::sleep(Duration::from_millis(20));
+        fs::set_permissions(scene.path("f"), Permissions::from_mode(0o600)).unwrap();
+        assert_ne!(scene.directory.stamp("f").unwrap(), stamp);
+    }
+
+    #[test]
+    fn a_directory_that_is_deleted_or_moved_is_not_in_place() {
+        let scene = scene();
+        for leave in
+            [|path: &Path| fs::remove_dir(path), |path: &Path| fs::rename(path, path.with_extension("x"))]
+        {
+            let made = scene.directory.make("d").unwrap();
+            assert!(made.is_in_place());
+            leave(&scene.path("d")).unwrap();
+            assert!(!made.is_in_place());
+            fs::create_dir(scene.path("d")).unwrap();
+            assert!(!made.is_in_place());
+            fs::remove_dir(scene.path("d")).unwrap();
+        }
     }
 
     #[test]

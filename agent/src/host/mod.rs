@@ -1,13 +1,15 @@
 //! The node itself: its disk.
 //!
-//! Invariant: system calls and the types of nix stop here. Nothing is touched that the ledger does not have, and the
+//! Invariant: system calls and the types of nix and notify stop here. Nothing is touched that the ledger does not have, and the
 //! ledger has it before it is touched.
 
 pub(crate) mod dir;
 pub(crate) mod error;
 pub(crate) mod ledger;
 pub(crate) mod lock;
+mod mount;
 mod seccomp;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -24,8 +26,15 @@ pub(crate) type Outcomes<T> = Vec<(Reference, Result<T, HostError>)>;
 
 /// What the loop does to the node. The seam at which tests inject failures.
 pub(crate) trait Host {
-    /// Compares what the ledger has with what the disk holds, and clears away what a crash left.
-    fn scan(&mut self) -> BTreeMap<Reference, Found>;
+    /// Compares what the ledger has with what the disk holds, and clears away what a crash left. Where nothing is
+    /// wrong, nothing is written.
+    ///
+    /// # Errors
+    /// The directory of the profiles is out of reach, for all this process can do.
+    fn scan(&mut self, care: Care) -> Result<BTreeMap<Reference, Found>, HostError>;
+
+    /// Whether what changes after a scan is told, as far as the kernel tells.
+    fn is_watching(&self) -> bool;
 
     /// Puts profiles on disk.
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed>;
@@ -36,6 +45,15 @@ pub(crate) trait Host {
     /// Takes profiles off the disk. What the ledger does not have is left, and so is what is no file any more, which
     /// is then no longer ours.
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()>;
+}
+
+/// How closely a scan looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Care {
+    /// At what has another inode, size or time than when it was read.
+    Glance,
+    /// At every byte.
+    Read,
 }
 
 /// How putting a profile on disk ended, if it did not fail.

@@ -4,25 +4,40 @@
 //! all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes the ledger once,
 //! and makes each directory durable once. Only what failed costs another write of the ledger, which takes back the
 //! claim to paths that hold nothing of ours.
+//!
+//! A scan first watches, then looks, so that no change comes between the two. A thousand profiles cost it a system
+//! call each if they are as they were ([`Care::Glance`]); reading and digesting them takes some ten milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Result;
+use futures::Stream;
+use nix::errno::Errno;
 use profiles::digest::Digest;
 use profiles::plan::Install;
 use profiles::reference::Reference;
 use profiles::state::Found;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::dir::{Directory, Object, Way};
+use super::dir::{Directory, Object, Stamp, Way};
 use super::error::HostError;
 use super::ledger::{Ledger, Record};
 use super::lock::Lock;
-use super::{Host, Installed, Outcomes};
+use super::watch::Watch;
+use super::{Care, Host, Installed, Outcomes};
 
 /// The kubelet's directory for profiles, below its root.
 const SECCOMP: &str = "seccomp";
+const OTHER_CONTENT: &str = "other content";
+const OTHER_MODE: &str = "another mode or owner";
+const UNREADABLE: &str = "a file that can't be read";
+const DIRECTORY: &str = "a directory";
+const FULL_DIRECTORY: &str = "a directory that is not empty";
+/// What becomes of an agent that can't reach the seccomp directory any more.
+const LOST: &str = " (it was deleted or moved while the agent ran, which ends for that: its next container gets the \
+                    node's directory of now; if not, delete the pod, and the kubelet makes the directory)";
 const FOREIGN_FILE: &str = "a file with other content";
 const NEWCOMER: &str = "something that came just now";
 const NO_WAY: &str = "something on the way that is no directory";
@@ -30,8 +45,14 @@ const NO_WAY: &str = "something on the way that is no directory";
 /// The node that this process runs on.
 #[derive(Debug)]
 pub(crate) struct NodeHost {
+    kubelet_root: PathBuf,
     root: Directory,
+    /// Where the mount of `root` came from when it was opened.
+    origin: Option<String>,
     ledger: Ledger,
+    watch: Watch,
+    /// What was found at paths of the ledger, and in which state.
+    seen: BTreeMap<Reference, (Stamp, Object)>,
     _lock: Lock,
 }
 
@@ -50,9 +71,21 @@ type Outcome = (Reference, Result<Installed, HostError>);
 impl NodeHost {
     /// Opens the kubelet's seccomp directory, which is made if it is absent, and the ledger.
     pub(crate) fn open(kubelet_root: &Path, state_dir: &Path, lock: Lock) -> Result<Self> {
-        let parent = Directory::open(kubelet_root)
-            .map_err(|error| error.advise(" (see --kubelet-root: it must be the kubelet's --root-dir)"))?;
-        Ok(Self { root: parent.make(SECCOMP)?, ledger: Ledger::open(state_dir)?, _lock: lock })
+        let root = open_root(kubelet_root)?;
+        Ok(Self {
+            kubelet_root: kubelet_root.to_owned(),
+            origin: root.origin(),
+            root,
+            ledger: Ledger::open(state_dir)?,
+            watch: Watch::default(),
+            seen: BTreeMap::new(),
+            _lock: lock,
+        })
+    }
+
+    /// An item for each time that something may have changed, and a scan is due.
+    pub(crate) fn changes(&self) -> impl Stream<Item = ()> + use<> {
+        self.watch.changes()
     }
 
     fn look(&self, reference: &Reference) -> Result<Object, HostError> {
@@ -63,19 +96,105 @@ impl NodeHost {
         }
     }
 
+    /// Opens the seccomp directory anew, if it was deleted or moved. In a container that leads to the same one: it
+    /// keeps the node's directory that it was started with, wherever that is.
+    fn find_root(&mut self) -> Result<(), HostError> {
+        if self.root.is_in_place() && self.root.origin() == self.origin {
+            return Ok(());
+        }
+        let root = open_root(&self.kubelet_root).map_err(|error| error.advise(LOST))?;
+        if root.is_same(&self.root) {
+            return Err(HostError::new("using", root.path(), Errno::ENOENT).advise(LOST));
+        }
+        warn!(path = %root.path().display(), "The seccomp directory was deleted or moved: using the new one");
+        self.origin = root.origin();
+        self.root = root;
+        Ok(())
+    }
+
+    /// Watches the directories that hold what is ours, and those that hold these.
+    fn watch_all(&mut self) {
+        let files = self.ledger.record().files.keys();
+        let ours: BTreeSet<String> = files.flat_map(Reference::directories).collect();
+        let is_there = |path: &&String| matches!(self.root.descend(path), Ok(Way::Open(_)));
+        let mut all: BTreeSet<PathBuf> =
+            ours.iter().filter(is_there).map(|path| self.root.path().join(path)).collect();
+        // The kernel tells that a directory is gone where it was, and only there while it is held open.
+        all.extend([self.root.path().to_owned(), self.kubelet_root.clone()]);
+        self.watch.on(all);
+    }
+
+    /// Has a scan follow where one is needed: to watch a directory that is not yet, to look closely at what was
+    /// adopted, and to find out why writing failed.
+    fn follow_up(&self, outcomes: &Outcomes<Installed>) {
+        let is_watched =
+            |reference: &Reference| self.watch.is_on(&self.root.path().join(directory_of(reference)));
+        let is_needed = |(reference, outcome): &(Reference, Result<Installed, HostError>)| match outcome {
+            Ok(Installed::Written(_)) => !is_watched(reference),
+            Ok(Installed::Foreign(_)) => false,
+            Ok(Installed::Adopted(_)) | Err(_) => true,
+        };
+        if outcomes.iter().any(is_needed) {
+            self.watch.tell();
+        }
+    }
+
+    /// What is at a path of the ledger in `directory`. What was `seen` there is told again if it is in the same state.
+    fn glance(&mut self, directory: &Directory, reference: &Reference) -> Result<Object, HostError> {
+        let stamp = directory.stamp(reference.key().as_str());
+        let seen = self.seen.get(reference).filter(|(seen, _)| Some(*seen) == stamp);
+        if let Some((_, object)) = seen {
+            return Ok(*object);
+        }
+        let object = directory.look(reference.key().as_str())?;
+        if let Some(stamp) = stamp.filter(|stamp| stamp.is_settled(SystemTime::now())) {
+            self.seen.insert(reference.clone(), (stamp, object));
+        }
+        Ok(object)
+    }
+
+    /// What is in one directory, at these paths of the ledger.
+    fn found_in(
+        &mut self,
+        directory: &str,
+        ours: BTreeMap<Reference, BTreeSet<Digest>>,
+    ) -> Vec<(Reference, Found)> {
+        let way = self.root.descend(directory);
+        let mut look = |reference: &Reference| match &way {
+            Ok(Way::Open(directory)) => self.glance(directory, reference),
+            Ok(Way::Absent) => Ok(Object::Absent),
+            Ok(Way::Blocked) => Ok(Object::Other(NO_WAY)),
+            Err(error) => Err(error.clone()),
+        };
+        let found = |(reference, ours)| {
+            let found = found(&reference, look(&reference), &ours);
+            (reference, found)
+        };
+        ours.into_iter().map(found).collect()
+    }
+
     /// Whether the path is free. If not, that is how the install ends.
     fn judge(&self, install: Install) -> Result<Pending, Outcome> {
         let ours = self.ledger.record().files.get(&install.reference);
         let present = match (self.look(&install.reference), ours) {
-            (Ok(Object::File(found)), _) if found == Some(install.document.digest()) => found,
-            (Ok(Object::File(found)), Some(ours)) => found.filter(|digest| ours.contains(digest)),
-            (Ok(Object::File(_)), None) => {
+            (Ok(Object::Other(NO_WAY)), _) => {
+                return Err((install.reference, Ok(Installed::Foreign(NO_WAY))));
+            }
+            (Ok(Object::File { digest, is_as_made: true }), Some(ours)) => {
+                let wanted = install.document.digest();
+                digest.filter(|digest| *digest == wanted || ours.contains(digest))
+            }
+            // What is ours and is something else now, or can't be read, was changed by somebody. If it is the way
+            // there that is blocked, then writing fails for the same reason.
+            (Ok(Object::Absent), None) | (_, Some(_)) => None,
+            (Ok(Object::File { digest, .. }), None) if digest == Some(install.document.digest()) => digest,
+            (Ok(Object::File { .. }), None) => {
                 return Err((install.reference, Ok(Installed::Foreign(FOREIGN_FILE))));
             }
-            (Ok(Object::Other(what)), _) => return Err((install.reference, Ok(Installed::Foreign(what)))),
-            // What is ours and can't be read was changed by somebody. If it is the way there that is blocked, then
-            // writing fails for the same reason.
-            (Ok(Object::Absent), _) | (Err(_), Some(_)) => None,
+            (Ok(Object::Directory), None) => {
+                return Err((install.reference, Ok(Installed::Foreign(DIRECTORY))));
+            }
+            (Ok(Object::Other(what)), None) => return Err((install.reference, Ok(Installed::Foreign(what)))),
             (Err(error), None) => return Err((install.reference, Err(error))),
         };
         Ok(Pending { is_new: ours.is_none(), install, present })
@@ -161,8 +280,8 @@ impl NodeHost {
     fn may_hold_ours(&self, reference: &Reference) -> bool {
         let Some(ours) = self.ledger.record().files.get(reference) else { return false };
         match self.look(reference) {
-            Ok(Object::File(found)) => found.is_some_and(|digest| ours.contains(&digest)),
-            Ok(Object::Absent | Object::Other(_)) => false,
+            Ok(Object::File { digest, .. }) => digest.is_some_and(|digest| ours.contains(&digest)),
+            Ok(Object::Absent | Object::Directory | Object::Other(_)) => false,
             Err(_) => true,
         }
     }
@@ -179,8 +298,8 @@ impl NodeHost {
         }
         let Way::Open(directory) = self.root.descend(&directory_of(reference))? else { return Ok(()) };
         match directory.look(reference.key().as_str()) {
-            Ok(Object::Absent | Object::Other(_)) => {}
-            Ok(Object::File(_)) | Err(_) => directory.remove_file(reference.key().as_str())?,
+            Ok(Object::Absent | Object::Directory | Object::Other(_)) => {}
+            Ok(Object::File { .. }) | Err(_) => directory.remove_file(reference.key().as_str())?,
         }
         directory.sync()
     }
@@ -210,27 +329,27 @@ impl NodeHost {
             }
         }
     }
-
-    fn found(&self, reference: &Reference, ours: &BTreeSet<Digest>) -> Found {
-        match self.look(reference) {
-            Ok(Object::Absent) => Found::Absent,
-            Ok(Object::File(found)) => {
-                found.filter(|digest| ours.contains(digest)).map_or(Found::Changed, Found::Ours)
-            }
-            Ok(Object::Other(_)) => Found::NotAFile,
-            Err(error) => {
-                warn!(%reference, error = %error.in_full(), "Profile can't be read; it is written anew");
-                Found::Changed
-            }
-        }
-    }
 }
 
 impl Host for NodeHost {
-    fn scan(&mut self) -> BTreeMap<Reference, Found> {
-        let Record { files, directories, .. } = self.ledger.record();
-        self.sweep(files.keys().map(directory_of).chain(directories.iter().cloned()).collect());
-        files.iter().map(|(reference, ours)| (reference.clone(), self.found(reference, ours))).collect()
+    fn scan(&mut self, care: Care) -> Result<BTreeMap<Reference, Found>, HostError> {
+        self.find_root()?;
+        self.watch_all();
+        let Record { files, directories, .. } = self.ledger.record().clone();
+        self.sweep(files.keys().map(directory_of).chain(directories).collect());
+        match care {
+            Care::Glance => self.seen.retain(|reference, _| files.contains_key(reference)),
+            Care::Read => self.seen.clear(),
+        }
+        let mut groups: BTreeMap<String, BTreeMap<Reference, BTreeSet<Digest>>> = BTreeMap::new();
+        for (reference, ours) in files {
+            groups.entry(directory_of(&reference)).or_default().insert(reference, ours);
+        }
+        Ok(groups.into_iter().flat_map(|(directory, ours)| self.found_in(&directory, ours)).collect())
+    }
+
+    fn is_watching(&self) -> bool {
+        self.watch.is_complete()
     }
 
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed> {
@@ -243,6 +362,7 @@ impl Host for NodeHost {
             }
         }
         outcomes.extend(self.carry_out(pending));
+        self.follow_up(&outcomes);
         outcomes
     }
 
@@ -273,11 +393,37 @@ fn write_one(directory: &Directory, pending: &Pending) -> Result<Installed, Host
     }
     let name = pending.install.reference.key().as_str();
     if !pending.is_new {
-        directory.replace(name, document.content())?;
+        if !directory.replace_any(name, document.content())? {
+            return Ok(Installed::Foreign(FULL_DIRECTORY));
+        }
     } else if !directory.create(name, document.content())? {
         return Ok(Installed::Foreign(NEWCOMER));
     }
     Ok(Installed::Written(document.digest()))
+}
+
+fn open_root(kubelet_root: &Path) -> Result<Directory, HostError> {
+    let parent = Directory::open(kubelet_root)
+        .map_err(|error| error.advise(" (see --kubelet-root: it must be the kubelet's --root-dir)"))?;
+    parent.make(SECCOMP)
+}
+
+/// What a look at a path of the ledger means, where these digests are ours.
+fn found(reference: &Reference, object: Result<Object, HostError>, ours: &BTreeSet<Digest>) -> Found {
+    match object {
+        Ok(Object::Absent) => Found::Absent,
+        Ok(Object::File { digest, is_as_made }) => match digest.filter(|digest| ours.contains(digest)) {
+            None => Found::Changed(OTHER_CONTENT),
+            Some(_) if !is_as_made => Found::Changed(OTHER_MODE),
+            Some(digest) => Found::Ours(digest),
+        },
+        Ok(Object::Directory) => Found::NotAFile(DIRECTORY),
+        Ok(Object::Other(what)) => Found::NotAFile(what),
+        Err(error) => {
+            debug!(%reference, error = %error.in_full(), "Profile can't be read");
+            Found::Changed(UNREADABLE)
+        }
+    }
 }
 
 fn forget(record: &mut Record, files: &[Reference], directories: &[String]) {

@@ -10,7 +10,7 @@ use profiles::bundle::{Bundle, BundleId, Profile};
 use profiles::diagnostic::Diagnostic;
 use profiles::name::Namespace;
 use profiles::reference::Reference;
-use profiles::state::Event;
+use profiles::state::{Event, Found};
 use tracing::{info, warn};
 
 use crate::host::Installed;
@@ -25,6 +25,7 @@ pub(crate) struct Journal {
     unwritten: Problems,
     /// Why profiles that nobody asks for are still there.
     unremoved: Problems,
+    drifts: Drifts,
 }
 
 /// A diagnostic as it is logged: the reference of the profile, none for the bundle itself, and the text.
@@ -42,14 +43,67 @@ impl Problems {
     }
 }
 
+/// What somebody did to profiles that were on disk.
+#[derive(Debug, Default)]
+struct Drifts {
+    /// The profiles that were seen on disk.
+    loaded: BTreeSet<Reference>,
+    /// What is in the place of some now, and whether nothing more is to be logged until it is repaired.
+    found: BTreeMap<Reference, (&'static str, bool)>,
+}
+
+impl Drifts {
+    fn scanned(&mut self, found: &BTreeMap<Reference, Found>) {
+        self.loaded.retain(|reference| found.contains_key(reference));
+        self.found.retain(|reference, _| found.contains_key(reference));
+        for (reference, found) in found {
+            let what = match found {
+                Found::Ours(_) => {
+                    self.loaded(reference);
+                    continue;
+                }
+                // What was never seen was not written before a crash.
+                Found::Absent if !self.loaded.contains(reference) => continue,
+                Found::Absent => "nothing",
+                Found::Changed(what) | Found::NotAFile(what) => what,
+            };
+            if self.found.get(reference).is_none_or(|(before, _)| *before != what) {
+                // What happened before the start is repaired when the bundles are known, and said then.
+                let is_old = !self.loaded.contains(reference);
+                self.found.insert(reference.clone(), (what, is_old));
+            }
+        }
+    }
+
+    /// The profile is on disk. Returns what was in its place before, if that was a drift.
+    fn loaded(&mut self, reference: &Reference) -> Option<&'static str> {
+        self.loaded.insert(reference.clone());
+        self.found.remove(reference).map(|(what, _)| what)
+    }
+
+    fn forget(&mut self, reference: &Reference) {
+        self.loaded.remove(reference);
+        self.found.remove(reference);
+    }
+
+    /// Those that are not logged yet, which now are.
+    fn news(&mut self) -> impl Iterator<Item = (&Reference, &'static str)> {
+        let news = self.found.iter_mut().filter(|(_, (_, is_logged))| !*is_logged);
+        news.map(|(reference, (what, is_logged))| {
+            *is_logged = true;
+            (reference, *what)
+        })
+    }
+}
+
 impl Journal {
     /// Remembers nothing yet. Bundles of `home` need no namespace in a reference.
     pub(crate) fn new(home: Namespace) -> Self {
         let (unwritten, unremoved) = (Problems::default(), Problems::default());
-        Self { home, bundles: BTreeMap::new(), unwritten, unremoved }
+        Self { home, bundles: BTreeMap::new(), unwritten, unremoved, drifts: Drifts::default() }
     }
 
-    /// Logs what `event` says about bundles.
+    /// Logs what `event` says about bundles, and remembers what it says about the disk.
     pub(crate) fn note(&mut self, event: &Event) {
         match event {
             Event::Listed { namespace, bundles } => {
@@ -65,7 +119,15 @@ impl Journal {
                 info!(bundle = %id, "Bundle gone: deleted, or no longer labelled");
                 self.forget(|gone| gone == id);
             }
+            Event::Scanned(found) => self.drifts.scanned(found),
             _ => {}
+        }
+    }
+
+    /// Logs the drifts that are there after all was done that can be done now.
+    pub(crate) fn acted(&mut self) {
+        for (reference, found) in self.drifts.news() {
+            warn!(%reference, found, "Drift not repaired");
         }
     }
 
@@ -74,10 +136,15 @@ impl Journal {
         match outcome {
             Ok(Installed::Written(digest)) => {
                 self.unwritten.0.remove(reference);
-                info!(%reference, %digest, "Profile written");
+                if let Some(found) = self.drifts.loaded(reference) {
+                    warn!(%reference, found, "Drift repaired");
+                } else {
+                    info!(%reference, %digest, "Profile written");
+                }
             }
             Ok(Installed::Adopted(digest)) => {
                 self.unwritten.0.remove(reference);
+                self.drifts.loaded(reference);
                 info!(%reference, %digest, "Profile adopted");
             }
             Ok(Installed::Foreign(what)) if self.unwritten.is_news(reference, what) => {
@@ -96,6 +163,7 @@ impl Journal {
         match outcome {
             Ok(()) => {
                 self.unremoved.0.remove(reference);
+                self.drifts.forget(reference);
                 info!(%reference, "Profile removed");
             }
             Err(error) if self.unremoved.is_news(reference, &error.in_full()) => {
@@ -234,6 +302,30 @@ mod tests {
             let left: Vec<String> = journal.unwritten.0.keys().map(ToString::to_string).collect();
             assert_eq!(left, remembered, "{event:?}");
         }
+    }
+
+    #[test]
+    fn a_drift_is_said_once_until_another_is_found() {
+        let reference: Reference = "b/a".parse().unwrap();
+        let digest = Digest::of(b"");
+        let mut journal = journal();
+        for (found, news) in [
+            (Found::Absent, None),
+            (Found::Changed("another mode or owner"), None),
+            (Found::Ours(digest), None),
+            (Found::Changed("other content"), Some("other content")),
+            (Found::Changed("other content"), None),
+            (Found::NotAFile("a FIFO"), Some("a FIFO")),
+            (Found::Ours(digest), None),
+            (Found::Absent, Some("nothing")),
+            (Found::Absent, None),
+        ] {
+            journal.note(&Event::Scanned([(reference.clone(), found)].into()));
+            let said: Vec<_> = journal.drifts.news().map(|(_, found)| found).collect();
+            assert_eq!(said, Vec::from_iter(news), "{found:?}");
+        }
+        assert_eq!(journal.drifts.loaded(&reference), Some("nothing"));
+        assert_eq!(journal.drifts.loaded(&reference), None);
     }
 
     #[test]

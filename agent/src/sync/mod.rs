@@ -2,9 +2,11 @@
 //!
 //! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave. The disk
 //! never waits for the API server: a change of labels is a stream like any other, whose events come when they come.
-//! Nothing is decided here; that is the business of [`profiles::state`] and [`profiles::plan`].
+//! A scan is made when the disk settles after a change, and now and then; what the loop writes itself leads to one
+//! more, which finds all right. Nothing is decided here; that is the business of [`profiles::state`] and [`profiles::plan`].
 
 mod journal;
+mod rescan;
 #[cfg(test)]
 mod tests;
 
@@ -13,13 +15,13 @@ use std::future;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use futures::stream::{LocalBoxStream, SelectAll};
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use profiles::plan::{LabelChange, Plan};
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
 use tokio::time::Instant;
 
-use crate::host::{Host, Installed};
+use crate::host::{Care, Host, Installed};
 use journal::Journal;
 
 /// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
@@ -28,6 +30,8 @@ pub(crate) struct SyncLoop<H, W> {
     state: State,
     journal: Journal,
     events: SelectAll<LocalBoxStream<'static, Event>>,
+    /// Tells when the disk is to be looked at.
+    changes: LocalBoxStream<'static, ()>,
     write_labels: W,
     started: Instant,
 }
@@ -42,6 +46,7 @@ where
         host: H,
         rules: Config,
         events: Vec<LocalBoxStream<'static, Event>>,
+        changes: impl Stream<Item = ()> + 'static,
         write_labels: W,
     ) -> Self {
         Self {
@@ -49,24 +54,39 @@ where
             journal: Journal::new(rules.home.clone()),
             state: State::new(rules),
             events: stream::select_all(events),
+            changes: rescan::settled(changes).boxed_local(),
             write_labels,
             started: Instant::now(),
         }
     }
 
     /// Runs until `stop` completes. Stopping changes nothing on the node, whatever is under way.
+    ///
+    /// # Errors
+    /// The disk is out of this process's reach.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let mut stop = std::pin::pin!(stop);
-        let found = self.host.scan();
-        self.take(Event::Scanned(found));
+        let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
+            self.journal.acted();
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 Some(event) = self.events.next() => self.take_all_ready(event),
+                Some(()) = self.changes.next() => {
+                    rescan_at = rescan_at.min(self.scan(Care::Glance)?);
+                }
+                () = tokio::time::sleep_until(rescan_at) => rescan_at = self.scan(Care::Read)?,
                 () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// Looks at the disk. Returns when to do so again, if nobody tells of a change before.
+    fn scan(&mut self, care: Care) -> Result<Instant> {
+        let found = self.host.scan(care)?;
+        self.take(Event::Scanned(found));
+        Ok(Instant::now() + rescan::pause(self.host.is_watching()))
     }
 
     /// Takes `event` and all others that need no waiting, so that they share one plan.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,10 +16,12 @@ use profiles::reference::Reference;
 use profiles::state::{Found, NodeLabels};
 
 use super::*;
-use crate::host::Outcomes;
 use crate::host::error::HostError;
+use crate::host::lock::Lock;
+use crate::host::{Care, NodeHost, Outcomes};
 
 /// All that was done outside, in order, and what is to fail.
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that can be wrong, with any others")]
 #[derive(Debug, Default)]
 struct World {
     done: Vec<String>,
@@ -30,6 +33,26 @@ struct World {
     is_api_server_stuck: bool,
     labels: BTreeSet<String>,
     version: u64,
+    disk: BTreeMap<Reference, Found>,
+    scans: Vec<Care>,
+    /// Tells the loop that the disk changed.
+    changes: Option<UnboundedSender<()>>,
+    is_unwatched: bool,
+    is_out_of_reach: bool,
+}
+
+impl World {
+    /// Has the loop find this at `reference`.
+    fn drift(&mut self, reference: &str, found: Found) {
+        self.disk.insert(reference.parse().unwrap(), found);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(changes) = &self.changes {
+            changes.unbounded_send(()).unwrap();
+        }
+    }
 }
 
 type Shared = Rc<RefCell<World>>;
@@ -37,8 +60,17 @@ type Shared = Rc<RefCell<World>>;
 struct FakeHost(Shared);
 
 impl Host for FakeHost {
-    fn scan(&mut self) -> BTreeMap<Reference, Found> {
-        BTreeMap::new()
+    fn scan(&mut self, care: Care) -> Result<BTreeMap<Reference, Found>, HostError> {
+        let mut world = self.0.borrow_mut();
+        world.scans.push(care);
+        if world.is_out_of_reach {
+            return Err(HostError::new("using", Path::new("/x"), std::io::Error::other("gone")));
+        }
+        Ok(world.disk.clone())
+    }
+
+    fn is_watching(&self) -> bool {
+        !self.0.borrow().is_unwatched
     }
 
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed> {
@@ -46,10 +78,15 @@ impl Host for FakeHost {
         let install = |Install { reference, document }| {
             if world.failing_installs > 0 {
                 world.failing_installs -= 1;
+                if world.is_intent_kept {
+                    world.disk.entry(reference.clone()).or_insert(Found::Absent);
+                }
                 let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
                 return (reference, Err(HostError::new("writing", Path::new("/x"), error)));
             }
             world.done.push(format!("install {reference}"));
+            world.disk.insert(reference.clone(), Found::Ours(document.digest()));
+            world.tell();
             (reference, Ok(Installed::Written(document.digest())))
         };
         batch.into_iter().map(install).collect()
@@ -61,6 +98,7 @@ impl Host for FakeHost {
 
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {
         let mut world = self.0.borrow_mut();
+        world.disk.retain(|reference, _| !batch.contains(reference));
         world.done.extend(batch.iter().map(|reference| format!("remove {reference}")));
         batch.into_iter().map(|reference| (reference, Ok(()))).collect()
     }
@@ -100,23 +138,42 @@ fn listed(names: &[&str]) -> Event {
     Event::Listed { namespace: Namespace::new("home").unwrap(), bundles }
 }
 
+fn rules() -> Config {
+    Config {
+        home: Namespace::new("home").unwrap(),
+        others: BTreeSet::new(),
+        removal_delay: Duration::from_mins(5),
+    }
+}
+
 /// Runs the loop in `world` while `script` feeds it events. Returns all that was done.
 async fn play<F>(world: World, script: impl FnOnce(UnboundedSender<Event>, Shared) -> F) -> Vec<String>
 where
     F: Future<Output = ()>,
 {
+    let (world, outcome) = play_to_the_end(world, script).await;
+    outcome.unwrap();
+    world.done
+}
+
+/// The same. Returns the world as it is then, and how the loop ended.
+async fn play_to_the_end<F>(
+    mut world: World,
+    script: impl FnOnce(UnboundedSender<Event>, Shared) -> F,
+) -> (World, Result<()>)
+where
+    F: Future<Output = ()>,
+{
+    let (tell, changes) = unbounded();
+    world.changes = Some(tell);
     let shared = Rc::new(RefCell::new(world));
-    let rules = Config {
-        home: Namespace::new("home").unwrap(),
-        others: BTreeSet::new(),
-        removal_delay: Duration::from_mins(5),
-    };
     let (sender, events) = unbounded();
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
-    let sync = SyncLoop::new(FakeHost(shared.clone()), rules, vec![events.boxed_local()], write_labels);
-    sync.run(script(sender, shared.clone())).await.unwrap();
-    shared.take().done
+    let sync =
+        SyncLoop::new(FakeHost(shared.clone()), rules(), vec![events.boxed_local()], changes, write_labels);
+    let outcome = sync.run(script(sender, shared.clone())).await;
+    (shared.take(), outcome)
 }
 
 fn send(sender: &UnboundedSender<Event>, event: Event) {
@@ -212,4 +269,121 @@ async fn stopping_changes_nothing() {
     })
     .await;
     assert_eq!(done, ["install x/a", "labels +2 -0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drift_is_repaired_without_a_change_of_labels() {
+    for drift in [Found::Absent, Found::Changed("other content"), Found::NotAFile("a FIFO")] {
+        let done = play(World::default(), async |sender, world| {
+            send(&sender, Event::NodeLabels(NodeLabels::default()));
+            send(&sender, listed(&["x"]));
+            seconds(2).await;
+            world.borrow_mut().drift("x/a", drift);
+            seconds(2).await;
+            assert!(matches!(world.borrow().disk.values().next(), Some(Found::Ours(_))));
+        })
+        .await;
+        assert_eq!(done, ["install x/a", "labels +2 -0", "install x/a"], "{drift:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drift_is_repaired_while_the_api_server_is_away() {
+    let world = World { is_api_server_stuck: true, ..World::default() };
+    let done = play(world, async |sender, world| {
+        send(&sender, Event::NodeLabels(NodeLabels::default()));
+        send(&sender, listed(&["x"]));
+        seconds(1).await;
+        world.borrow_mut().drift("x/a", Found::Absent);
+        seconds(1).await;
+        assert_eq!(world.borrow().done, ["install x/a", "install x/a"]);
+    })
+    .await;
+    assert_eq!(done.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drift_that_can_not_be_repaired_takes_the_label_away() {
+    let done = play(World::default(), async |sender, world| {
+        send(&sender, Event::NodeLabels(NodeLabels::default()));
+        send(&sender, listed(&["x"]));
+        seconds(2).await;
+        world.borrow_mut().failing_installs = 3;
+        world.borrow_mut().is_intent_kept = true;
+        world.borrow_mut().drift("x/a", Found::Changed("other content"));
+        seconds(10).await;
+    })
+    .await;
+    assert_eq!(done, ["install x/a", "labels +2 -0", "labels +0 -2", "install x/a", "labels +2 -0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_loop_writes_itself_leads_to_one_scan_that_does_nothing() {
+    let (world, outcome) = play_to_the_end(World::default(), async |sender, _| {
+        send(&sender, Event::NodeLabels(NodeLabels::default()));
+        send(&sender, listed(&["x", "y"]));
+        seconds(200).await;
+    })
+    .await;
+    outcome.unwrap();
+    assert_eq!(world.done, ["install x/a", "install y/a", "labels +4 -0"]);
+    assert_eq!(world.scans, [Care::Read, Care::Glance]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_disk_is_read_now_and_then_and_more_often_where_nobody_tells_of_changes() {
+    for (is_unwatched, expected) in [(false, 1 + 2), (true, 1 + 60)] {
+        let world = World { is_unwatched, ..World::default() };
+        let (world, outcome) = play_to_the_end(world, async |_, _| seconds(605).await).await;
+        outcome.unwrap();
+        assert_eq!(world.scans, vec![Care::Read; expected]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_out_of_reach_ends_the_loop() {
+    let (_, outcome) = play_to_the_end(World::default(), async |_, world| {
+        seconds(1).await;
+        world.borrow_mut().is_out_of_reach = true;
+        world.borrow().tell();
+        future::pending::<()>().await;
+    })
+    .await;
+    assert!(outcome.is_err());
+}
+
+/// On a real disk, in real time.
+#[tokio::test]
+async fn a_drift_on_disk_is_repaired_within_a_second() {
+    let temporary = tempfile::tempdir().unwrap();
+    let lock = Lock::try_take(&temporary.path().join("state")).unwrap().unwrap();
+    let host = NodeHost::open(temporary.path(), &temporary.path().join("state"), lock).unwrap();
+    let changes = host.changes();
+    let never = |_| future::pending().boxed_local();
+    let events = stream::iter([Event::NodeLabels(NodeLabels::default()), listed(&["x"])]);
+    let events = events.chain(stream::pending()).boxed_local();
+    let script = async {
+        let seccomp = temporary.path().join("seccomp");
+        let is_there = || fs::read(seccomp.join("x/a")).is_ok_and(|text| text.starts_with(b"{\"default"));
+        let drifts: [&dyn Fn() -> std::io::Result<()>; 5] = [
+            &|| Ok(()),
+            &|| fs::write(seccomp.join("x/a"), "{}"),
+            &|| fs::remove_file(seccomp.join("x/a")),
+            &|| fs::remove_dir_all(seccomp.join("x")),
+            &|| fs::rename(&seccomp, temporary.path().join("moved")),
+        ];
+        for (number, drift) in drifts.into_iter().enumerate() {
+            drift().unwrap();
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if is_there() {
+                    break;
+                }
+            }
+            assert!(is_there(), "drift {number}");
+            // Until the agent has seen its own write, and rests.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    SyncLoop::new(host, rules(), vec![events], changes, never).run(script).await.unwrap();
 }

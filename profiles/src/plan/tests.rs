@@ -1,5 +1,6 @@
 //! The rules, each as a script.
 
+mod drift;
 mod scene;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Installs and removals on a real file system.
 
+mod drift;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ impl Scene {
         let state_dir = self.temporary.path().join("state");
         let lock = Lock::try_take(&state_dir).unwrap().unwrap();
         let host = NodeHost::open(&self.temporary.path().join("kubelet"), &state_dir, lock).unwrap();
-        self.host.insert(host).scan()
+        self.host.insert(host).scan(Care::Glance).unwrap()
     }
 
     fn host(&mut self) -> &mut NodeHost {
@@ -161,7 +163,7 @@ fn an_edit_replaces_what_is_ours_even_if_somebody_changed_it() {
     let mut scene = Scene::new();
     scene.install("web/a", "1").unwrap();
     scene.plant("web/a", "by hand");
-    assert_eq!(scene.restart(), found(&[("web/a", Found::Changed)]));
+    assert_eq!(scene.restart(), found(&[("web/a", Found::Changed(OTHER_CONTENT))]));
     assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Written(document("1").digest()));
     assert_eq!(scene.restart(), found(&[("web/a", Found::Ours(document("1").digest()))]));
 }
@@ -173,7 +175,7 @@ fn a_file_of_ours_that_can_not_be_read_is_written_anew() {
         scene.install("web/a", "1").unwrap();
         scene.set_mode("web/a", 0o000);
         assert!(fs::read(scene.path("web/a")).is_err());
-        assert_eq!(scene.restart(), found(&[("web/a", Found::Changed)]));
+        assert_eq!(scene.restart(), found(&[("web/a", Found::Changed(UNREADABLE))]));
         assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Written(document("1").digest()));
         assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("1").content());
         scene.set_mode("web/a", 0o000);
@@ -324,7 +326,7 @@ fn what_is_no_file_any_more_is_left_and_no_longer_ours() {
     scene.install("web/a", "1").unwrap();
     fs::remove_file(scene.path("web/a")).unwrap();
     fs::create_dir(scene.path("web/a")).unwrap();
-    assert_eq!(scene.restart(), found(&[("web/a", Found::NotAFile)]));
+    assert_eq!(scene.restart(), found(&[("web/a", Found::NotAFile(DIRECTORY))]));
     scene.remove("web/a");
     assert!(scene.path("web/a").is_dir() && !scene.owns("web/a"));
 }

@@ -207,8 +207,8 @@ fn found(text: &str) -> (Reference, Found) {
     let (reference, what) = text.split_once('=').unwrap();
     let found = match what {
         "absent" => Found::Absent,
-        "changed" => Found::Changed,
-        "notafile" => Found::NotAFile,
+        "changed" => Found::Changed("other content"),
+        "notafile" => Found::NotAFile("a symbolic link"),
         version => Found::Ours(document(version).digest()),
     };
     (reference.parse().unwrap(), found)

@@ -1,0 +1,95 @@
+//! The rules about files that somebody changed.
+
+use std::time::Duration;
+
+use super::scene::{Scene, check};
+
+#[test]
+fn a_drift_that_is_repaired_touches_no_label() {
+    for drift in ["changed", "absent", "notafile"] {
+        check(&[
+            ("scan web/a=1", ""),
+            ("node seccomp/web_a bundle/web", ""),
+            ("list web:a=1", ""),
+            (&format!("scan web/a={drift}"), "install web/a=1"),
+            ("done", ""),
+            ("scan web/a=1", ""),
+        ]);
+    }
+}
+
+#[test]
+fn a_drift_that_can_not_be_repaired_takes_the_label_away() {
+    let down = "-bundle/web -seccomp/web_a";
+    let begin = [("scan web/a=1", ""), ("node seccomp/web_a bundle/web", "")];
+    let check_after = |script: &[(&str, &str)]| check(&[&begin, script].concat());
+    check_after(&[
+        ("list web:a=1", ""),
+        ("scan web/a=notafile", "install web/a=1"),
+        ("foreign", &format!("{down} wake 60s")),
+    ]);
+    check_after(&[
+        ("list web:a=1", ""),
+        ("scan web/a=changed", "install web/a=1"),
+        ("fail-owned", &format!("{down} wake 1s")),
+    ]);
+    check_after(&[("list web:a=bad", ""), ("scan web/a=changed", down)]);
+    check_after(&[("list", "wake 300s"), ("scan web/a=changed", &format!("{down} wake 300s"))]);
+}
+
+#[test]
+fn a_scan_without_news_does_not_hasten_what_failed() {
+    for (drift, outcome, wake) in [("changed", "fail-owned", "wake 1s"), ("notafile", "foreign", "wake 60s")]
+    {
+        let scan = format!("scan web/a={drift}");
+        check(&[
+            ("scan web/a=1", ""),
+            ("list web:a=1", ""),
+            (&scan, "install web/a=1"),
+            (outcome, wake),
+            (&scan, wake),
+            ("scan web/a=absent", "install web/a=1"),
+        ]);
+    }
+    check(&[
+        ("scan", ""),
+        ("list web:a=1", "install web/a=1"),
+        ("fail", "wake 1s"),
+        ("scan", "wake 1s"),
+        ("+1s", "install web/a=1"),
+        ("fail", "wake 2s"),
+        ("scan", "wake 2s"),
+    ]);
+}
+
+#[test]
+fn a_lasting_fight_over_a_file_costs_a_write_a_minute() {
+    let mut scene = Scene::new();
+    for line in ["scan web/a=1", "node", "list web:a=1"] {
+        scene.play(line);
+    }
+    let mut writes = 0;
+    while scene.now.elapsed() < Duration::from_hours(1) {
+        if !scene.state.plan(scene.now).install.is_empty() {
+            scene.play("done");
+            writes += 1;
+        }
+        scene.now = scene.now + Duration::from_millis(100);
+        scene.play("scan web/a=changed");
+    }
+    assert!((60..80).contains(&writes), "{writes} writes in an hour");
+}
+
+#[test]
+fn drifts_that_are_rare_are_repaired_at_once_each_time() {
+    let mut scene = Scene::new();
+    for line in ["scan web/a=1", "list web:a=1"] {
+        scene.play(line);
+    }
+    for _ in 0..100 {
+        scene.play("scan web/a=changed");
+        assert_eq!(scene.plan(), "install web/a=1");
+        scene.play("done");
+        scene.play("+120s");
+    }
+}
