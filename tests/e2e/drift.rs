@@ -17,10 +17,17 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("drift_of_every_kind_is_repaired_and_no_label_flaps", drift_of_every_kind_is_repaired),
     ("drift_is_repaired_while_the_api_server_is_away", drift_is_repaired_without_an_api_server),
     ("a_directory_that_was_removed_comes_back_with_its_profiles", a_removed_directory_comes_back),
+    (
+        "drift_of_the_kubelets_own_directory_is_repaired_by_a_new_container",
+        a_lost_seccomp_directory_comes_back,
+    ),
 ];
 
 /// How long a repair may take. It takes milliseconds; machines that run tests are slow now and then.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same where the kubelet has to start the agent's container again.
+const RESTART: Duration = Duration::from_mins(1);
 
 /// What somebody does to a file.
 type Deed = fn(&Path) -> std::io::Result<()>;
@@ -68,6 +75,18 @@ fn a_removed_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     fs::remove_dir_all(file(cluster, "emptied")).context("removing the directory")?;
     wait_until_right(&file(cluster, "emptied/a.json"))?;
     wait_until_right(&file(cluster, "emptied/b.json"))
+}
+
+/// A container keeps the directory that it was started with. When that is gone from the node, only a new one can see the
+/// next.
+fn a_lost_seccomp_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
+    apply(cluster, &bundle("lost", &[("a.json", ALLOW)]))?;
+    wait_for_labels(cluster, &["seccomp.pavise.dev/lost_a.json"])?;
+    fs::remove_dir_all(file(cluster, "")).context("removing the kubelet's directory for profiles")?;
+    wait_for("the profiles to come back", RESTART, || {
+        Ok((fs::read_to_string(file(cluster, "lost/a.json")).ok().as_deref() == Some(ALLOW)).then_some(()))
+    })?;
+    wait_for_labels(cluster, &["seccomp.pavise.dev/lost_a.json"])
 }
 
 fn wait_until_right(path: &Path) -> anyhow::Result<()> {
