@@ -114,6 +114,8 @@ mod tests {
 
     use super::*;
 
+    /// What is told is told at once; but machines that run tests are slow now and then.
+    const PATIENCE: Duration = Duration::from_secs(10);
     /// Long enough for what is told late, and for what is not.
     const QUIET: Duration = Duration::from_millis(100);
 
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_change_is_told_within_a_second() {
+    async fn every_change_is_told() {
         let changes: [(&str, Change); 8] = [
             ("content", |d| fs::write(d.join("f"), "y").unwrap()),
             ("mode", |d| fs::set_permissions(d.join("f"), Permissions::from_mode(0o600)).unwrap()),
@@ -168,7 +170,7 @@ mod tests {
         for (what, change) in changes {
             scene.settle().await;
             change(&scene.temporary.path().join("d"));
-            assert!(scene.is_told(Duration::from_secs(1)).await, "{what}");
+            assert!(scene.is_told(PATIENCE).await, "{what}");
         }
     }
 
@@ -189,12 +191,12 @@ mod tests {
         for round in 0..20 {
             fs::remove_dir_all(&directory).unwrap();
             fs::create_dir(&directory).unwrap();
-            assert!(scene.is_told(Duration::from_secs(1)).await, "directory {round}");
+            assert!(scene.is_told(PATIENCE).await, "directory {round}");
             scene.watch();
             scene.settle().await;
             scene.watch();
             fs::write(directory.join("f"), "y").unwrap();
-            assert!(scene.is_told(Duration::from_secs(1)).await, "file in directory {round}");
+            assert!(scene.is_told(PATIENCE).await, "file in directory {round}");
         }
     }
 

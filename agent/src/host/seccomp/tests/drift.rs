@@ -13,7 +13,7 @@ use nix::unistd::{chown, geteuid, mkfifo};
 use super::*;
 
 /// Within this time a change is to be told.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(10);
 /// Long enough for what is told late.
 const QUIET: Duration = Duration::from_millis(100);
 
