@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde_json::error::Category;
 
-use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::seccomp::source::{Kind, Source, Value};
 use crate::seccomp::vocabulary::suggestion;
 
@@ -42,8 +42,8 @@ impl<'a> LinuxSeccomp<'a> {
 #[derive(Debug)]
 pub(crate) struct Rule<'a> {
     pub(crate) at: At<'a>,
-    /// Whether nothing was found in reading it: if not, what seems to be missing may stand there in a form that nobody
-    /// reads, and the rule may be meant to hold only sometimes.
+    /// Whether no error was found in reading it: if not, what seems to be missing may stand there in a form that
+    /// nobody reads, and the rule may be meant to hold only sometimes.
     pub(crate) is_readable: bool,
     pub(crate) names: Vec<Word<'a>>,
     pub(crate) action: Option<Word<'a>>,
@@ -79,6 +79,9 @@ pub(crate) struct At<'a> {
 pub(crate) struct Reader<'a> {
     source: Source<'a>,
     pub(crate) findings: Vec<Diagnostic>,
+    /// How many errors and warnings were found, also those that are not told.
+    errors: usize,
+    warnings: usize,
 }
 
 /// What may stand in an object.
@@ -119,7 +122,7 @@ type Members<'a> = BTreeMap<&'static str, At<'a>>;
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { source: Source::new(text), findings: Vec::new() }
+        Self { source: Source::new(text), findings: Vec::new(), errors: 0, warnings: 0 }
     }
 
     /// Reads the document; none if there is nothing in it that could be looked at further.
@@ -155,21 +158,25 @@ impl<'a> Reader<'a> {
     /// Adds a finding, unless there are plenty of its severity: nobody reads a thousand, and an author could fill the memory
     /// of every agent with them.
     pub(crate) fn find(&mut self, code: Code, at: &At<'a>, message: String, help: &'static str) {
-        let alike = self.findings.iter().filter(|finding| finding.severity() == code.severity()).count();
-        if alike < MOST {
+        let alike = match code.severity() {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *alike += 1;
+        if *alike <= MOST {
             let place = self.source.place(at.value, at.path.clone());
             self.findings.push(Diagnostic { code, place, message, help });
         }
     }
 
     fn rule(&mut self, at: &At<'a>) -> Option<Rule<'a>> {
-        let findings = self.findings.len();
+        let errors = self.errors;
         let fields = self.object(at, &RULE)?;
         let names = self.words(fields.get("names"));
         let action = self.word(fields.get("action"));
         let errno = self.number(fields.get("errnoRet"));
         let conditions = self.list(fields.get("args"), Self::condition);
-        let is_readable = findings == self.findings.len();
+        let is_readable = errors == self.errors;
         Some(Rule { at: at.clone(), is_readable, names, action, errno, conditions })
     }
 
@@ -209,7 +216,6 @@ impl<'a> Reader<'a> {
             if known.dropped.contains(&name) && !is_empty(member.value) {
                 self.dropped_field(&key_at, name);
             }
-            let value = At { value: member.value, path: format!("{}.{name}", at.path) };
             if !known.read.contains(&name) {
                 continue;
             }
@@ -217,8 +223,8 @@ impl<'a> Reader<'a> {
                 let message = format!("{name:?} stands here twice; runtimes take one of them, or mix both");
                 self.find(Code::DuplicateKey, &key_at, message, "keep one");
             }
-            if value.value.kind() != Kind::Null {
-                members.insert(name, value);
+            if member.value.kind() != Kind::Null {
+                members.insert(name, At { value: member.value, path: format!("{}.{name}", at.path) });
             }
         }
         members

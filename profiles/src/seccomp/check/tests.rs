@@ -126,6 +126,14 @@ fn a_word_that_keeps_a_container_from_starting_is_found() {
 }
 
 #[test]
+fn a_misspelt_action_is_a_rule_without_one() {
+    check_rules(
+        &[r#"{"names":["open"],"actoin":"SCMP_ACT_ALLOW"}"#],
+        &["unknown-action 3 $.syscalls[1]", "unknown-field 3 $.syscalls[1].actoin"],
+    );
+}
+
+#[test]
 fn keys_are_read_as_go_reads_them() {
     check_findings(
         "{\"DefaultAction\":\"SCMP_ACT_LOG\",\n\"\u{17f}ysca\u{6c}ls\":null,\n\"sycalls\":[],\n\"$schema\":\"x\"}",
