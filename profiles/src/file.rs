@@ -61,12 +61,10 @@ struct Drifts {
 impl Drifts {
     /// So many in a row are repaired at once; what comes after that is a fight.
     const PATIENCE: u32 = 10;
-    /// How long one is remembered. More than the longest pause, or a fight would go unnoticed.
-    const MEMORY: Duration = Retry::LONGEST.saturating_mul(2);
 
     /// Counts one more. Returns whether it is one of a fight.
     fn count(&mut self, now: Time) -> bool {
-        let is_in_a_row = self.last.is_some_and(|last| last + Self::MEMORY > now);
+        let is_in_a_row = self.last.is_some_and(|last| last + Retry::MEMORY > now);
         self.count = if is_in_a_row { self.count.saturating_add(1) } else { 1 };
         self.last = Some(now);
         self.count > Self::PATIENCE

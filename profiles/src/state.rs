@@ -152,8 +152,6 @@ struct Done {
 impl Labels {
     /// Time between two changes, so that bundles that come one by one do not cost a write each.
     const GAP: Duration = Duration::from_millis(200);
-    /// How long it counts what was done to a label. More than the longest pause, or a fight would go unnoticed.
-    const MEMORY: Duration = Retry::LONGEST.saturating_mul(2);
 
     /// Whether the scheduler may see `label` now, or soon: unknown counts as yes.
     pub(crate) fn may_stand(&self, label: &LabelKey) -> bool {
@@ -188,7 +186,7 @@ impl Labels {
         }
         self.doubtful.clear();
         let change = self.sent.take().unwrap_or_default();
-        self.done.retain(|_, done| done.at + Self::MEMORY > now);
+        self.done.retain(|_, done| done.at + Retry::MEMORY > now);
         if self.is_repeated(&change) {
             self.retry.failed(now);
             // While a fight lasts, nothing is forgotten: next time it may be about another label.

@@ -43,6 +43,9 @@ impl Retry {
     const FIRST: Duration = Duration::from_secs(1);
     /// The longest pause, also for what only somebody else can put right.
     pub(crate) const LONGEST: Duration = Duration::from_mins(1);
+    /// How long it is remembered what was done, to notice that somebody undoes it again and again. More than the longest
+    /// pause, or a fight would go unnoticed.
+    pub(crate) const MEMORY: Duration = Self::LONGEST.saturating_mul(2);
 
     /// One more failure, at `now`, than `failures` in a row.
     pub(crate) fn after(failures: u32, now: Time) -> Self {

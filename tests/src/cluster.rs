@@ -1,7 +1,7 @@
 //! A whole cluster: brought up, found again, taken down.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ impl Cluster {
     /// Ends the cluster and removes all it left.
     ///
     /// # Errors
-    /// It does not end within half a minute, or something of it can't be removed.
+    /// It does not end within two minutes, or something of it can't be removed.
     pub fn down(mut self) -> anyhow::Result<()> {
         self.end()
     }
@@ -164,8 +164,7 @@ impl Cluster {
     /// It never ran, or the API server does not answer.
     pub fn resume(&self, component: &str) -> anyhow::Result<()> {
         init::request(&self.layout, &format!("resume {component}"))?;
-        let kubectl = self.kubectl();
-        self.wait("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
+        self.wait_for_the_api_server()
     }
 
     /// What init says of the components, a line each.
@@ -180,7 +179,7 @@ impl Cluster {
     ///
     /// # Errors
     /// A runtime refuses it.
-    pub fn import(&self, archive: &std::path::Path) -> anyhow::Result<()> {
+    pub fn import(&self, archive: &Path) -> anyhow::Result<()> {
         self.nodes().iter().try_for_each(|node| node.import(&self.layout, &self.tools, archive))
     }
 
@@ -191,7 +190,7 @@ impl Cluster {
         let server = self.server();
         let joining = Joining { layout: &self.layout, tools: &self.tools, authority, server: &server };
         let kubectl = self.kubectl();
-        self.wait("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))?;
+        self.wait_for_the_api_server()?;
         self.start(&control_plane.clients)?;
         for node in self.nodes() {
             let programs = node.prepare(&joining)?;
@@ -221,6 +220,11 @@ impl Cluster {
         components.iter().try_for_each(|component| {
             init::request(&self.layout, &format!("start {}", serde_json::to_string(component)?)).map(drop)
         })
+    }
+
+    fn wait_for_the_api_server(&self) -> anyhow::Result<()> {
+        let kubectl = self.kubectl();
+        self.wait("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
     }
 
     /// Waits, but not for the whole time when a component has ended meanwhile.
@@ -267,8 +271,7 @@ impl Cluster {
                 bail!("taking the cluster down: its keeper ended with {status}");
             }
         }
-        wait_for("the cluster to end", PATIENCE, || init::cluster_lock(&self.layout))?;
-        init::remove_remains(&self.layout)
+        wait_until_removed(&self.layout)
     }
 }
 
@@ -295,8 +298,13 @@ pub fn down(name: &str) -> anyhow::Result<()> {
     // Init ends at once, without an answer; where there is none, only what a broken cluster left is to be
     // removed.
     let _ = init::request(&layout, "down");
-    wait_for("the cluster to end", PATIENCE, || init::cluster_lock(&layout))?;
-    init::remove_remains(&layout)
+    wait_until_removed(&layout)
+}
+
+/// Waits for the cluster's keeper to end, and removes what it may have left.
+fn wait_until_removed(layout: &Layout) -> anyhow::Result<()> {
+    wait_for("the cluster to end", PATIENCE, || init::cluster_lock(layout))?;
+    init::remove_remains(layout)
 }
 
 fn is_ready(node: &serde_json::Value) -> bool {

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  owner (xtask, a test run) ── lifeline: a pipe ──▶ keeper ── unshare(pid, mount), fork ──▶ init (pid 1, private root)
-//!                            ── control.sock: start, stop, resume, kill, detach, down ───────▶   ├─ etcd, kube-apiserver, …
-//!                                                                                              └─ containerd, kubelet, pods
+//!                            ── control.sock: start, stop, resume, kill, detach, down ─────▶ ├─ etcd, kube-apiserver, …
+//!                                                                                            └─ containerd, kubelet, pods
 //! ```
 //!
 //! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the
@@ -71,8 +71,9 @@ pub fn run_if_asked() {
     std::process::exit(i32::from(result.is_err()));
 }
 
-/// Starts the cluster's keeper, which removes what is left of an earlier cluster of that name and starts the init of the new one;
-/// returns when that takes commands. The cluster ends when the keeper's standard input does, until it is told to `detach`.
+/// Starts the cluster's keeper, which removes what is left of an earlier cluster of that name and starts the
+/// init of the new one; returns when that takes commands. The cluster ends when the keeper's standard input
+/// does, until it is told to `detach`.
 ///
 /// # Errors
 /// The keeper or init fails; what they said is in the error.

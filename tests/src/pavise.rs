@@ -30,7 +30,10 @@ pub fn up(name: &str) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
     let image = images::pavise_image()?;
     let cluster = Cluster::up(name)?;
-    progress::step("Installing Pavise", || deploy(&cluster, &image))?;
+    progress::step("Installing Pavise", || {
+        deploy(&cluster, &image)?;
+        wait_for_the_agents(&cluster)
+    })?;
     Ok(cluster)
 }
 
@@ -45,10 +48,10 @@ pub fn update(cluster: &Cluster) -> anyhow::Result<()> {
     }
     let image = images::pavise_image()?;
     progress::step("Updating Pavise", || {
-        cluster.import(&image)?;
+        deploy(cluster, &image)?;
         // The image's name stays the same, so no change of the manifests would have the pods replaced.
         cluster.kubectl().run(&["rollout", "restart", "daemonset/pavise-agent", "-n", SYSTEM])?;
-        deploy(cluster, &image)
+        wait_for_the_agents(cluster)
     })
 }
 
@@ -58,14 +61,16 @@ fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     let overlay = repository().join("manifests/testbed").display().to_string();
     let manifests = kubectl.run(&["kustomize", &overlay])?;
     kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
-    wait_for_the_policy(&kubectl)?;
+    wait_for_the_policy(&kubectl)
+}
+
+fn wait_for_the_agents(cluster: &Cluster) -> anyhow::Result<()> {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-    kubectl.run(&["rollout", "status", "daemonset/pavise-agent", "-n", SYSTEM, &timeout]).map(drop).map_err(
-        |error| {
-            let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
-            error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
-        },
-    )
+    let rollout = ["rollout", "status", "daemonset/pavise-agent", "-n", SYSTEM, &timeout];
+    cluster.kubectl().run(&rollout).map(drop).map_err(|error| {
+        let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
+        error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
+    })
 }
 
 /// The API server takes a moment to enforce a policy that it has accepted.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Word, excerpt};
 use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WITH_ERRNO, suggestion};
 
@@ -296,7 +296,7 @@ fn has_action(rule: &Rule<'_>, action: &str) -> bool {
 fn unconfined() -> Diagnostic {
     Diagnostic {
         code: Code::MissingDefaultAction,
-        place: crate::diagnostic::Place::at("$.defaultAction"),
+        place: Place::at("$.defaultAction"),
         message: "there is no default action, so containerd and runc would run the container unconfined"
             .to_owned(),
         help: "add one, such as \"defaultAction\": \"SCMP_ACT_ERRNO\"",

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::error::Category;
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
-use crate::seccomp::source::{Kind, Source, Value};
+use crate::seccomp::source::{Kind, Source, Value, cut};
 use crate::seccomp::vocabulary::suggestion;
 
 /// Deeper, Go refuses a document ("exceeded max depth", encoding/json/scanner.go).
@@ -324,12 +324,7 @@ fn is_empty(value: Value<'_>) -> bool {
 
 /// A text of the author's, cut to what a message can hold.
 pub(crate) fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 60;
-    if text.chars().count() <= LONGEST {
-        text.to_owned()
-    } else {
-        text.chars().take(LONGEST).chain(['…']).collect()
-    }
+    cut(text, 60)
 }
 
 fn unreadable(error: &serde_json::Error) -> Diagnostic {

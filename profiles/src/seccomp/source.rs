@@ -110,11 +110,15 @@ impl<'a> Value<'a> {
 
     /// The text of the value, cut to what a message can hold.
     pub(crate) fn excerpt(self) -> String {
-        const LONGEST: usize = 40;
-        if self.0.chars().count() <= LONGEST {
-            return self.0.to_owned();
-        }
-        self.0.chars().take(LONGEST).chain(['…']).collect()
+        cut(self.0, 40)
+    }
+}
+
+/// `text`, or so many characters of it and an ellipsis.
+pub(crate) fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
