@@ -118,18 +118,14 @@ fn nodes(kubectl: &Kubectl) -> anyhow::Result<Table> {
 fn profiles(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<Table> {
     let mut table = table(&["LOCALHOST PROFILE", "NODE", "FILE", "LABEL"]);
     let bundle = kubectl.get(&["configmap", "profiles", "-n", PROFILES])?;
-    for (key, text) in bundle["data"].as_object().into_iter().flatten() {
-        for node in cluster.nodes() {
-            let file = cluster.layout().node(&node.name).kubelet_root().join("seccomp/profiles").join(key);
+    for node in cluster.nodes() {
+        let directory = cluster.layout().node(&node.name).kubelet_root().join("seccomp/profiles");
+        let labels = kubectl.get(&["node", &node.name])?["metadata"]["labels"].take();
+        for (key, text) in bundle["data"].as_object().into_iter().flatten() {
             let label = format!("seccomp.pavise.dev/profiles_{key}");
-            let labels = kubectl.get(&["node", &node.name])?["metadata"]["labels"].take();
             let labelled = if labels[&label] == "true" { label.as_str() } else { "none" };
-            table.add_row([
-                &format!("profiles/{key}"),
-                &node.name,
-                file_state(&file, text.as_str().unwrap_or_default()),
-                labelled,
-            ]);
+            let state = file_state(&directory.join(key), text.as_str().unwrap_or_default());
+            table.add_row([&format!("profiles/{key}"), &node.name, state, labelled]);
         }
     }
     Ok(table)
