@@ -21,6 +21,7 @@ mod file;
 pub mod label;
 pub mod name;
 pub mod plan;
+pub mod platform;
 pub mod reference;
 pub mod seccomp;
 pub mod state;
