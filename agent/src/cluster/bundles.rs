@@ -86,8 +86,10 @@ fn id(config_map: &ConfigMap) -> Option<BundleId> {
 #[cfg(test)]
 mod tests {
     use kube::api::ObjectMeta;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::script::{self, Exchange};
 
     fn config_map(name: &str) -> ConfigMap {
         let metadata = ObjectMeta {
@@ -98,21 +100,25 @@ mod tests {
         ConfigMap { metadata, ..ConfigMap::default() }
     }
 
+    fn shown(event: &Event) -> String {
+        match event {
+            Event::Listed { bundles, .. } => {
+                let names: Vec<&str> = bundles.iter().map(|bundle| bundle.id.name.as_str()).collect();
+                format!("={}", names.join(","))
+            }
+            Event::Applied(bundle) => format!("+{}", bundle.id.name),
+            Event::Deleted(id) => format!("-{}", id.name),
+            other => panic!("{other:?} is no event of bundles"),
+        }
+    }
+
     /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles' names.
     fn check(events: Vec<watcher::Event<ConfigMap>>, expected: &[&str]) {
         let mut listing = Listing::new(Namespace::new("ns").unwrap());
         let seen: Vec<String> = events
             .into_iter()
             .filter_map(|event| listing.take(Ok(event)))
-            .map(|event| match event {
-                Event::Listed { bundles, .. } => {
-                    let names: Vec<&str> = bundles.iter().map(|bundle| bundle.id.name.as_str()).collect();
-                    format!("={}", names.join(","))
-                }
-                Event::Applied(bundle) => format!("+{}", bundle.id.name),
-                Event::Deleted(id) => format!("-{}", id.name),
-                other => panic!("{other:?} is no event of bundles"),
-            })
+            .map(|event| shown(&event))
             .collect();
         assert_eq!(seen, expected);
     }
@@ -135,5 +141,81 @@ mod tests {
     fn a_list_that_breaks_off_is_dropped() {
         use watcher::Event::{Init, InitApply, InitDone};
         check(vec![Init, InitApply(config_map("a")), Init, InitApply(config_map("b")), InitDone], &["=b"]);
+    }
+
+    /// A line of a watch.
+    fn line(kind: &str, name: &str, version: u32) -> Value {
+        let metadata = json!({"namespace": "ns", "name": name, "resourceVersion": version.to_string()});
+        json!({"type": kind, "object": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}})
+    }
+
+    /// The line with which the list that a watch begins with ends.
+    fn end_of_list(version: u32) -> Value {
+        let mut line = line("BOOKMARK", "", version);
+        line["object"]["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        line
+    }
+
+    /// With this, and not with a refusal, the API server says that a watch wants to go on from too long ago.
+    fn expired() -> Value {
+        let status = json!({"status": "Failure", "message": "too old", "reason": "Expired", "code": 410});
+        json!({"type": "ERROR", "object": status})
+    }
+
+    /// Claims which bundles are listed, changed and deleted, in the form of [`check`], when the API server answers so.
+    async fn check_watch(script: Vec<Exchange>, expected: &[&str]) {
+        let events = watch(script::client(script), Namespace::new("ns").unwrap()).map(|event| shown(&event));
+        let seen: Vec<String> = events.take(expected.len()).collect().await;
+        assert_eq!(seen, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_goes_on_where_it_was() {
+        let list = vec![line("ADDED", "a", 3), end_of_list(5), line("ADDED", "b", 6)];
+        let more = vec![line("DELETED", "a", 7)];
+        check_watch(
+            vec![
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: list },
+                Exchange { asked: "resourceVersion=6", status: 200, answer: more },
+                Exchange { asked: "resourceVersion=7", status: 200, answer: vec![line("ADDED", "c", 8)] },
+            ],
+            &["=a", "+b", "-a", "+c"],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_expired_lists_again_and_misses_nothing() {
+        let list = || vec![line("ADDED", "a", 3), line("ADDED", "b", 4), end_of_list(5)];
+        check_watch(
+            vec![
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: list() },
+                Exchange { asked: "resourceVersion=5", status: 200, answer: vec![expired()] },
+                Exchange {
+                    asked: "sendInitialEvents=true",
+                    status: 200,
+                    answer: vec![line("ADDED", "b", 4), line("ADDED", "c", 90), end_of_list(91)],
+                },
+            ],
+            &["=a,b", "=b,c"],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_comes_back_is_asked_again() {
+        let away = || Exchange { asked: "sendInitialEvents=true", status: 503, answer: Vec::new() };
+        let list = vec![line("ADDED", "a", 3), end_of_list(5)];
+        let half_a_list = vec![line("ADDED", "z", 2)];
+        check_watch(
+            vec![
+                away(),
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: half_a_list },
+                away(),
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: list },
+            ],
+            &["=a"],
+        )
+        .await;
     }
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod bundles;
 pub(crate) mod node;
+#[cfg(test)]
+mod script;
 
 use std::error::Error;
 

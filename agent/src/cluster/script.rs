@@ -1,0 +1,39 @@
+//! An API server that answers by a script, for the tests of watches.
+
+use std::collections::VecDeque;
+use std::future;
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::Value;
+
+/// What is asked, and the answer.
+pub(crate) struct Exchange {
+    /// What the query of the request has to contain.
+    pub(crate) asked: &'static str,
+    /// The status of the answer.
+    pub(crate) status: u16,
+    /// The lines of its body, after which the connection is closed.
+    pub(crate) answer: Vec<Value>,
+}
+
+/// A client of an API server that answers each request with the next of `script`, and then no more.
+///
+/// A request that is not the scripted one panics.
+pub(crate) fn client(script: Vec<Exchange>) -> Client {
+    let script = Arc::new(Mutex::new(VecDeque::from(script)));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let next = script.lock().unwrap().pop_front();
+        async move {
+            let Some(Exchange { asked, status, answer }) = next else { return future::pending().await };
+            let query = request.uri().query().unwrap_or_default();
+            assert!(query.contains(asked), "{query} was asked instead of {asked}");
+            let lines: Vec<String> = answer.iter().map(|line| format!("{line}\n")).collect();
+            let body = Body::from(lines.concat().into_bytes());
+            Response::builder().status(status).body(body)
+        }
+    });
+    Client::new(service, "default")
+}
