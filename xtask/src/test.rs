@@ -21,7 +21,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         cargo("Lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"])?;
         eprintln!("==> The map");
         tidy::run()?;
-        cargo("Unit tests", &["test", "--workspace", "--lib", "--bins", "--locked"])?;
+        cargo("Unit tests", &["test", "--workspace", "--exclude=pavise-testbed", "--locked"])?;
+        cargo("Unit tests of the testbed", &["test", "--package=pavise-testbed", "--lib", "--locked"])?;
     }
     let end_to_end = ["test", "--package", "pavise-testbed", "--test", "e2e", "--locked", "--"];
     let words: Vec<&str> = end_to_end.into_iter().chain(options.only.as_deref()).collect();
