@@ -12,6 +12,7 @@
 
 mod cli;
 mod cluster;
+mod directory;
 mod host;
 mod observe;
 mod sync;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
 /// | code | meaning |
 /// |---|---|
 /// | 0 | the command did what it was asked to |
-/// | 1 | it failed, and the reason is on standard error; or its verdict is no, such as that of `lint` |
+/// | 1 | it failed, and the reason is on standard error; or its verdict is no: of `lint`, or of `agent --once` |
 /// | 2 | the command line is wrong; `clap` exits with it by itself |
 fn exit_code(result: &anyhow::Result<Outcome>) -> ExitCode {
     match result {

@@ -1,7 +1,7 @@
-//! What an author publishes: one ConfigMap's worth of profiles, each judged.
+//! What an author publishes: one ConfigMap's worth of profiles, or one directory's, each judged.
 //!
-//! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap holds; what is
-//! wrong with it is in its diagnostics, and the rest is served.
+//! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap or directory holds;
+//! what is wrong with it is in its diagnostics, and the rest is served.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,8 @@ use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
 use crate::seccomp;
 
-/// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`.
+/// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of
+/// profiles counts as one.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BundleId {
     /// The namespace of the ConfigMap.
@@ -54,27 +55,56 @@ impl Bundle {
     pub fn of_seccomp(id: BundleId, data: BTreeMap<String, String>, binary_keys: Vec<String>) -> Self {
         let mut bundle = Self { id, profiles: BTreeMap::new(), diagnostics: Vec::new() };
         for (key, text) in data {
-            bundle.add("data", &key, Profile::of_seccomp(text));
+            bundle.add(Place::at(format!("$.data[{key:?}]")), &key, Profile::of_seccomp(text));
         }
         for key in binary_keys {
-            bundle.add("binaryData", &key, Profile::Refused(vec![binary(&key)]));
+            let place = Place::at(format!("$.binaryData[{key:?}]"));
+            bundle.add(place.clone(), &key, Profile::Refused(vec![binary(place)]));
         }
-        if bundle.profiles.is_empty() {
-            bundle.diagnostics.push(empty());
-        }
-        bundle
+        bundle.end()
     }
 
-    fn add(&mut self, field: &str, key: &str, profile: Profile) {
+    /// Judges the directory `id`: the text of each of its files, or why there is none.
+    #[must_use]
+    pub fn of_seccomp_files(id: BundleId, files: BTreeMap<String, Result<String, Diagnostic>>) -> Self {
+        let mut bundle = Self { id, profiles: BTreeMap::new(), diagnostics: Vec::new() };
+        for (key, text) in files {
+            let profile = text.map_or_else(|why| Profile::Refused(vec![why]), Profile::of_seccomp);
+            bundle.add(Place::at(format!("$[{key:?}]")), &key, profile);
+        }
+        bundle.end()
+    }
+
+    /// The bundle `id`, of which nothing can be told, for this reason, which has the code [`Code::Unreadable`].
+    #[must_use]
+    pub fn unreadable(id: BundleId, why: Diagnostic) -> Self {
+        Self { id, profiles: BTreeMap::new(), diagnostics: vec![why] }
+    }
+
+    fn add(&mut self, place: Place, key: &str, profile: Profile) {
         match ProfileKey::new(key) {
             Ok(key) => drop(self.profiles.insert(key, profile)),
             Err(error) => self.diagnostics.push(Diagnostic {
                 code: Code::InvalidKey,
-                place: Place::at(format!("$.{field}[{key:?}]")),
+                place,
                 message: error.to_string(),
                 help: "rename the key",
             }),
         }
+    }
+
+    /// All was added.
+    fn end(mut self) -> Self {
+        if self.profiles.is_empty() {
+            self.diagnostics.push(empty());
+        }
+        self
+    }
+
+    /// Whether it can be told what the bundle asks for.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.diagnostics.iter().all(|diagnostic| diagnostic.code != Code::Unreadable)
     }
 
     /// Whether nothing is wrong with the bundle as a whole, so that its profiles are all there is to it.
@@ -148,10 +178,10 @@ fn has_error(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error)
 }
 
-fn binary(key: &str) -> Diagnostic {
+fn binary(place: Place) -> Diagnostic {
     Diagnostic {
         code: Code::BinaryData,
-        place: Place::at(format!("$.binaryData[{key:?}]")),
+        place,
         message: "the document is in binaryData, so it is not UTF-8 text".to_owned(),
         help: "put it into data, as UTF-8 without a byte order mark",
     }
@@ -160,9 +190,9 @@ fn binary(key: &str) -> Diagnostic {
 fn empty() -> Diagnostic {
     Diagnostic {
         code: Code::EmptyBundle,
-        place: Place::at("$.data"),
+        place: Place::at("$"),
         message: "the bundle holds no profile".to_owned(),
-        help: "add one profile per key, or delete the ConfigMap",
+        help: "add one profile per key, or delete the bundle",
     }
 }
 
@@ -197,6 +227,23 @@ mod tests {
     #[test]
     fn a_key_that_is_no_path_component_is_refused_and_the_rest_is_served() {
         check(&[("a.json", GOOD), ("../b", GOOD)], &["c/d"], &["a.json"], &[], &[Code::InvalidKey; 2]);
+    }
+
+    #[test]
+    fn a_file_without_a_text_is_refused_and_the_rest_is_served() {
+        let why = |code| Diagnostic { code, place: Place::at("$"), message: String::new(), help: "" };
+        let files = [
+            ("a.json", Ok(GOOD.to_owned())),
+            ("b.json", Err(why(Code::Unreadable))),
+            ("c d", Err(why(Code::Unreadable))),
+        ];
+        let files = files.map(|(key, text)| (key.to_owned(), text)).into();
+        let bundle = Bundle::of_seccomp_files(BundleId::new("ns", "b").unwrap(), files);
+        let is_accepted = |profile: &Profile| matches!(profile, Profile::Accepted(..));
+        assert_eq!(bundle.profiles.values().map(is_accepted).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(bundle.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::InvalidKey]);
+        assert!(bundle.is_readable(), "a file of it is not, but it is known which");
+        assert!(!Bundle::unreadable(bundle.id, why(Code::Unreadable)).is_readable());
     }
 
     #[test]

@@ -108,6 +108,8 @@ codes! {
     BinaryData = "binary-data", Error;
     /// The key can't be part of a reference.
     InvalidKey = "invalid-key", Error;
+    /// The file or directory in which the profile or bundle is to be can't be read as one.
+    Unreadable = "unreadable", Error;
     /// The bundle holds no profile.
     EmptyBundle = "empty-bundle", Warning;
 }
@@ -141,7 +143,8 @@ impl fmt::Display for Severity {
 pub struct Place {
     /// Line and byte column, both from 1, where the parser can tell.
     pub position: Option<(usize, usize)>,
-    /// JSON path: `$` is the document (of a profile) or the ConfigMap (of a bundle).
+    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle). Of a file or
+    /// directory that can't be read: its path.
     pub path: String,
 }
 

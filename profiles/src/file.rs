@@ -105,6 +105,13 @@ impl File {
         }
     }
 
+    /// A bundle might have asked for it until now.
+    pub(crate) fn delay_removal(&mut self, now: Time) {
+        if let Want::Nothing { since } = &mut self.want {
+            *since = now;
+        }
+    }
+
     /// Takes over what a scan of the disk says: none if the ledger does not have the reference. What is news is
     /// acted upon at once, unless it is a fight. What is not keeps its pace: each attempt leads to another scan.
     pub(crate) fn scanned(&mut self, found: Option<Found>, now: Time) {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bundle::Document;
+use crate::bundle::{Bundle, Document};
 use crate::file::File;
 use crate::label::{LABEL_VALUE, LabelKey};
 use crate::name::Namespace;
@@ -16,6 +16,7 @@ use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
 
+mod settled;
 #[cfg(test)]
 mod tests;
 
@@ -130,8 +131,8 @@ impl State {
     ) {
         let Some(due) = self.removal_due(reference, file) else { return };
         let later = Some(due).filter(|due| *due > now).or(file.blocked_until(now));
-        let must_go_first =
-            |label| standings.get(label) == Some(&Standing::Down) && self.labels.may_stand(label);
+        let may_stand = |label| self.config.has_node && self.labels.may_stand(label);
+        let must_go_first = |label| standings.get(label) == Some(&Standing::Down) && may_stand(label);
         match later {
             Some(later) => plan.wake(later),
             None if must_go_first(&file.label) || must_go_first(&file.bundle_label) => {}
@@ -168,7 +169,9 @@ impl State {
     /// When `file` is to go: none if it is to stay, or if that is not known yet.
     fn removal_due(&self, reference: &Reference, file: &File) -> Option<Time> {
         let known_since = self.known_since(reference.namespace().map(Namespace::as_str))?;
-        file.removal_due(known_since, self.config.removal_delay)
+        let due = file.removal_due(known_since, self.config.removal_delay)?;
+        let bundle = self.bundles.get(&reference.bundle_id(&self.config.home));
+        bundle.is_none_or(Bundle::is_readable).then_some(due)
     }
 
     fn is_due(&self, reference: &Reference, file: &File, now: Time) -> bool {

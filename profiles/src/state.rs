@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::bundle::{Bundle, BundleId};
+use crate::bundle::{Bundle, BundleId, Profile};
 use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
@@ -23,6 +23,8 @@ pub struct Config {
     pub others: BTreeSet<Namespace>,
     /// How long a profile and its label stay after no bundle asks for it any more.
     pub removal_delay: Duration,
+    /// Whether there is a Node to be labelled. Where there is none, no label stands in the way of a removal.
+    pub has_node: bool,
 }
 
 impl Config {
@@ -41,6 +43,13 @@ pub enum Event {
         namespace: Namespace,
         /// Its bundles.
         bundles: Vec<Bundle>,
+    },
+    /// All that is at the source of a namespace and is no bundle: why each is none, by what it is called.
+    Strays {
+        /// The namespace.
+        namespace: Namespace,
+        /// The strays.
+        strays: BTreeMap<String, &'static str>,
     },
     /// A bundle was made or changed.
     Applied(Bundle),
@@ -116,6 +125,7 @@ impl NodeLabels {
 pub struct State {
     pub(crate) config: Config,
     pub(crate) bundles: BTreeMap<BundleId, Bundle>,
+    pub(crate) strays: BTreeMap<Namespace, BTreeSet<String>>,
     /// Every reference that is wanted or owned.
     pub(crate) files: BTreeMap<Reference, File>,
     pub(crate) labels: Labels,
@@ -233,6 +243,7 @@ impl State {
         Self {
             config,
             bundles: BTreeMap::new(),
+            strays: BTreeMap::new(),
             files: BTreeMap::new(),
             labels: Labels::default(),
             listed: BTreeMap::new(),
@@ -244,6 +255,9 @@ impl State {
     pub fn apply(&mut self, event: Event, now: Time) {
         match event {
             Event::Listed { namespace, bundles } => self.listed(&namespace, bundles, now),
+            Event::Strays { namespace, strays } => {
+                self.strays.insert(namespace, strays.into_keys().collect());
+            }
             Event::Applied(bundle) => self.applied(bundle, now),
             Event::Deleted(id) => self.deleted(&id, now),
             Event::Scanned(found) => self.scanned(found, now),
@@ -290,12 +304,17 @@ impl State {
         self.listed.entry(namespace.clone()).or_insert(now);
     }
 
-    fn applied(&mut self, bundle: Bundle, now: Time) {
+    fn applied(&mut self, mut bundle: Bundle, now: Time) {
+        if !bundle.is_readable() {
+            // It asks for what it asked for before.
+            let before = self.bundles.get(&bundle.id).map(|before| before.profiles.clone());
+            bundle.profiles = before.unwrap_or_default();
+        }
         for (key, profile) in &bundle.profiles {
             let reference = Reference::new(&self.config.home, &bundle.id, key.clone());
             self.file(reference, now).set_want(Want::from(profile));
         }
-        let old = self.bundles.remove(&bundle.id).map(|old| old.profiles).unwrap_or_default();
+        let old = self.forget(&bundle.id, now);
         for key in old.keys().filter(|key| !bundle.profiles.contains_key(key)) {
             self.unwant(&bundle.id, key, now);
         }
@@ -303,10 +322,21 @@ impl State {
     }
 
     fn deleted(&mut self, id: &BundleId, now: Time) {
-        let old = self.bundles.remove(id).map(|old| old.profiles).unwrap_or_default();
-        for key in old.keys() {
+        for key in self.forget(id, now).keys() {
             self.unwant(id, key, now);
         }
+    }
+
+    /// Forgets the bundle `id`, whose profiles are returned. If it could not be read, it might have asked for anything
+    /// until now.
+    fn forget(&mut self, id: &BundleId, now: Time) -> BTreeMap<ProfileKey, Profile> {
+        let Some(old) = self.bundles.remove(id) else { return BTreeMap::new() };
+        if !old.is_readable() {
+            let is_of_it = |reference: &Reference| reference.bundle_id(&self.config.home) == *id;
+            let files = self.files.iter_mut().filter(|(reference, _)| is_of_it(reference));
+            files.for_each(|(_, file)| file.delay_removal(now));
+        }
+        old.profiles
     }
 
     fn unwant(&mut self, id: &BundleId, key: &ProfileKey, now: Time) {

@@ -1,21 +1,24 @@
 //! `pavise agent`: the whole wiring of the agent on one screen.
 
+mod source;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use futures::FutureExt;
 use futures::future::{self, Either};
-use futures::{FutureExt, StreamExt};
 use profiles::name::{Namespace, NodeName};
 use profiles::state;
 use tracing::info;
 
-use crate::cluster::{self, bundles, node::OwnNode};
+use super::Outcome;
 use crate::host::NodeHost;
 use crate::host::lock::Lock;
 use crate::observe::{logs, signals};
 use crate::sync::SyncLoop;
+use source::{Connections, Source};
 
 /// How often to look whether another agent has let go of the state directory.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -23,9 +26,24 @@ const LOCK_POLL: Duration = Duration::from_millis(200);
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
+    /// Where bundles come from: the cluster's ConfigMaps, or a directory of files PATH/<bundle>/<key>, for which no
+    /// cluster is needed and no Node is labelled.
+    #[arg(long, default_value = "cluster", value_name = "cluster|dir:PATH")]
+    source: Source,
+
     /// The name of the Node that this agent labels.
-    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
-    node_name: NodeName,
+    #[arg(
+        long,
+        env = "NODE_NAME",
+        value_name = "NAME",
+        required_unless_present = "source",
+        required_if_eq("source", "cluster")
+    )]
+    node_name: Option<NodeName>,
+
+    /// Do all that can be done now, and exit: with 0 if all that is asked for is served, with 1 if not.
+    #[arg(long)]
+    once: bool,
 
     /// The kubelet's --root-dir: profiles go to its directory `seccomp`.
     #[arg(long, env = "PAVISE_KUBELET_ROOT", default_value = "/var/lib/kubelet", value_name = "PATH")]
@@ -64,39 +82,57 @@ impl Arguments {
             home: home.clone(),
             others: others.iter().filter(|other| *other != home).cloned().collect(),
             removal_delay: self.removal_delay,
+            has_node: self.source == Source::Cluster,
         })
     }
 }
 
-/// Runs the agent until it is told to stop.
-pub(crate) fn run(arguments: Arguments) -> Result<()> {
+/// Runs the agent until it is told to stop, or has done all.
+///
+/// # Errors
+/// The node's disk is out of reach, or something that is needed for the start. To be told to stop is one if the agent
+/// was to end by itself.
+pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
     let rules = arguments.rules()?;
     logs::start(arguments.log_format)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("starting the asynchronous runtime")?.block_on(serve(arguments, rules))
 }
 
-async fn serve(arguments: Arguments, rules: state::Config) -> Result<()> {
+async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
     let stop = signals::stop().context("listening for SIGTERM and SIGINT")?.shared();
     let Either::Left((lock, _)) =
         future::select(lock(&arguments.state_dir).boxed_local(), stop.clone()).await
     else {
-        return Ok(());
+        return stopped(arguments.once);
     };
     let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock?)?;
-    let client = cluster::connect().await?;
-    info!(node = %arguments.node_name, version = env!("CARGO_PKG_VERSION"), "Agent started");
-
-    let node = OwnNode::new(client.clone(), arguments.node_name);
-    let mut events = vec![node.watch().boxed_local()];
-    for namespace in rules.namespaces() {
-        events.push(bundles::watch(client.clone(), namespace.clone()).boxed_local());
-    }
-    let write_labels = move |change| node.write(change).boxed_local();
+    let Connections { events, write_labels } = match &arguments.source {
+        Source::Cluster => {
+            source::cluster(arguments.node_name.context("--node-name is missing")?, &rules).await?
+        }
+        Source::Directory(path) => source::directory(path, &rules)?,
+    };
     let changes = host.changes();
-    SyncLoop::new(host, rules, events, changes, write_labels).run(stop).await?;
+    let sync = SyncLoop::new(host, rules, events, changes, write_labels);
+    if arguments.once {
+        return match sync.run_once(stop).await? {
+            Some(true) => Ok(Outcome::Done),
+            Some(false) => Ok(Outcome::Refused),
+            None => stopped(true),
+        };
+    }
+    sync.run(stop).await?;
+    stopped(false)
+}
+
+/// The agent was told to stop. One that is to do its work `once` has not done it then.
+fn stopped(once: bool) -> Result<Outcome> {
+    if once {
+        bail!("told to stop before all was done; what was done stays");
+    }
     info!("Agent stopped");
-    Ok(())
+    Ok(Outcome::Done)
 }
 
 /// Waits until no other agent acts on this node.
@@ -147,6 +183,31 @@ mod tests {
         check(&["--removal-delay", "0s"], Ok(("pavise-profiles", &[], 0)));
         check(&["--removal-delay", "1h 5m"], Ok(("pavise-profiles", &[], 3900)));
         check(&["--removal-delay", "5"], Err(()));
+    }
+
+    #[test]
+    fn a_directory_needs_no_name_of_a_node_and_a_cluster_does() {
+        let check = |arguments: &[&str], expected: Result<Source, &str>| {
+            let understood = cli::Arguments::try_parse_from(["pavise", "agent"].iter().chain(arguments));
+            match (understood.map(|parsed| parsed.command), expected) {
+                (Ok(cli::Command::Agent(parsed)), Ok(expected)) => {
+                    assert_eq!(parsed.source, expected);
+                    assert_eq!(parsed.rules().unwrap().has_node, expected == Source::Cluster);
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{arguments:?}: {error}");
+                }
+                (understood, expected) => panic!("{arguments:?}: {understood:?} is not {expected:?}"),
+            }
+        };
+        check(&["--source=dir:x/y"], Ok(Source::Directory("x/y".into())));
+        check(&["--source=cluster", "--node-name=n"], Ok(Source::Cluster));
+        check(&["--node-name=n"], Ok(Source::Cluster));
+        for arguments in [&[][..], &["--source=cluster"]] {
+            check(arguments, Err("--node-name <NAME>"));
+        }
+        check(&["--source=dir:"], Err("the path is missing"));
+        check(&["--source=x"], Err("neither cluster nor dir:PATH"));
     }
 
     #[test]

@@ -29,14 +29,14 @@ enum Command {
 pub(crate) enum Outcome {
     /// It did what it was asked to, and found nothing wrong.
     Done,
-    /// It was asked for a verdict, which is no.
+    /// It was asked for a verdict, which is no; or the agent, run once, could not serve all.
     Refused,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.command {
-        Command::Agent(arguments) => agent::run(arguments).map(|()| Outcome::Done),
+        Command::Agent(arguments) => agent::run(arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

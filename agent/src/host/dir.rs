@@ -26,7 +26,7 @@ const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 /// All that chmod(2) can change.
 const PERMISSIONS: u32 = 0o7777;
 /// A ConfigMap holds at most 1 MiB, so a larger file is none of ours and is not worth reading.
-const LARGEST: u64 = 1 << 20;
+pub(super) const LARGEST: u64 = 1 << 20;
 
 /// An open directory.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ pub(crate) mod ledger;
 pub(crate) mod lock;
 mod mount;
 mod seccomp;
-mod watch;
+pub(crate) mod text;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 

@@ -21,6 +21,7 @@ use crate::host::error::HostError;
 pub(crate) struct Journal {
     home: Namespace,
     bundles: BTreeMap<BundleId, Vec<Line>>,
+    strays: BTreeMap<Namespace, BTreeMap<String, &'static str>>,
     /// Why profiles that are asked for are not on disk.
     unwritten: Problems,
     /// Why profiles that nobody asks for are still there.
@@ -100,7 +101,8 @@ impl Journal {
     /// Remembers nothing yet. Bundles of `home` need no namespace in a reference.
     pub(crate) fn new(home: Namespace) -> Self {
         let (unwritten, unremoved) = (Problems::default(), Problems::default());
-        Self { home, bundles: BTreeMap::new(), unwritten, unremoved, drifts: Drifts::default() }
+        let (bundles, strays) = (BTreeMap::new(), BTreeMap::new());
+        Self { home, bundles, strays, unwritten, unremoved, drifts: Drifts::default() }
     }
 
     /// Logs what `event` says about bundles, and remembers what it says about the disk.
@@ -114,6 +116,11 @@ impl Journal {
                     self.judged(bundle);
                 }
             }
+            Event::Strays { namespace, strays } => {
+                for (path, advice) in self.new_strays(namespace, strays) {
+                    warn!(path, advice, "This is no bundle");
+                }
+            }
             Event::Applied(bundle) => self.judged(bundle),
             Event::Deleted(id) => {
                 info!(bundle = %id, "Bundle gone: deleted, or no longer labelled");
@@ -121,6 +128,16 @@ impl Journal {
             }
             Event::Scanned(found) => self.drifts.scanned(found),
             _ => {}
+        }
+    }
+
+    /// Logs how everything ended, for who runs the agent once.
+    pub(crate) fn ended(unserved: &BTreeSet<String>) {
+        if unserved.is_empty() {
+            info!("Done: all is served");
+        } else {
+            let unserved = unserved.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            warn!(unserved, "Done: not all is served, for the reasons above");
         }
     }
 
@@ -171,6 +188,17 @@ impl Journal {
             }
             Err(_) => {}
         }
+    }
+
+    /// Those of `strays` that were not among the last ones of `namespace`.
+    fn new_strays(
+        &mut self,
+        namespace: &Namespace,
+        strays: &BTreeMap<String, &'static str>,
+    ) -> BTreeMap<String, &'static str> {
+        let before = self.strays.insert(namespace.clone(), strays.clone()).unwrap_or_default();
+        let is_news = |(path, why): &(&String, &&'static str)| before.get(*path) != Some(*why);
+        strays.iter().filter(is_news).map(|(path, why)| (path.clone(), *why)).collect()
     }
 
     fn forget(&mut self, is_gone: impl Fn(&BundleId) -> bool) {
@@ -301,6 +329,15 @@ mod tests {
             journal.note(&event);
             let left: Vec<String> = journal.unwritten.0.keys().map(ToString::to_string).collect();
             assert_eq!(left, remembered, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_stray_is_said_once_until_it_is_gone() {
+        let mut journal = journal();
+        for (strays, news) in [(&["x"][..], 1), (&["x", "y"], 1), (&["y"], 0), (&["x"], 1)] {
+            let strays = strays.iter().map(|stray| ((*stray).to_owned(), "why")).collect();
+            assert_eq!(journal.new_strays(&namespace(), &strays).len(), news);
         }
     }
 

@@ -6,7 +6,7 @@
 //! more, which finds all right. Nothing is decided here; that is the business of [`profiles::state`] and [`profiles::plan`].
 
 mod journal;
-mod rescan;
+pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
 
@@ -65,13 +65,39 @@ where
     /// # Errors
     /// The disk is out of this process's reach.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
+        self.run_until(|_, _| false, stop).await.map(drop)
+    }
+
+    /// Runs until all is done that can be done now, or `stop` completes. Returns whether all that is asked for is
+    /// served then, or none if it was stopped before.
+    ///
+    /// # Errors
+    /// The disk is out of this process's reach.
+    pub(crate) async fn run_once(mut self, stop: impl Future<Output = ()>) -> Result<Option<bool>> {
+        let is_done = self.run_until(State::is_settled, stop).await?;
+        Ok(is_done.then(|| {
+            let unserved = self.state.unserved();
+            Journal::ended(&unserved);
+            unserved.is_empty()
+        }))
+    }
+
+    /// Runs until `is_done`, or `stop` completes. Returns whether it was done.
+    async fn run_until(
+        &mut self,
+        is_done: fn(&State, Time) -> bool,
+        stop: impl Future<Output = ()>,
+    ) -> Result<bool> {
         let mut stop = std::pin::pin!(stop);
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
             self.journal.acted();
+            if is_done(&self.state, self.now()) {
+                return Ok(true);
+            }
             tokio::select! {
-                () = &mut stop => return Ok(()),
+                () = &mut stop => return Ok(false),
                 Some(event) = self.events.next() => self.take_all_ready(event),
                 Some(()) = self.changes.next() => {
                     rescan_at = rescan_at.min(self.scan(Care::Glance)?);

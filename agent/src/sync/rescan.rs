@@ -23,7 +23,7 @@ pub(super) fn pause(is_watching: bool) -> Duration {
 }
 
 /// `changes`, one for all that come close together.
-pub(super) fn settled(changes: impl Stream<Item = ()> + 'static) -> impl Stream<Item = ()> {
+pub(crate) fn settled(changes: impl Stream<Item = ()> + 'static) -> impl Stream<Item = ()> {
     stream::unfold(changes.boxed_local(), |mut changes| async {
         changes.next().await?;
         let latest = Instant::now() + LATEST;

@@ -143,6 +143,7 @@ fn rules() -> Config {
         home: Namespace::new("home").unwrap(),
         others: BTreeSet::new(),
         removal_delay: Duration::from_mins(5),
+        has_node: true,
     }
 }
 
@@ -154,6 +155,19 @@ where
     let (world, outcome) = play_to_the_end(world, script).await;
     outcome.unwrap();
     world.done
+}
+
+/// Runs the loop once in `world`, fed with `events`. Returns all that was done, and how the loop ended; none if it had
+/// not after a minute.
+async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<bool>) {
+    let shared = Rc::new(RefCell::new(world));
+    let api_server = shared.clone();
+    let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
+    let events = stream::iter(events).chain(stream::pending()).boxed_local();
+    let sync =
+        SyncLoop::new(FakeHost(shared.clone()), rules(), vec![events], stream::pending(), write_labels);
+    let outcome = sync.run_once(seconds(60)).await.unwrap();
+    (shared.take().done, outcome)
 }
 
 /// The same. Returns the world as it is then, and how the loop ended.
@@ -337,6 +351,23 @@ async fn the_disk_is_read_now_and_then_and_more_often_where_nobody_tells_of_chan
         let (world, outcome) = play_to_the_end(world, async |_, _| seconds(605).await).await;
         outcome.unwrap();
         assert_eq!(world.scans, vec![Care::Read; expected]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_once_it_ends_when_all_is_written_and_labelled() {
+    let node = || Event::NodeListed(NodeLabels::default());
+    let world = World { failing_patches: 2, ..World::default() };
+    let (done, outcome) = play_once(world, vec![node(), listed(&["x", "y"])]).await;
+    assert_eq!(done, ["install x/a", "install y/a", "labels +4 -0"]);
+    assert_eq!(outcome, Some(true));
+
+    let world = World { failing_installs: 1, ..World::default() };
+    let (done, outcome) = play_once(world, vec![node(), listed(&["x", "y"])]).await;
+    assert_eq!((done, outcome), (vec!["install y/a".to_owned(), "labels +2 -0".to_owned()], Some(false)));
+
+    for unknown in [node(), listed(&["x"])] {
+        assert_eq!(play_once(World::default(), vec![unknown]).await.1, None);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod drift;
 mod scene;
+mod settled;
 
 use std::time::Duration;
 
@@ -87,6 +88,57 @@ fn a_namespace_that_can_not_be_listed_holds_up_only_what_may_be_its_own() {
         ("done", "wake 299s"),
         ("+299s", "remove _other/x/d"),
         ("done", ""),
+    ]);
+}
+
+#[test]
+fn without_a_node_no_label_holds_up_a_removal() {
+    check(&[
+        ("no-node", ""),
+        ("scan web/a=1", ""),
+        ("list", "wake 300s"),
+        ("+300s", "remove web/a"),
+        ("done", ""),
+        ("list web:b=1", "install web/b=1"),
+        ("done", ""),
+    ]);
+}
+
+#[test]
+fn what_can_not_be_read_asks_for_what_it_asked_for_before() {
+    check(&[
+        ("no-node", ""),
+        ("scan", ""),
+        ("list web:a=1 x:c=1", "install web/a=1 install x/c=1"),
+        ("done", ""),
+        ("list web:unreadable", "wake 300s"),
+        ("+300s", "remove x/c"),
+        ("done", ""),
+        ("scan web/a=changed", "install web/a=1"),
+        ("done", ""),
+        ("list web:b=1", "install web/b=1 wake 300s"),
+    ]);
+}
+
+#[test]
+fn what_could_not_be_read_since_the_start_keeps_its_profiles() {
+    check(&[
+        ("no-node", ""),
+        ("scan web/a=1 x/c=1", ""),
+        ("list web:unreadable", "wake 300s"),
+        ("+300s", "remove x/c"),
+        ("done", ""),
+        ("+9000s", ""),
+        ("apply web:b=1", "install web/b=1 wake 300s"),
+        ("done", "wake 300s"),
+        ("+300s", "remove web/a"),
+    ]);
+    check(&[
+        ("no-node", ""),
+        ("scan web/a=1", ""),
+        ("list web:unreadable", ""),
+        ("+9000s", ""),
+        ("list", "wake 300s"),
     ]);
 }
 

@@ -7,6 +7,9 @@
 //! | `list web:a=1,b=bad team/x:c=2` | the lists of all namespaces; `team/` is another namespace |
 //! | `list-home …`, `list-team …` | the list of one namespace |
 //! | `apply web:a=2`, `delete web` | one bundle |
+//! | `apply web:unreadable` | one of which nothing can be told |
+//! | `strays notes`, `strays` | what is at the source of `home` and is no bundle |
+//! | `no-node` | there is no Node to be labelled |
 //! | `done`, `fail`, `foreign`, `fail-removal` | the planned steps end so |
 //! | `fail-owned` | the same as `fail`, but the ledger has the profile nevertheless |
 //! | `send`, `written`, `lost` | the planned change of labels goes out; its outcome |
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::bundle::{Bundle, BundleId, Profile};
+use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::name::Namespace;
 use crate::state::{Config, Event, Found, NodeLabels, State};
 
@@ -55,6 +59,7 @@ impl Scene {
             home: name(HOME),
             others: [name(TEAM)].into(),
             removal_delay: Duration::from_secs(DELAY),
+            has_node: true,
         };
         Self {
             state: State::new(config),
@@ -73,6 +78,11 @@ impl Scene {
             "list-home" => self.list(HOME, rest),
             "list-team" => self.list(TEAM, rest),
             "apply" => self.apply(Event::Applied(bundle(rest))),
+            "strays" => self.apply(Event::Strays {
+                namespace: Namespace::new(HOME).unwrap(),
+                strays: rest.split_whitespace().map(|stray| (stray.to_owned(), "why")).collect(),
+            }),
+            "no-node" => self.state.config.has_node = false,
             "delete" => self.apply(Event::Deleted(bundle_id(rest))),
             "done" => self.finish(|install| Event::Installed {
                 reference: install.reference,
@@ -194,12 +204,19 @@ fn version(content: &[u8]) -> String {
 /// `web:a=1,b=bad`
 fn bundle(text: &str) -> Bundle {
     let (id, profiles) = text.split_once(':').unwrap_or((text, ""));
+    if profiles == "unreadable" {
+        return Bundle::unreadable(bundle_id(id), unreadable());
+    }
     let pair = |item: &str| {
         let (key, version) = item.split_once('=').unwrap();
         (key.to_owned(), content(version))
     };
     let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
     Bundle::of_seccomp(bundle_id(id), data, Vec::new())
+}
+
+fn unreadable() -> Diagnostic {
+    Diagnostic { code: Code::Unreadable, place: Place::at("$"), message: String::new(), help: "" }
 }
 
 /// `web/a=1`

@@ -1,0 +1,65 @@
+//! Where the agent's bundles come from, and what it tells its labels to.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Result;
+use futures::future::{self, LocalBoxFuture};
+use futures::stream::LocalBoxStream;
+use futures::{FutureExt, StreamExt};
+use profiles::name::NodeName;
+use profiles::plan::LabelChange;
+use profiles::state::{Config, Event};
+use tracing::info;
+
+use crate::cluster::{self, bundles, node::OwnNode};
+use crate::directory::BundleDirectory;
+
+/// What the user typed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Source {
+    /// ConfigMaps.
+    Cluster,
+    /// The directories in this one.
+    Directory(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("dir:") {
+            Some("") => Err("the path is missing: dir:PATH"),
+            Some(path) => Ok(Self::Directory(path.into())),
+            None if text == "cluster" => Ok(Self::Cluster),
+            None => Err("it is neither cluster nor dir:PATH"),
+        }
+    }
+}
+
+/// What the loop is connected with.
+pub(super) struct Connections {
+    pub(super) events: Vec<LocalBoxStream<'static, Event>>,
+    pub(super) write_labels: Box<dyn Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>>,
+}
+
+/// Connects with the API server, of which nothing is asked yet.
+pub(super) async fn cluster(node: NodeName, rules: &Config) -> Result<Connections> {
+    let client = cluster::connect().await?;
+    info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
+    let node = OwnNode::new(client.clone(), node);
+    let mut events = vec![node.watch().boxed_local()];
+    for namespace in rules.namespaces() {
+        events.push(bundles::watch(client.clone(), namespace.clone()).boxed_local());
+    }
+    Ok(Connections { events, write_labels: Box::new(move |change| node.write(change).boxed_local()) })
+}
+
+/// Connects with a directory of bundles.
+pub(super) fn directory(path: &Path, rules: &Config) -> Result<Connections> {
+    let bundles = BundleDirectory::open(path, &rules.home, &rules.others)?;
+    info!(source = %path.display(), version = env!("CARGO_PKG_VERSION"), "Agent started");
+    // Where there is no Node, no change of labels is ever planned.
+    let write_labels = |_| future::pending().boxed_local();
+    Ok(Connections { events: vec![bundles.watch().boxed_local()], write_labels: Box::new(write_labels) })
+}
