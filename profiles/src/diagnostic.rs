@@ -110,6 +110,8 @@ codes! {
     InvalidKey = "invalid-key", Error;
     /// The file or directory in which the profile or bundle is to be can't be read as one.
     Unreadable = "unreadable", Error;
+    /// The label that makes a ConfigMap a bundle has a value that is no kind of profiles.
+    UnknownKind = "unknown-kind", Error;
     /// The bundle holds no profile.
     EmptyBundle = "empty-bundle", Warning;
 }

@@ -15,6 +15,7 @@
 //! never an `Err`.
 
 pub mod bundle;
+pub mod catalog;
 pub mod diagnostic;
 pub mod digest;
 mod file;

@@ -1,0 +1,238 @@
+//! When it is said: a story of ConfigMaps and writes, with simulated time.
+
+use super::*;
+
+const MINUTE: u64 = 60;
+
+/// A catalog, the Events that the API server has, and the time.
+#[derive(Default)]
+struct Scene {
+    catalog: Catalog,
+    /// By name: how often each was said, and when the last time.
+    events: BTreeMap<String, (u32, Time)>,
+    now: Time,
+    writes: usize,
+}
+
+impl Scene {
+    /// A catalog that has seen that there is nothing.
+    fn new() -> Self {
+        let mut scene = Self::default();
+        scene.list(&[]);
+        scene
+    }
+
+    fn list(&mut self, bundles: &[(&str, &[&str])]) {
+        let verdicts = bundles.iter().map(|(name, notes)| verdict(name, "u", notes)).collect();
+        self.catalog.listed(&Namespace::new("ns").unwrap(), verdicts, self.now);
+    }
+
+    fn judge(&mut self, bundle: &str, notes: &[&str]) {
+        self.catalog.judged(verdict(bundle, "u", notes), self.now);
+    }
+
+    /// Another catalog takes over.
+    fn restart(&mut self) {
+        self.catalog = Catalog::default();
+    }
+
+    /// Lets time pass, in which the API server takes everything, and forgets Events after an hour.
+    fn pass(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        loop {
+            let next = self.catalog.next(self.now);
+            if let Some(write) = next.write {
+                let outcome = self.serve(&write);
+                self.catalog.written(&write, outcome, self.now);
+                continue;
+            }
+            match next.wake_at {
+                Some(at) if at <= end => self.now = at,
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    fn serve(&mut self, write: &Write) -> Outcome {
+        let now = self.now;
+        self.events.retain(|_, (_, last)| *last + Duration::from_hours(1) > now);
+        let name = write.statement.name();
+        match (write.how, self.events.get_mut(&name)) {
+            (How::First, None) => drop(self.events.insert(name, (1, now))),
+            (How::First, Some((count, last))) => {
+                return Outcome::WasSaid(*count, now.elapsed().saturating_sub(last.elapsed()));
+            }
+            (How::Again(count), Some(event)) => *event = (count, now),
+            (How::Again(_), None) => return Outcome::Gone,
+        }
+        self.writes += 1;
+        Outcome::Said
+    }
+
+    /// Claims the counts of all Events, in the order in which they were last said, and how many writes there were.
+    fn expect(&self, counts: &[u32], writes: usize) {
+        let mut events: Vec<(Time, u32)> =
+            self.events.values().map(|(count, last)| (*last, *count)).collect();
+        events.sort_unstable();
+        let counted: Vec<u32> = events.iter().map(|(_, count)| *count).collect();
+        assert_eq!((counted.as_slice(), self.writes), (counts, writes));
+    }
+}
+
+fn verdict(bundle: &str, uid: &str, notes: &[&str]) -> Verdict {
+    let id = BundleId::new("ns", bundle).unwrap();
+    let statement = |note: &&str| Statement {
+        bundle: id.clone(),
+        uid: uid.to_owned(),
+        field: Some("data[a]".to_owned()),
+        reason: Reason::ProfileRefused,
+        note: (*note).to_owned(),
+    };
+    Verdict { statements: notes.iter().map(statement).collect(), uid: uid.to_owned(), id: id.clone() }
+}
+
+#[test]
+fn a_finding_stays_one_event_that_never_expires_while_it_holds() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.pass(1);
+    scene.expect(&[1], 1);
+    for _ in 0..12 {
+        scene.judge("web", &["bad"]);
+        scene.pass(5 * MINUTE);
+    }
+    scene.expect(&[3], 3);
+    scene.pass(24 * 60 * MINUTE);
+    scene.expect(&[51], 51);
+}
+
+#[test]
+fn an_idle_catalog_writes_nothing_and_never_wakes() {
+    let mut scene = Scene::new();
+    scene.list(&[("web", &[]), ("db", &[])]);
+    scene.judge("web", &[]);
+    assert_eq!(scene.catalog.next(scene.now), Next::default());
+}
+
+#[test]
+fn a_bundle_that_becomes_good_is_told_so_once() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad", "worse"]);
+    scene.pass(MINUTE);
+    scene.judge("web", &["bad"]);
+    scene.pass(MINUTE);
+    scene.expect(&[1, 1], 2);
+    scene.judge("web", &[]);
+    scene.judge("web", &[]);
+    scene.pass(MINUTE);
+    scene.expect(&[1, 1, 1], 3);
+    scene.judge("web", &[]);
+    scene.pass(24 * 60 * MINUTE);
+    assert_eq!(scene.writes, 3);
+    assert_eq!(scene.catalog.next(scene.now), Next::default());
+}
+
+#[test]
+fn what_was_never_said_needs_no_end() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.judge("web", &[]);
+    scene.pass(MINUTE);
+    scene.expect(&[], 0);
+}
+
+#[test]
+fn the_last_word_is_the_newest_event() {
+    let mut scene = Scene::new();
+    for round in 1..=3 {
+        scene.judge("web", &["bad"]);
+        scene.pass(MINUTE);
+        let bad = scene.events[&verdict("web", "u", &["bad"]).statements[0].name()];
+        assert_eq!(bad, (round, scene.events.values().map(|(_, last)| *last).max().unwrap()));
+        scene.judge("web", &[]);
+        scene.pass(MINUTE);
+    }
+    scene.expect(&[3, 3], 6);
+}
+
+#[test]
+fn a_restart_says_nothing_twice_and_lets_nothing_expire() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.pass(20 * MINUTE);
+    scene.restart();
+    scene.list(&[("web", &["bad"])]);
+    scene.pass(9 * MINUTE);
+    scene.expect(&[1], 1);
+    scene.pass(2 * MINUTE);
+    scene.expect(&[2], 2);
+    // One that was away for so long that the Event is about to expire says it at once.
+    scene.catalog = Catalog::default();
+    scene.pass(55 * MINUTE);
+    scene.list(&[("web", &["bad"])]);
+    scene.pass(1);
+    scene.expect(&[3], 3);
+}
+
+#[test]
+fn an_event_that_was_deleted_is_made_again_when_it_is_due() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.pass(MINUTE);
+    scene.events.clear();
+    scene.pass(30 * MINUTE);
+    scene.expect(&[1], 2);
+}
+
+#[test]
+fn a_deleted_bundle_is_forgotten() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.judge("db", &["bad"]);
+    scene.pass(MINUTE);
+    scene.catalog.deleted(&BundleId::new("ns", "web").unwrap());
+    scene.list(&[]);
+    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    // One of the same name is another object: what is wrong with it is said anew.
+    scene.catalog.judged(verdict("web", "v", &["bad"]), scene.now);
+    scene.pass(1);
+    scene.expect(&[1, 1, 1], 3);
+    scene.catalog.judged(verdict("web", "w", &[]), scene.now);
+    assert_eq!(scene.catalog.next(scene.now), Next::default());
+}
+
+#[test]
+fn failures_are_retried_more_and_more_slowly_and_block_only_their_namespace() {
+    let mut catalog = Catalog::default();
+    let mut now = Time::default();
+    let write = |catalog: &Catalog, now| catalog.next(now).write.unwrap();
+    catalog.judged(verdict("web", "u", &["bad"]), now);
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let attempt = write(&catalog, now);
+        assert_eq!(attempt.how, How::First);
+        catalog.written(&attempt, Outcome::Failed, now);
+        let due = now + Duration::from_secs(seconds);
+        assert_eq!(catalog.next(now), Next { write: None, wake_at: Some(due) });
+        now = due;
+    }
+    catalog.written(&write(&catalog, now), Outcome::Failed, now);
+    let mut elsewhere = verdict("web", "u", &["bad"]);
+    elsewhere.id = BundleId::new("other", "web").unwrap();
+    elsewhere.statements[0].bundle = elsewhere.id.clone();
+    catalog.judged(elsewhere.clone(), now);
+    assert_eq!(write(&catalog, now).statement, elsewhere.statements[0]);
+}
+
+#[test]
+fn a_statement_that_is_not_taken_blocks_no_other() {
+    let mut catalog = Catalog::default();
+    let now = Time::default();
+    catalog.judged(verdict("web", "u", &["bad", "worse"]), now);
+    let first = catalog.next(now).write.unwrap();
+    catalog.written(&first, Outcome::Refused, now);
+    let second = catalog.next(now).write.unwrap();
+    assert_ne!(first.statement, second.statement);
+    catalog.written(&second, Outcome::Said, now);
+    assert_eq!(catalog.next(now).wake_at, Some(now + REPEAT));
+}

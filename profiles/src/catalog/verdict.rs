@@ -1,0 +1,464 @@
+//! What there is to say about one ConfigMap, for all nodes at once.
+//!
+//! Invariant: what is said follows from the ConfigMap and the platforms alone. So two catalogs say the same, under the
+//! same names, and one that is restarted says nothing twice.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bundle::{Bundle, BundleId, Profile};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity};
+use crate::digest::Digest;
+use crate::name::ProfileKey;
+use crate::platform::Platform;
+use crate::seccomp;
+
+/// The label that makes a ConfigMap a bundle; its value says of what.
+pub const KIND_LABEL: &str = "pavise.dev/profiles";
+/// The one kind that there is.
+const SECCOMP: &str = "seccomp";
+/// A kind that people expect, and that is not served.
+const APPARMOR: &str = "apparmor";
+
+/// The longest note that the API server takes, in bytes (`NoteLengthLimit` of its validation of Events).
+const LONGEST_NOTE: usize = 1024;
+/// What is kept free at the end of a note to say that there is more.
+const MORE: usize = 64;
+/// The longest beginning of a note: a key may have 253 characters, and platforms may be many.
+const LONGEST_HEAD: usize = 400;
+/// How many keys of one bundle are spoken of by themselves. What is listed below a ConfigMap is read by a person.
+const MOST_STATEMENTS: usize = 20;
+/// The longest name of an object, which is a DNS subdomain, without `.` and 16 digits.
+const LONGEST_PREFIX: usize = 253 - 17;
+
+/// A ConfigMap that is labelled as a bundle, as it was last seen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// Its namespace and name.
+    pub id: BundleId,
+    /// What tells it from another one of the same name, before or after.
+    pub uid: String,
+    /// The value of [`KIND_LABEL`].
+    pub kind: String,
+    /// Its `data`.
+    pub data: BTreeMap<String, String>,
+    /// The keys of its `binaryData`.
+    pub binary_keys: Vec<String>,
+}
+
+/// What is to be said about one ConfigMap.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    /// Its namespace and name.
+    pub id: BundleId,
+    /// Its `uid`.
+    pub uid: String,
+    /// What is wrong with it, the worst first. Empty: nothing.
+    pub statements: Vec<Statement>,
+}
+
+impl Verdict {
+    /// Judges `source` as the agents on nodes of all these platforms do.
+    #[must_use]
+    pub fn of(source: Source, platforms: &BTreeSet<Platform>) -> Self {
+        let Source { id, uid, kind, data, binary_keys } = source;
+        let mut findings = Findings::new(platforms);
+        if kind == SECCOMP {
+            for platform in platforms {
+                let bundle = Bundle::of_seccomp(id.clone(), data.clone(), binary_keys.clone());
+                findings.add(*platform, &bundle);
+            }
+        } else {
+            findings.of_the_bundle(platforms, &wrong_kind(&kind));
+        }
+        Self { statements: findings.statements(&id, &uid), id, uid }
+    }
+}
+
+/// Why something is said, for machines: `reason` of the Event.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Reason {
+    /// Something is wrong with the bundle as a whole.
+    BundleProblem,
+    /// A profile is not served.
+    ProfileRefused,
+    /// A profile is served, and probably does not do what its author wants.
+    ProfileFlaw,
+    /// More keys have problems than are spoken of by themselves.
+    MoreProblems,
+    /// Nothing is wrong with the bundle any more.
+    ProfilesAccepted,
+}
+
+impl Reason {
+    /// As Events have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BundleProblem => "BundleProblem",
+            Self::ProfileRefused => "ProfileRefused",
+            Self::ProfileFlaw => "ProfileFlaw",
+            Self::MoreProblems => "MoreProblems",
+            Self::ProfilesAccepted => "ProfilesAccepted",
+        }
+    }
+
+    /// Whether something is wrong.
+    #[must_use]
+    pub fn is_problem(self) -> bool {
+        self != Self::ProfilesAccepted
+    }
+}
+
+/// One thing to be said about a ConfigMap, which becomes one Event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Statement {
+    /// The ConfigMap that it is about.
+    pub bundle: BundleId,
+    /// Its `uid`.
+    pub uid: String,
+    /// The field of it, such as `data[nginx.json]`; none for all of it.
+    pub field: Option<String>,
+    /// Why it is said.
+    pub reason: Reason,
+    /// What is said: at most 1,024 bytes.
+    pub note: String,
+}
+
+impl Statement {
+    /// That nothing is wrong with a bundle any more.
+    pub(super) fn accepted(bundle: BundleId, uid: String) -> Self {
+        let note = "nothing is wrong with the profiles any more".to_owned();
+        Self { bundle, uid, field: None, reason: Reason::ProfilesAccepted, note }
+    }
+
+    /// The name of its Event. The same statement about the same object has the same name, whoever makes it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let field = self.field.as_deref().unwrap_or_default();
+        let content = [&self.uid, self.reason.as_str(), field, &self.note].join("\0");
+        let bundle = self.bundle.name.as_str();
+        let prefix = &bundle[..bundle.len().min(LONGEST_PREFIX)];
+        format!("{}.{}", prefix.trim_end_matches(['-', '.']), Digest::of(content.as_bytes()).short())
+    }
+}
+
+/// Findings, each with the platforms for which it holds, in the order in which they are said: errors first.
+type Found = BTreeMap<(Reverse<Severity>, Option<(usize, usize)>, String), BTreeSet<Platform>>;
+
+/// All that was found in one ConfigMap.
+struct Findings<'a> {
+    platforms: &'a BTreeSet<Platform>,
+    bundle: Found,
+    /// By the field that they are about.
+    keys: BTreeMap<(ProfileKey, String), OfKey>,
+}
+
+#[derive(Default)]
+struct OfKey {
+    refused: BTreeSet<Platform>,
+    found: Found,
+}
+
+impl<'a> Findings<'a> {
+    fn new(platforms: &'a BTreeSet<Platform>) -> Self {
+        Self { platforms, bundle: Found::new(), keys: BTreeMap::new() }
+    }
+
+    /// Adds what is wrong with `bundle` on one platform.
+    fn add(&mut self, platform: Platform, bundle: &Bundle) {
+        let only = BTreeSet::from([platform]);
+        for diagnostic in &bundle.diagnostics {
+            self.of_the_bundle(&only, diagnostic);
+        }
+        for (key, profile) in &bundle.profiles {
+            let diagnostics = profile.diagnostics();
+            if diagnostics.is_empty() {
+                continue;
+            }
+            let is_binary = diagnostics.iter().any(|diagnostic| diagnostic.code == Code::BinaryData);
+            let field = if is_binary { "binaryData" } else { "data" };
+            let of_key = self.keys.entry((key.clone(), format!("{field}[{key}]"))).or_default();
+            if matches!(profile, Profile::Refused(_)) {
+                of_key.refused.insert(platform);
+            }
+            for diagnostic in diagnostics {
+                note_down(&mut of_key.found, diagnostic, &only);
+            }
+        }
+    }
+
+    fn of_the_bundle(&mut self, platforms: &BTreeSet<Platform>, diagnostic: &Diagnostic) {
+        note_down(&mut self.bundle, diagnostic, platforms);
+    }
+
+    fn statements(&self, id: &BundleId, uid: &str) -> Vec<Statement> {
+        let statement =
+            |field, reason, note| Statement { bundle: id.clone(), uid: uid.to_owned(), field, reason, note };
+        let mut statements = Vec::new();
+        if !self.bundle.is_empty() {
+            let head = format!("{} has a problem:", id.name);
+            statements.push(statement(None, Reason::BundleProblem, self.note(&head, &self.bundle)));
+        }
+        for ((key, field), of_key) in &self.keys {
+            let (reason, head) = if of_key.refused.is_empty() {
+                (Reason::ProfileFlaw, format!("{key} is served, but:"))
+            } else {
+                (Reason::ProfileRefused, format!("{key} is refused{}:", self.only(" ", &of_key.refused, "")))
+            };
+            statements.push(statement(Some(field.clone()), reason, self.note(&head, &of_key.found)));
+        }
+        statements.sort_by_key(|statement| statement.reason);
+        if statements.len() > MOST_STATEMENTS {
+            let rest = statements.split_off(MOST_STATEMENTS);
+            let refused = rest.iter().filter(|one| one.reason == Reason::ProfileRefused).count();
+            let note = format!(
+                "{} more profiles have problems, {refused} of them are refused: `pavise lint` shows all",
+                rest.len()
+            );
+            statements.push(statement(None, Reason::MoreProblems, note));
+        }
+        statements
+    }
+
+    /// `head`, and as many findings as a note can hold.
+    fn note(&self, head: &str, found: &Found) -> String {
+        let mut note = cut(head, LONGEST_HEAD);
+        for (index, ((_, _, text), platforms)) in found.iter().enumerate() {
+            let finding = format!(" {}{text}.", self.only("", platforms, ": "));
+            let is_last = index + 1 == found.len();
+            let room = (LONGEST_NOTE - if is_last { 0 } else { MORE }).saturating_sub(note.len());
+            if finding.len() > room && index > 0 {
+                let rest = found.len() - index;
+                return format!("{note} {rest} more: `pavise lint` shows all.");
+            }
+            note += &cut(&finding, room);
+        }
+        note
+    }
+
+    /// `on <platforms>` between `before` and `after`, if these are not all platforms.
+    fn only(&self, before: &str, some: &BTreeSet<Platform>, after: &str) -> String {
+        if some == self.platforms {
+            return String::new();
+        }
+        let mut names = BTreeSet::new();
+        for platform in some {
+            let mut alike = self.platforms.iter().filter(|one| one.architecture == platform.architecture);
+            let Platform { architecture, kernel } = platform;
+            names.insert(if alike.all(|one| some.contains(one)) {
+                architecture.to_string()
+            } else {
+                format!("{architecture} with kernel {kernel}")
+            });
+        }
+        format!("{before}on {}{after}", names.into_iter().collect::<Vec<_>>().join(" and "))
+    }
+}
+
+fn note_down(found: &mut Found, diagnostic: &Diagnostic, platforms: &BTreeSet<Platform>) {
+    let key = (Reverse(diagnostic.severity()), diagnostic.place.position, diagnostic.to_string());
+    found.entry(key).or_default().extend(platforms);
+}
+
+/// `text`, or so many bytes of it with an ellipsis, which ends at a character's end.
+fn cut(text: &str, longest: usize) -> String {
+    const ELLIPSIS: &str = "…";
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    format!("{}{ELLIPSIS}", &text[..text.floor_char_boundary(longest.saturating_sub(ELLIPSIS.len()))])
+}
+
+/// What is wrong with the value of [`KIND_LABEL`], which is not [`SECCOMP`].
+fn wrong_kind(kind: &str) -> Diagnostic {
+    let message = if kind == APPARMOR {
+        "AppArmor profiles are not served, so nothing of the bundle is".to_owned()
+    } else {
+        let meant = seccomp::suggestion(kind, [SECCOMP]);
+        let meant = meant.map(|kind| format!("; did you mean {kind:?}?")).unwrap_or_default();
+        format!("{kind:?} is no kind of profiles, so nothing of the bundle is served{meant}")
+    };
+    Diagnostic {
+        code: Code::UnknownKind,
+        place: Place::at(format!("$.metadata.labels[{KIND_LABEL:?}]")),
+        message,
+        help: "label it pavise.dev/profiles=seccomp, or take the label away",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
+    const BAD: &str = "{\n\"defaultAction\":\"SCMP_ACT_LGO\"}";
+    const FLAWED: &str = r#"{"defaultAction":"SCMP_ACT_LOG","x":1}"#;
+
+    fn platforms(texts: &[&str]) -> BTreeSet<Platform> {
+        let platform = |text: &&str| {
+            let (architecture, kernel) = text.split_once(' ').unwrap();
+            Platform { architecture: architecture.parse().unwrap(), kernel: kernel.parse().unwrap() }
+        };
+        texts.iter().map(platform).collect()
+    }
+
+    fn source(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Source {
+        Source {
+            id: BundleId::new("ns", "web").unwrap(),
+            uid: "u".to_owned(),
+            kind: kind.to_owned(),
+            data: data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect(),
+            binary_keys: binary.iter().map(|key| (*key).to_owned()).collect(),
+        }
+    }
+
+    fn judge(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Vec<Statement> {
+        Verdict::of(source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
+    }
+
+    /// Claims reason, field and the beginning of the note of each statement.
+    fn check(statements: &[Statement], expected: &[(&str, &str, &str)]) {
+        let said: Vec<_> = statements
+            .iter()
+            .map(|one| (one.reason.as_str(), one.field.as_deref().unwrap_or_default(), one.note.as_str()))
+            .collect();
+        assert_eq!(said.len(), expected.len(), "{said:#?}");
+        for ((reason, field, note), expected) in said.iter().zip(expected) {
+            assert_eq!((*reason, *field), (expected.0, expected.1), "{note}");
+            assert!(note.starts_with(expected.2), "{note}");
+        }
+    }
+
+    #[test]
+    fn each_key_with_a_problem_is_spoken_of_once_and_refusals_come_first() {
+        check(&judge("seccomp", &[("a.json", GOOD)], &[]), &[]);
+        check(
+            &judge("seccomp", &[("a.json", FLAWED), ("b.json", GOOD), ("c.json", BAD)], &["d.json"]),
+            &[
+                (
+                    "ProfileRefused",
+                    "data[c.json]",
+                    "c.json is refused: error[unknown-action] line 2, column 17, $.defaultAction: \"SCMP_ACT_LGO\" is",
+                ),
+                ("ProfileRefused", "binaryData[d.json]", "d.json is refused: error[binary-data] "),
+                ("ProfileFlaw", "data[a.json]", "a.json is served, but: warning[unknown-field] line 1, "),
+            ],
+        );
+        check(
+            &judge("seccomp", &[], &[]),
+            &[("BundleProblem", "", "web has a problem: warning[empty-bundle] ")],
+        );
+    }
+
+    #[test]
+    fn errors_come_before_warnings() {
+        let text = r#"{"x":1,"defaultAction":"SCMP_ACT_LGO"}"#;
+        let said = judge("seccomp", &[("a.json", text)], &[]);
+        let at = |word| said[0].note.find(word).unwrap();
+        assert!(at("error[unknown-action]") < at(". warning[unknown-field]"), "{}", said[0].note);
+    }
+
+    #[test]
+    fn a_wrong_kind_is_said_with_what_was_probably_meant() {
+        let problem = "web has a problem: error[unknown-kind] $.metadata.labels[\"pavise.dev/profiles\"]: ";
+        for (kind, expected) in [
+            (
+                "secomp",
+                "\"secomp\" is no kind of profiles, so nothing of the bundle is served; did you mean \"seccomp\"?; ",
+            ),
+            ("selinux", "\"selinux\" is no kind of profiles, so nothing of the bundle is served; label"),
+            ("", "\"\" is no kind of profiles, so nothing of the bundle is served; label"),
+            ("apparmor", "AppArmor profiles are not served, so nothing of the bundle is; label"),
+        ] {
+            let said = judge(kind, &[("a.json", BAD)], &[]);
+            check(&said, &[("BundleProblem", "", &format!("{problem}{expected}"))]);
+        }
+    }
+
+    #[test]
+    fn a_note_fits_and_says_how_much_it_leaves_out() {
+        let rule = |n: usize| format!("{{\"names\":[\"call{n}\"],\"action\":\"SCMP_ACT_ÄÖÜ{n}\"}}");
+        for count in [1, 2, 5, 90] {
+            let rules: Vec<String> = (0..count).map(rule).collect();
+            let text = format!("{{\"defaultAction\":\"SCMP_ACT_LOG\",\"syscalls\":[{}]}}", rules.join(",\n"));
+            for key in ["a".to_owned(), "k".repeat(253)] {
+                let note = judge("seccomp", &[(&key, &text)], &[]).swap_remove(0).note;
+                assert!(note.len() <= LONGEST_NOTE, "{} bytes: {note}", note.len());
+                let said = note.matches("error[").count();
+                let rest = format!(" {} more: `pavise lint` shows all.", count - said);
+                assert!(said > 0 && (said == count || note.ends_with(&rest)), "{note}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("äöü", 6), "äöü");
+        assert_eq!(cut("äöüß", 6), "ä…");
+        assert_eq!(cut("äöüß", 7), "äö…");
+    }
+
+    #[test]
+    fn a_thousand_bad_keys_are_twenty_one_statements() {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("{n:04}.json")).collect();
+        let data: Vec<(&str, &str)> = keys
+            .iter()
+            .enumerate()
+            .map(|(n, key)| (key.as_str(), if n % 100 == 0 { FLAWED } else { BAD }))
+            .collect();
+        let said = judge("seccomp", &data, &[]);
+        assert_eq!(said.len(), 21);
+        assert_eq!(said[19].reason, Reason::ProfileRefused);
+        check(
+            &said[20..],
+            &[("MoreProblems", "", "980 more profiles have problems, 970 of them are refused: ")],
+        );
+    }
+
+    #[test]
+    fn what_holds_for_some_platforms_only_is_said_with_them() {
+        let all = platforms(&["amd64 5.10", "amd64 6.12", "arm64 6.12"]);
+        let judged = |text: &str| {
+            let data = [("a.json".to_owned(), text.to_owned())].into();
+            Bundle::of_seccomp(BundleId::new("ns", "web").unwrap(), data, Vec::new())
+        };
+        for (bad, head, finding) in [
+            (&["amd64 5.10", "amd64 6.12", "arm64 6.12"][..], "a.json is refused: ", " error["),
+            (&["arm64 6.12"], "a.json is refused on arm64: ", " on arm64: error["),
+            (&["amd64 5.10", "amd64 6.12"], "a.json is refused on amd64: ", " on amd64: error["),
+            (
+                &["amd64 5.10", "arm64 6.12"],
+                "a.json is refused on amd64 with kernel 5.10 and arm64: ",
+                " on amd64 with kernel 5.10 and arm64: error[",
+            ),
+        ] {
+            let mut findings = Findings::new(&all);
+            for platform in &all {
+                let is_bad = platforms(bad).contains(platform);
+                findings.add(*platform, &judged(if is_bad { BAD } else { FLAWED }));
+            }
+            let said = findings.statements(&BundleId::new("ns", "web").unwrap(), "u");
+            check(&said, &[("ProfileRefused", "data[a.json]", head)]);
+            assert!(said[0].note.contains(finding), "{}", said[0].note);
+        }
+    }
+
+    #[test]
+    fn a_name_follows_from_what_is_said_about_which_object() {
+        let statement = judge("seccomp", &[("a.json", BAD)], &[]).swap_remove(0);
+        let name = statement.name();
+        assert_eq!(statement.clone().name(), name);
+        assert!(name.starts_with("web.") && name.len() == 20, "{name}");
+        let other_uid = Statement { uid: "v".to_owned(), ..statement.clone() };
+        let other_note = Statement { note: "x".to_owned(), ..statement.clone() };
+        let other_field = Statement { field: None, ..statement.clone() };
+        for other in [other_uid, other_note, other_field] {
+            assert_ne!(other.name(), name);
+        }
+        let long = format!("{}.{}", "a".repeat(235), "b".repeat(17));
+        let long = Statement { bundle: BundleId::new("ns", &long).unwrap(), ..statement };
+        assert_eq!(long.name().len(), 235 + 17);
+        assert!(!long.name().contains(".."));
+    }
+}
