@@ -10,6 +10,7 @@
 //!
 //! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in [`host`].
 
+mod catalog;
 mod cli;
 mod cluster;
 mod directory;

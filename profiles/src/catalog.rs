@@ -122,9 +122,8 @@ impl Catalog {
         }
         let standing = statements.into_iter().map(|statement| {
             let name = statement.name();
-            let begins = || Standing { statement, is_news, count: 0, due: Some(now) };
-            let standing = before.remove(&name).unwrap_or_else(begins);
-            (name, standing)
+            let standing = before.remove(&name);
+            (name, standing.unwrap_or_else(|| Standing::new(statement, is_news, now)))
         });
         let standing = standing.collect();
         self.bundles.insert(id, Known { uid, standing });
@@ -157,14 +156,22 @@ impl Catalog {
             return;
         }
         self.retries.remove(&bundle.namespace);
-        let known = self.bundles.get_mut(bundle).filter(|known| known.uid == *uid);
-        if let Some(standing) = known.and_then(|known| known.standing.get_mut(&write.statement.name())) {
+        let Some(known) = self.bundles.get_mut(bundle).filter(|known| known.uid == *uid) else { return };
+        if let Some(standing) = known.standing.get_mut(&write.statement.name()) {
             standing.written(write.how, outcome, now);
+        } else if known.standing.is_empty() && write.statement.reason.is_problem() {
+            // It was put right while this was on its way, and this must not be the last word.
+            let end = Standing::new(Statement::accepted(bundle.clone(), uid.clone()), true, now);
+            known.standing.insert(end.statement.name(), end);
         }
     }
 }
 
 impl Standing {
+    fn new(statement: Statement, is_news: bool, now: Time) -> Self {
+        Self { statement, is_news, count: 0, due: Some(now) }
+    }
+
     /// Whether its end is worth a word: it is a problem that was said, or that end itself.
     fn wants_an_end(&self) -> bool {
         self.count > 0 || !self.statement.reason.is_problem()

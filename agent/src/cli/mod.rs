@@ -4,6 +4,7 @@
 //! then is anything touched.
 
 mod agent;
+mod catalog;
 mod lint;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +21,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Keep this node's profiles and labels in line with the bundles, until told to stop.
     Agent(agent::Arguments),
+    /// Say on each bundle what is wrong with it, as Events, until told to stop.
+    Catalog(catalog::Arguments),
     /// Say what is wrong with seccomp profiles, as the agent would, without a cluster.
     Lint(lint::Arguments),
 }
@@ -37,6 +40,7 @@ pub(crate) enum Outcome {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.command {
         Command::Agent(arguments) => agent::run(arguments),
+        Command::Catalog(arguments) => catalog::run(arguments).map(|()| Outcome::Done),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

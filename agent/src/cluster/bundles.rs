@@ -1,14 +1,18 @@
-//! Bundles, as events.
+//! Bundles, as they are seen.
 //!
-//! Invariant: a namespace is never [`Event::Listed`] with less than all of its bundles: a list that breaks off halfway
-//! is dropped.
+//! Invariant: a namespace is never [`Seen::Listed`] with less than all that is in it: a list that breaks off halfway is
+//! dropped.
+
+use std::collections::BTreeSet;
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::bundle::{Bundle, BundleId};
+use profiles::catalog::{KIND_LABEL, Source, Verdict};
 use profiles::name::Namespace;
+use profiles::platform::Platform;
 use profiles::state::Event;
 use tracing::warn;
 
@@ -17,41 +21,81 @@ use super::{watch_advice, watch_said};
 /// What makes a ConfigMap a bundle of seccomp profiles.
 const SELECTOR: &str = "pavise.dev/profiles=seccomp";
 
+/// What is seen in one namespace. `T` is what is made of a ConfigMap.
+#[derive(Debug)]
+pub(crate) enum Seen<T> {
+    /// All that is there.
+    Listed(Namespace, Vec<T>),
+    /// One that is new, or has changed.
+    Applied(T),
+    /// One that is gone, or is not selected any more.
+    Deleted(BundleId),
+}
+
+impl From<Seen<Bundle>> for Event {
+    fn from(seen: Seen<Bundle>) -> Self {
+        match seen {
+            Seen::Listed(namespace, bundles) => Self::Listed { namespace, bundles },
+            Seen::Applied(bundle) => Self::Applied(bundle),
+            Seen::Deleted(id) => Self::Deleted(id),
+        }
+    }
+}
+
 /// Watches the bundles of `namespace`, for ever.
 pub(crate) fn watch(client: Client, namespace: Namespace) -> impl Stream<Item = Event> {
+    seen(client, namespace, SELECTOR, bundle).map(Event::from)
+}
+
+/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, judged for `platforms`, for
+/// ever.
+pub(crate) fn judged(
+    client: Client,
+    namespace: Namespace,
+    platforms: BTreeSet<Platform>,
+) -> impl Stream<Item = Seen<Verdict>> {
+    seen(client, namespace, KIND_LABEL, move |config_map| Some(Verdict::of(source(config_map)?, &platforms)))
+}
+
+fn seen<T>(
+    client: Client,
+    namespace: Namespace,
+    selector: &str,
+    read: impl Fn(ConfigMap) -> Option<T>,
+) -> impl Stream<Item = Seen<T>> {
     let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
-    let config = watcher::Config::default().labels(SELECTOR).streaming_lists();
-    let mut listing = Listing::new(namespace);
+    let config = watcher::Config::default().labels(selector).streaming_lists();
+    let mut listing = Listing::new(namespace, read);
     watcher(config_maps, config).default_backoff().filter_map(move |event| future::ready(listing.take(event)))
 }
 
 /// The bundles of a namespace, while they are being listed.
-struct Listing {
+struct Listing<T, R> {
     namespace: Namespace,
-    bundles: Vec<Bundle>,
+    read: R,
+    bundles: Vec<T>,
 }
 
-impl Listing {
-    fn new(namespace: Namespace) -> Self {
-        Self { namespace, bundles: Vec::new() }
+impl<T, R: Fn(ConfigMap) -> Option<T>> Listing<T, R> {
+    fn new(namespace: Namespace, read: R) -> Self {
+        Self { namespace, read, bundles: Vec::new() }
     }
 
-    fn take(&mut self, event: watcher::Result<watcher::Event<ConfigMap>>) -> Option<Event> {
+    fn take(&mut self, event: watcher::Result<watcher::Event<ConfigMap>>) -> Option<Seen<T>> {
         match event {
             Ok(watcher::Event::Init) => {
                 self.bundles.clear();
                 None
             }
             Ok(watcher::Event::InitApply(config_map)) => {
-                self.bundles.extend(bundle(config_map));
+                self.bundles.extend((self.read)(config_map));
                 None
             }
-            Ok(watcher::Event::InitDone) => Some(Event::Listed {
-                namespace: self.namespace.clone(),
-                bundles: std::mem::take(&mut self.bundles),
-            }),
-            Ok(watcher::Event::Apply(config_map)) => bundle(config_map).map(Event::Applied),
-            Ok(watcher::Event::Delete(config_map)) => id(&config_map).map(Event::Deleted),
+            Ok(watcher::Event::InitDone) => {
+                Some(Seen::Listed(self.namespace.clone(), std::mem::take(&mut self.bundles)))
+            }
+            Ok(watcher::Event::Apply(config_map)) => (self.read)(config_map).map(Seen::Applied),
+            Ok(watcher::Event::Delete(config_map)) => id(&config_map).map(Seen::Deleted),
             Err(error) => {
                 self.complain(&error);
                 None
@@ -69,6 +113,18 @@ fn bundle(config_map: ConfigMap) -> Option<Bundle> {
     let id = id(&config_map)?;
     let binary_keys = config_map.binary_data.unwrap_or_default().into_keys().collect();
     Some(Bundle::of_seccomp(id, config_map.data.unwrap_or_default(), binary_keys))
+}
+
+fn source(config_map: ConfigMap) -> Option<Source> {
+    let id = id(&config_map)?;
+    let labels = config_map.metadata.labels.unwrap_or_default();
+    Some(Source {
+        id,
+        uid: config_map.metadata.uid.unwrap_or_default(),
+        kind: labels.get(KIND_LABEL).cloned().unwrap_or_default(),
+        data: config_map.data.unwrap_or_default(),
+        binary_keys: config_map.binary_data.unwrap_or_default().into_keys().collect(),
+    })
 }
 
 fn id(config_map: &ConfigMap) -> Option<BundleId> {
@@ -114,11 +170,11 @@ mod tests {
 
     /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles' names.
     fn check(events: Vec<watcher::Event<ConfigMap>>, expected: &[&str]) {
-        let mut listing = Listing::new(Namespace::new("ns").unwrap());
+        let mut listing = Listing::new(Namespace::new("ns").unwrap(), bundle);
         let seen: Vec<String> = events
             .into_iter()
             .filter_map(|event| listing.take(Ok(event)))
-            .map(|event| shown(&event))
+            .map(|seen| shown(&seen.into()))
             .collect();
         assert_eq!(seen, expected);
     }
@@ -217,5 +273,22 @@ mod tests {
             &["=a"],
         )
         .await;
+    }
+
+    #[test]
+    fn what_is_judged_is_all_of_a_config_map() {
+        let mut labelled = config_map("a");
+        labelled.metadata.uid = Some("u".to_owned());
+        labelled.metadata.labels = Some([(KIND_LABEL.to_owned(), "secomp".to_owned())].into());
+        labelled.data = Some([("k".to_owned(), "text".to_owned())].into());
+        labelled.binary_data = Some([("b".to_owned(), k8s_openapi::ByteString(Vec::new()))].into());
+        let expected = Source {
+            id: BundleId::new("ns", "a").unwrap(),
+            uid: "u".to_owned(),
+            kind: "secomp".to_owned(),
+            data: [("k".to_owned(), "text".to_owned())].into(),
+            binary_keys: vec!["b".to_owned()],
+        };
+        assert_eq!(source(labelled), Some(expected));
     }
 }

@@ -1,10 +1,12 @@
 //! The API server.
 //!
-//! Invariant: types of kube and k8s-openapi stop here. Everybody else sees events of [`profiles::state`]. No failure
-//! in here is fatal: it is logged with what to do about it, and tried again.
+//! Invariant: types of kube and k8s-openapi stop here. Everybody else sees events of [`profiles::state`] and
+//! statements of [`profiles::catalog`]. No failure in here is fatal: it is logged with what to do about it, and tried again.
 
 pub(crate) mod bundles;
+pub(crate) mod events;
 pub(crate) mod node;
+pub(crate) mod nodes;
 #[cfg(test)]
 mod script;
 
@@ -28,11 +30,11 @@ pub(crate) async fn connect() -> Result<Client> {
 fn advice(error: &kube::Error, permission: &str) -> String {
     match error {
         kube::Error::Api(status) if status.code == 401 => {
-            "the API server does not know this agent; check its service account token".to_owned()
+            "the API server does not know this service account; check its token".to_owned()
         }
         // 422: a ValidatingAdmissionPolicy denies with `Invalid`, unless it gives another reason.
         kube::Error::Api(status) if matches!(status.code, 403 | 422) => {
-            format!("let the agent's service account {permission}")
+            format!("let this service account {permission}")
         }
         kube::Error::Api(status) if status.code == 404 => {
             "the API server knows no such object; check --node-name and --bundle-namespace".to_owned()
@@ -95,10 +97,10 @@ mod tests {
     #[test]
     fn advice_is_about_what_the_api_server_refused() {
         for (code, expected) in [
-            (401, "check its service account token"),
-            (403, "let the agent's service account dance"),
+            (401, "check its token"),
+            (403, "let this service account dance"),
             (404, "check --node-name"),
-            (422, "let the agent's service account dance"),
+            (422, "let this service account dance"),
             (500, "trying again"),
         ] {
             let error = kube::Error::Api(Status::failure("no", "Because").with_code(code).boxed());

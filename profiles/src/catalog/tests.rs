@@ -143,6 +143,17 @@ fn what_was_never_said_needs_no_end() {
 }
 
 #[test]
+fn a_bundle_that_becomes_good_while_a_problem_is_written_is_told_so() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    let write = scene.catalog.next(scene.now).write.unwrap();
+    scene.judge("web", &[]);
+    scene.catalog.written(&write, Outcome::Said, scene.now);
+    let end = scene.catalog.next(scene.now).write.unwrap();
+    assert_eq!(end.statement.reason, Reason::ProfilesAccepted);
+}
+
+#[test]
 fn the_last_word_is_the_newest_event() {
     let mut scene = Scene::new();
     for round in 1..=3 {

@@ -1,0 +1,89 @@
+//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use futures::{FutureExt, StreamExt, stream};
+use profiles::name::Namespace;
+use tracing::info;
+
+use crate::catalog;
+use crate::cluster::{self, bundles, events, nodes};
+use crate::observe::{logs, signals};
+
+/// What the user typed.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// The namespaces to read bundles from, separated by commas: those of the agents.
+    #[arg(
+        long = "bundle-namespace",
+        default_value = "pavise-profiles",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
+    bundle_namespaces: Vec<Namespace>,
+
+    /// Who says it: the name of this pod.
+    #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
+    pod_name: String,
+
+    /// How log lines are written. `RUST_LOG` filters them, as in `RUST_LOG=pavise=debug`.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: logs::Format,
+}
+
+/// Runs the catalog until it is told to stop.
+pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    logs::start(arguments.log_format)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the asynchronous runtime")?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: Arguments) -> Result<()> {
+    let stop = signals::stop().context("listening for SIGTERM and SIGINT")?;
+    let client = cluster::connect().await?;
+    info!(version = env!("CARGO_PKG_VERSION"), "Catalog started");
+
+    let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
+    let watched = client.clone();
+    let watch = move |platforms: BTreeSet<_>| {
+        let judged = |namespace: &Namespace| {
+            bundles::judged(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
+        };
+        stream::select_all(namespaces.iter().map(judged)).boxed_local()
+    };
+    let writer = Rc::new(events::Writer::new(client.clone(), &arguments.pod_name));
+    let write = move |write| {
+        let writer = writer.clone();
+        async move { writer.write(&write).await }.boxed_local()
+    };
+    catalog::run(nodes::platforms(client), watch, write, stop).await;
+    info!("Catalog stopped");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli;
+
+    #[test]
+    fn the_arguments_of_the_agent_that_it_shares_are_understood() {
+        for (arguments, expected) in [
+            (&[][..], Some(&["pavise-profiles"][..])),
+            (&["--bundle-namespace=pavise-profiles,team-a"], Some(&["pavise-profiles", "team-a"])),
+            (&["--bundle-namespace", "Not_Valid"], None),
+        ] {
+            let all = ["pavise", "catalog"].iter().chain(arguments);
+            let understood = cli::Arguments::try_parse_from(all).ok().map(|parsed| {
+                let cli::Command::Catalog(parsed) = parsed.command else { panic!("another command") };
+                parsed.bundle_namespaces.iter().map(ToString::to_string).collect::<Vec<_>>()
+            });
+            let expected = expected.map(|names| names.iter().map(ToString::to_string).collect());
+            assert_eq!(understood, expected, "{arguments:?}");
+        }
+    }
+}
