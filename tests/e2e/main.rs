@@ -13,6 +13,7 @@ use testbed::cluster::Cluster;
 use testbed::machine::Machine;
 use testbed::{pavise, progress};
 
+mod catalog;
 mod drift;
 mod guard;
 mod own_node;
@@ -54,6 +55,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
     let tests = sync::TESTS
         .iter()
         .chain(drift::TESTS)
+        .chain(catalog::TESTS)
         .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()

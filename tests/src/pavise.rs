@@ -17,14 +17,17 @@ pub const SYSTEM: &str = "pavise-system";
 /// The namespace of the bundles.
 pub const PROFILES: &str = "pavise-profiles";
 
-/// How long the agent may take to run on every node.
+/// What runs in the cluster.
+const WORKLOADS: &[&str] = &["daemonset/pavise-agent", "deployment/pavise-catalog"];
+
+/// How long one of them may take to run wherever it is to.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and
-/// `manifests/testbed` applied. Returns when the agent runs on every node.
+/// `manifests/testbed` applied. Returns when the agent runs on every node, and the catalog runs.
 ///
 /// # Errors
-/// The image can't be built, the cluster does not come up, the API server refuses a manifest, or an agent
+/// The image can't be built, the cluster does not come up, the API server refuses a manifest, or one of them
 /// does not get ready: its log is in the error.
 pub fn up(name: &str) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
@@ -32,7 +35,7 @@ pub fn up(name: &str) -> anyhow::Result<Cluster> {
     let cluster = Cluster::up(name)?;
     progress::step("Installing Pavise", || {
         deploy(&cluster, &image)?;
-        wait_for_the_agents(&cluster)
+        wait_until_it_runs(&cluster)
     })?;
     Ok(cluster)
 }
@@ -50,8 +53,9 @@ pub fn update(cluster: &Cluster) -> anyhow::Result<()> {
     progress::step("Updating Pavise", || {
         deploy(cluster, &image)?;
         // The image's name stays the same, so no change of the manifests would have the pods replaced.
-        cluster.kubectl().run(&["rollout", "restart", "daemonset/pavise-agent", "-n", SYSTEM])?;
-        wait_for_the_agents(cluster)
+        let restart = [&["rollout", "restart", "-n", SYSTEM][..], WORKLOADS].concat();
+        cluster.kubectl().run(&restart)?;
+        wait_until_it_runs(cluster)
     })
 }
 
@@ -64,13 +68,16 @@ fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     wait_for_the_policy(&kubectl)
 }
 
-fn wait_for_the_agents(cluster: &Cluster) -> anyhow::Result<()> {
+fn wait_until_it_runs(cluster: &Cluster) -> anyhow::Result<()> {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-    let rollout = ["rollout", "status", "daemonset/pavise-agent", "-n", SYSTEM, &timeout];
-    cluster.kubectl().run(&rollout).map(drop).map_err(|error| {
-        let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
-        error.context(format!("the agent does not get ready; this is what there is:\n{state}"))
-    })
+    for workload in WORKLOADS {
+        let rollout = ["rollout", "status", workload, "-n", SYSTEM, &timeout];
+        cluster.kubectl().run(&rollout).map_err(|error| {
+            let state = state(cluster).unwrap_or_else(|error| format!("{error:#}"));
+            error.context(format!("{workload} does not get ready; this is what there is:\n{state}"))
+        })?;
+    }
+    Ok(())
 }
 
 /// The API server takes a moment to enforce a policy that it has accepted.
@@ -92,7 +99,7 @@ fn api_address(cluster: &Cluster) -> serde_json::Value {
     })
 }
 
-/// What a person needs to find out why a test failed: pods, events, and what the agents said.
+/// What a person needs to find out why a test failed: pods, events, and what Pavise said.
 ///
 /// # Errors
 /// The API server does not answer.
@@ -100,13 +107,13 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
     let kubectl = cluster.kubectl();
     let mut state = kubectl.run(&["get", "nodes,pods", "-A", "-o", "wide", "--show-labels"])?;
     state += &kubectl.run(&["get", "events", "-A", "--sort-by=.lastTimestamp"])?;
-    state += "--- the agents' logs\n";
+    state += "--- Pavise's logs\n";
     state += &kubectl.run(&[
         "logs",
         "-n",
         SYSTEM,
         "-l",
-        "app.kubernetes.io/name=pavise-agent",
+        "app.kubernetes.io/name in (pavise-agent, pavise-catalog)",
         "--prefix",
         "--tail=200",
     ])?;
@@ -118,18 +125,26 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
 /// # Errors
 /// None is found within ten seconds.
 pub fn agent_process(cluster: &Cluster) -> anyhow::Result<Pid> {
+    process(cluster, "agent")
+}
+
+/// The process of `pavise <command>` in a pod of the host's node.
+fn process(cluster: &Cluster, command: &str) -> anyhow::Result<Pid> {
     let cgroup = cluster.layout().cgroup();
-    wait_for("the agent's process", Duration::from_secs(10), || {
+    wait_for(&format!("the process of pavise {command}"), Duration::from_secs(10), || {
         let processes = fs::read_dir("/proc").context("listing processes")?;
         let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Ok(numbers.map(Pid::from_raw).find(|process| is_agent(*process, &cgroup)))
+        Ok(numbers.map(Pid::from_raw).find(|process| is_pavise(*process, command, &cgroup)))
     })
 }
 
-fn is_agent(process: Pid, cgroup: &str) -> bool {
+fn is_pavise(process: Pid, command: &str, cgroup: &str) -> bool {
     let directory = PathBuf::from(format!("/proc/{process}"));
     let runs_pavise = fs::read_link(directory.join("exe")).is_ok_and(|exe| exe.ends_with("usr/bin/pavise"));
-    runs_pavise && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
+    let words = fs::read(directory.join("cmdline")).unwrap_or_default();
+    runs_pavise
+        && words.split(|byte| *byte == 0).nth(1) == Some(command.as_bytes())
+        && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
 }
 
 /// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody
@@ -138,7 +153,19 @@ fn is_agent(process: Pid, cgroup: &str) -> bool {
 /// # Errors
 /// No agent runs, or its files can't be read.
 pub fn agent_token(cluster: &Cluster) -> anyhow::Result<String> {
-    let process = agent_process(cluster)?;
+    token(cluster, "agent")
+}
+
+/// The same of the catalog.
+///
+/// # Errors
+/// No catalog runs on the host's node, or its files can't be read.
+pub fn catalog_token(cluster: &Cluster) -> anyhow::Result<String> {
+    token(cluster, "catalog")
+}
+
+fn token(cluster: &Cluster, command: &str) -> anyhow::Result<String> {
+    let process = process(cluster, command)?;
     let path = format!("/proc/{process}/root/var/run/secrets/kubernetes.io/serviceaccount/token");
     fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }
