@@ -1,7 +1,8 @@
 //! The loop of `pavise catalog`: bundles in, Events out.
 //!
-//! Invariants: at most one write is under way, and nothing waits for it: what is seen meanwhile is judged, and may
-//! make a write that is not sent yet needless. Nothing is decided here; that is the business of [`profiles::catalog`].
+//! Invariants: at most one write is under way, and nothing waits for it: what is seen meanwhile is judged,
+//! and may make a write that is not sent yet needless. Nothing is decided here; that is the business of
+//! [`profiles::catalog`].
 
 use std::collections::BTreeSet;
 
@@ -16,8 +17,8 @@ use tracing::info;
 
 use crate::cluster::bundles::Seen;
 
-/// Runs until `stop` completes. `watch` starts to watch all bundles, judged for the platforms that it is given; it is
-/// called anew when these change. `write` starts a write.
+/// Runs until `stop` completes. `watch` starts to watch all bundles, judged for the platforms that it is
+/// given; it is called anew when these change. `write` starts a write.
 pub(crate) async fn run(
     platforms: impl Stream<Item = BTreeSet<Platform>>,
     watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Verdict>>,

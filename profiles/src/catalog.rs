@@ -1,11 +1,12 @@
 //! What is wrong with bundles, said once for all nodes, and when it is said.
 //!
 //! [`verdict`] decides what there is to say about a ConfigMap; here it is decided when each [`Statement`] is written:
-//! at once when it begins to be true, and every half hour while it stays true, as the API server forgets Events after
-//! an hour. A statement has one Event, whose name follows from what it says; saying it again counts up in that Event.
+//! at once when it begins to be true, and every half hour while it stays true, as the API server forgets
+//! Events after an hour. A statement has one Event, whose name follows from what it says; saying it again
+//! counts up in that Event.
 //!
-//! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a statement is
-//! written twice an hour and a bundle with which nothing is wrong never.
+//! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a
+//! statement is written twice an hour and a bundle with which nothing is wrong never.
 
 mod verdict;
 
@@ -18,7 +19,8 @@ use crate::bundle::BundleId;
 use crate::name::Namespace;
 use crate::time::{Retry, Time};
 
-/// How long after it was said what still holds is said again. API servers keep Events for an hour (`--event-ttl`).
+/// How long after it was said what still holds is said again. API servers keep Events for an hour
+/// (`--event-ttl`).
 pub const REPEAT: Duration = Duration::from_mins(30);
 
 /// What is to be said, and what was.

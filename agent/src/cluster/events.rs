@@ -1,7 +1,8 @@
 //! Events on ConfigMaps: what `kubectl describe configmap` shows.
 //!
-//! Invariants: an Event is made once and afterwards nothing of it but its series is written, as the API server wants
-//! it (`ValidateEventUpdate`). None is read but through the answer to a patch, so no permission to read is needed.
+//! Invariants: an Event is made once and afterwards nothing of it but its series is written, as the API
+//! server wants it (`ValidateEventUpdate`). None is read but through the answer to a patch, so no permission
+//! to read is needed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -98,7 +99,8 @@ impl Writer {
     }
 }
 
-/// How often the Event says that it was seen, and when the last time. A patch that changes nothing writes nothing.
+/// How often the Event says that it was seen, and when the last time. A patch that changes nothing writes
+/// nothing.
 async fn look(events: &Api<Event>, name: &str) -> kube::Result<Outcome> {
     match events.patch(name, &params(), &Patch::Merge(json!({}))).await {
         Ok(event) => Ok(was_said(&event, Timestamp::now())),
@@ -167,14 +169,15 @@ fn code(error: &kube::Error) -> u16 {
     }
 }
 
-/// 400, 413 and 422: the API server, or a policy, does not take this one. All else is about the namespace or the way
-/// there.
+/// 400, 413 and 422: the API server, or a policy, does not take this one. All else is about the namespace or
+/// the way there.
 fn outcome_of(error: &kube::Error) -> Outcome {
     if matches!(code(error), 400 | 413 | 422) { Outcome::Refused } else { Outcome::Failed }
 }
 
 fn advice_on(error: &kube::Error) -> String {
-    // The admission plugin `NamespaceLifecycle` answers with 403 while a namespace goes, and with 404 when it is gone.
+    // The admission plugin `NamespaceLifecycle` answers with 403 while a namespace goes, and with 404 when it
+    // is gone.
     let is_going =
         matches!(error, kube::Error::Api(status) if status.message.contains("is being terminated"));
     if is_going || code(error) == 404 {

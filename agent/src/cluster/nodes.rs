@@ -81,7 +81,8 @@ fn shown(platform: &Platform) -> String {
     format!("{architecture} with kernel {kernel}")
 }
 
-/// Page by page. The API server ignores the limit of a list with `resourceVersion=0`, and would send all Nodes at once.
+/// Page by page. The API server ignores the limit of a list with `resourceVersion=0`, and would send all
+/// Nodes at once.
 async fn list(nodes: &Api<Node>) -> kube::Result<BTreeSet<Platform>> {
     let mut platforms = BTreeSet::new();
     let mut page = ListParams::default().limit(PAGE);

@@ -1,7 +1,7 @@
 //! What there is to say about one ConfigMap, for all nodes at once.
 //!
-//! Invariant: what is said follows from the ConfigMap and the platforms alone. So two catalogs say the same, under the
-//! same names, and one that is restarted says nothing twice.
+//! Invariant: what is said follows from the ConfigMap and the platforms alone. So two catalogs say the same,
+//! under the same names, and one that is restarted says nothing twice.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,8 @@ const LONGEST_NOTE: usize = 1024;
 const MORE: usize = 64;
 /// The longest beginning of a note: a key may have 253 characters, and platforms may be many.
 const LONGEST_HEAD: usize = 400;
-/// How many keys of one bundle are spoken of by themselves. What is listed below a ConfigMap is read by a person.
+/// How many keys of one bundle are spoken of by themselves. What is listed below a ConfigMap is read by a
+/// person.
 const MOST_STATEMENTS: usize = 20;
 /// The longest name of an object, which is a DNS subdomain, without `.` and 16 digits.
 const LONGEST_PREFIX: usize = 253 - 17;
