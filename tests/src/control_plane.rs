@@ -6,9 +6,11 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::init::Component;
 use crate::layout::Layout;
+use crate::pavise::SYSTEM;
 use crate::pki::Authority;
 use crate::tools::Tools;
 
@@ -166,6 +168,7 @@ fn api_server(
     let etcd_client = authority.client("apiserver-etcd-client", "kube-apiserver", "testbed")?;
     let kubelet_client =
         authority.client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters")?;
+    fs::write(layout.audit_policy(), format!("{:#}", audit_policy())).context("writing the audit policy")?;
     Ok(vec![
         format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd),
         format!("--etcd-cafile={}", authority.certificate().display()),
@@ -192,5 +195,24 @@ fn api_server(
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--anonymous-auth=false".to_owned(),
         "--allow-privileged=true".to_owned(),
+        format!("--audit-policy-file={}", layout.audit_policy().display()),
+        format!("--audit-log-path={}", layout.audit_log().display()),
     ])
+}
+
+/// Writes of Pavise are counted (`pavise::agent_writes`). Nothing else is written down.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {
+                "level": "Metadata",
+                "userGroups": [format!("system:serviceaccounts:{SYSTEM}")],
+                "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+            },
+            {"level": "None"},
+        ],
+    })
 }

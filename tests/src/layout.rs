@@ -97,6 +97,18 @@ impl Layout {
         self.state.join("logs").join(format!("{component}.log"))
     }
 
+    /// What the API server is to write down of requests.
+    #[must_use]
+    pub fn audit_policy(&self) -> PathBuf {
+        self.state.join("audit-policy.json")
+    }
+
+    /// What it has written down: a line for each write of Pavise.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.log("audit")
+    }
+
     /// The etcd server's data.
     #[must_use]
     pub fn etcd(&self) -> PathBuf {

@@ -120,6 +120,19 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(state)
 }
 
+/// How many requests that change something the agents have sent to the API server, successful or not.
+///
+/// # Errors
+/// The API server's audit log can't be read.
+pub fn agent_writes(cluster: &Cluster) -> anyhow::Result<usize> {
+    let path = cluster.layout().audit_log();
+    match fs::read_to_string(&path) {
+        // It comes with its first line.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        log => Ok(log.with_context(|| format!("reading {}", path.display()))?.lines().count()),
+    }
+}
+
 /// The agent's process on the host's node, as this machine numbers it.
 ///
 /// # Errors

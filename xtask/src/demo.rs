@@ -231,7 +231,7 @@ fn check(pods: &[Seen]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn table(heads: &[&str]) -> Table {
+pub(crate) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(heads);
     table
