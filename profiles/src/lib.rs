@@ -24,5 +24,6 @@ pub mod plan;
 pub mod platform;
 pub mod reference;
 pub mod seccomp;
+pub mod selector;
 pub mod state;
 pub mod time;

@@ -8,3 +8,4 @@ mod source;
 mod vocabulary;
 
 pub use check::check;
+pub(crate) use source::cut;
