@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::annotation::Annotations;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
 use crate::seccomp;
+use crate::selector::Selector;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -37,11 +39,32 @@ impl fmt::Display for BundleId {
     }
 }
 
+/// A ConfigMap as it stands, as far as it matters.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its namespace and name.
+    pub id: BundleId,
+    /// Its annotations, also those of others.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was made, in seconds since 1970, if the API server says so.
+    pub created: Option<i64>,
+    /// Its `data`.
+    pub data: BTreeMap<String, String>,
+    /// The keys of its `binaryData`.
+    pub binary_keys: Vec<String>,
+}
+
 /// A bundle as it was last seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bundle {
     /// Which bundle it is.
     pub id: BundleId,
+    /// When it was made, in seconds since 1970, if that is known: the older of two bundles comes first.
+    pub created: Option<i64>,
+    /// The labels of the Nodes that it is for; none if its annotation can't be read, so that nobody knows.
+    pub nodes: Option<Selector>,
+    /// Whether its author wants a label for each profile, beside the one for the bundle.
+    pub has_profile_labels: bool,
     /// Its profiles, accepted or refused.
     pub profiles: BTreeMap<ProfileKey, Profile>,
     /// Findings about the bundle itself; those about one profile are with the profile.
@@ -49,10 +72,13 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Judges the ConfigMap `id`: `data` as it stands there, and the keys of its `binaryData`.
+    /// Judges the ConfigMap `source`.
     #[must_use]
-    pub fn of_seccomp(id: BundleId, data: BTreeMap<String, String>, binary_keys: Vec<String>) -> Self {
-        let mut bundle = Self { id, profiles: BTreeMap::new(), diagnostics: Vec::new() };
+    pub fn of_seccomp(source: Source) -> Self {
+        let Source { id, annotations, created, data, binary_keys } = source;
+        let Annotations { nodes, has_profile_labels, diagnostics } = Annotations::read(&annotations);
+        let mut bundle =
+            Self { id, created, nodes, has_profile_labels, profiles: BTreeMap::new(), diagnostics };
         for (key, text) in data {
             bundle.add("data", &key, Profile::of_seccomp(text));
         }
@@ -77,10 +103,21 @@ impl Bundle {
         }
     }
 
-    /// Whether nothing is wrong with the bundle as a whole, so that its profiles are all there is to it.
+    /// Whether its profiles are all there is to it: no key of its ConfigMap is left out.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
-        !has_error(&self.diagnostics)
+    pub fn is_complete(&self) -> bool {
+        self.diagnostics.iter().all(|diagnostic| diagnostic.code != Code::InvalidKey)
+    }
+
+    /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
+    /// or the labels are not known.
+    #[must_use]
+    pub fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {
+        let selector = self.nodes.as_ref()?;
+        if selector.is_empty() {
+            return Some(true);
+        }
+        labels.map(|labels| selector.matches(labels))
     }
 }
 
@@ -176,7 +213,13 @@ mod tests {
     fn check(data: &[(&str, &str)], binary: &[&str], accepted: &[&str], refused: &[&str], codes: &[Code]) {
         let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
         let binary = binary.iter().map(|key| (*key).to_owned()).collect();
-        let bundle = Bundle::of_seccomp(BundleId::new("ns", "b").unwrap(), data, binary);
+        let bundle = Bundle::of_seccomp(Source {
+            id: BundleId::new("ns", "b").unwrap(),
+            annotations: BTreeMap::new(),
+            created: None,
+            data,
+            binary_keys: binary,
+        });
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);

@@ -14,11 +14,13 @@
 //! ([`name`], [`reference`], [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]),
 //! never an `Err`.
 
+mod annotation;
 pub mod bundle;
 pub mod diagnostic;
 pub mod digest;
 mod file;
 pub mod label;
+pub mod labelling;
 pub mod name;
 pub mod plan;
 pub mod platform;

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use profiles::bundle::{Bundle, BundleId};
+use profiles::bundle::{Bundle, BundleId, Source};
 use profiles::name::Namespace;
 use profiles::state::Event;
 use tracing::warn;
@@ -66,9 +66,19 @@ impl Listing {
 }
 
 fn bundle(config_map: ConfigMap) -> Option<Bundle> {
+    Some(Bundle::of_seccomp(source(config_map)?))
+}
+
+fn source(config_map: ConfigMap) -> Option<Source> {
     let id = id(&config_map)?;
-    let binary_keys = config_map.binary_data.unwrap_or_default().into_keys().collect();
-    Some(Bundle::of_seccomp(id, config_map.data.unwrap_or_default(), binary_keys))
+    let ConfigMap { metadata, data, binary_data, .. } = config_map;
+    Some(Source {
+        id,
+        annotations: metadata.annotations.unwrap_or_default(),
+        created: metadata.creation_timestamp.map(|time| time.0.as_second()),
+        data: data.unwrap_or_default(),
+        binary_keys: binary_data.unwrap_or_default().into_keys().collect(),
+    })
 }
 
 fn id(config_map: &ConfigMap) -> Option<BundleId> {
@@ -86,6 +96,7 @@ fn id(config_map: &ConfigMap) -> Option<BundleId> {
 #[cfg(test)]
 mod tests {
     use kube::api::ObjectMeta;
+    use serde_json::json;
 
     use super::*;
 
@@ -115,6 +126,30 @@ mod tests {
             })
             .collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn all_that_matters_of_a_config_map_is_passed_on() {
+        let config_map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "ns",
+                "name": "web",
+                "creationTimestamp": "1970-01-02T00:00:01Z",
+                "annotations": {"pavise.dev/node-selector": "pool=canary"},
+            },
+            "data": {"a.json": "{}"},
+            "binaryData": {"b.json": ""},
+        }))
+        .unwrap();
+        let source = source(config_map).unwrap();
+        assert_eq!(source.id, BundleId::new("ns", "web").unwrap());
+        assert_eq!(source.created, Some(86_401));
+        assert_eq!(
+            source.annotations,
+            [("pavise.dev/node-selector".to_owned(), "pool=canary".to_owned())].into()
+        );
+        assert_eq!(source.data, [("a.json".to_owned(), "{}".to_owned())].into());
+        assert_eq!(source.binary_keys, ["b.json"]);
     }
 
     #[test]

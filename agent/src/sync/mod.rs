@@ -69,7 +69,7 @@ where
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
-            self.journal.acted();
+            self.journal.acted(&self.state);
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 Some(event) = self.events.next() => self.take_all_ready(event),

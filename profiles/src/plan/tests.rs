@@ -1,7 +1,9 @@
 //! The rules, each as a script.
 
 mod drift;
+mod labelling;
 mod scene;
+mod targeting;
 
 use std::time::Duration;
 
@@ -526,7 +528,7 @@ fn a_thousand_profiles_are_one_plan_and_one_change_of_labels() {
     }
     assert_eq!(scene.state.plan(scene.now).install.len(), 1000);
     scene.play("done");
-    assert_eq!(scene.state.plan(scene.now).labels.map(|change| change.set.len()), Some(1010));
+    assert_eq!(scene.state.plan(scene.now).labels.map(|change| change.set.len()), Some(210));
     scene.play("done");
     assert_eq!(scene.plan(), "");
 }

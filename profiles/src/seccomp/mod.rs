@@ -9,3 +9,4 @@ mod vocabulary;
 
 pub use check::check;
 pub(crate) use source::cut;
+pub(crate) use vocabulary::suggestion;

@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, setfsuid};
-use profiles::bundle::{Bundle, BundleId, Document, Profile};
+use profiles::bundle::{Bundle, BundleId, Document, Profile, Source};
 
 use super::*;
 
@@ -93,8 +93,13 @@ fn without_capabilities(body: fn()) {
 
 fn document(version: &str) -> Document {
     let text = format!(r#"{{"defaultAction":"SCMP_ACT_LOG","version":"{version}"}}"#);
-    let data = [("key".to_owned(), text)].into();
-    let bundle = Bundle::of_seccomp(BundleId::new("n", "b").unwrap(), data, Vec::new());
+    let bundle = Bundle::of_seccomp(Source {
+        id: BundleId::new("n", "b").unwrap(),
+        annotations: BTreeMap::new(),
+        created: None,
+        data: [("key".to_owned(), text)].into(),
+        binary_keys: Vec::new(),
+    });
     match bundle.profiles.into_values().next() {
         Some(Profile::Accepted(document, _)) => document,
         other => panic!("{other:?} is no accepted profile"),
