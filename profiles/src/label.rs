@@ -9,6 +9,8 @@
 //! | `<namespace>.seccomp.pavise.dev/<bundle>_<key>` | the same, in another namespace |
 //! | `bundle.pavise.dev/<bundle>`, `<namespace>.bundle.pavise.dev/<bundle>` | all profiles of the bundle are loaded |
 //!
+//! Not every bundle has labels for its profiles: [`crate::labelling`] says which.
+//!
 //! The part after `/` must have at most 63 characters and end with a letter or digit. One that does not is
 //! shortened: its first 46 characters, `_`, and the first 16 hex digits of its SHA-256. Two references can then
 //! share a label (an author can even arrange for it), so a label stands only while *all* that share it are loaded.

@@ -123,10 +123,10 @@ fn labels_by_bundle(bundle: &Bundle) -> Finding {
         code: Code::LabelsByBundle,
         place: Place::at("$.data"),
         message: format!(
-            "its {} profiles have no labels of their own: the Node has {MOST}, and older bundles come first",
+            "its {} profiles have no labels: a Node has {MOST} of them at most, and older bundles come first",
             bundle.profiles.len()
         ),
-        help: "select nodes by the label of the bundle, or annotate some with pavise.dev/node-labels: bundle",
+        help: "select nodes by the bundle's label, or annotate others with pavise.dev/node-labels: bundle",
     };
     Finding { bundle: bundle.id.clone(), reference: None, diagnostic }
 }

@@ -170,6 +170,16 @@ fn a_restart_rewrites_nothing_of_a_bundle_for_some_nodes() {
 }
 
 #[test]
+fn what_changed_before_a_restart_is_repaired_when_the_node_is_seen() {
+    check(&[
+        ("scan web/a=changed", ""),
+        ("list web[disk=ssd]:a=1", ""),
+        ("node seccomp/web_a bundle/web disk=ssd", "install web/a=1"),
+        ("done", ""),
+    ]);
+}
+
+#[test]
 fn a_restart_starts_the_delay_anew_when_the_node_is_seen() {
     check(&[
         ("scan web/a=1", ""),
