@@ -73,22 +73,16 @@ mod tests {
     use std::time::Duration;
 
     use futures::stream;
-    use profiles::bundle::BundleId;
-    use profiles::catalog::{How, Source};
+    use profiles::bundle::{BundleId, Source};
+    use profiles::catalog::How;
     use profiles::name::Namespace;
 
     use super::*;
 
     /// A bundle `name` whose one profile has `text`, as it is judged for `platforms`.
     fn verdict(name: &str, text: &str, platforms: &BTreeSet<Platform>) -> Verdict {
-        let source = Source {
-            id: BundleId::new("ns", name).unwrap(),
-            uid: "u".to_owned(),
-            kind: "seccomp".to_owned(),
-            data: [("a.json".to_owned(), text.to_owned())].into(),
-            binary_keys: Vec::new(),
-        };
-        Verdict::of(source, platforms)
+        let data = [("a.json".to_owned(), text.to_owned())].into();
+        Verdict::of(&Source::new(BundleId::new("ns", name).unwrap(), data), platforms)
     }
 
     fn platforms(architecture: &str) -> BTreeSet<Platform> {

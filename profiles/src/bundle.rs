@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::annotation::Annotations;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
 use crate::seccomp;
+use crate::selector::Selector;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of
 /// profiles counts as one.
@@ -38,11 +40,45 @@ impl fmt::Display for BundleId {
     }
 }
 
+/// A ConfigMap that is labelled as a bundle, as it stands, as far as it matters.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// Its namespace and name.
+    pub id: BundleId,
+    /// What tells it from another one of the same name, before or after.
+    pub uid: String,
+    /// The value of the label that makes it a bundle: of what.
+    pub kind: String,
+    /// Its annotations, also those of others.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was made, in seconds since 1970, if the API server says so.
+    pub created: Option<i64>,
+    /// Its `data`.
+    pub data: BTreeMap<String, String>,
+    /// The keys of its `binaryData`.
+    pub binary_keys: Vec<String>,
+}
+
+impl Source {
+    /// The ConfigMap `id` of seccomp profiles, of which nothing is said but its `data`.
+    #[must_use]
+    pub fn new(id: BundleId, data: BTreeMap<String, String>) -> Self {
+        let (uid, kind) = (String::new(), "seccomp".to_owned());
+        Self { id, uid, kind, annotations: BTreeMap::new(), created: None, data, binary_keys: Vec::new() }
+    }
+}
+
 /// A bundle as it was last seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bundle {
     /// Which bundle it is.
     pub id: BundleId,
+    /// When it was made, in seconds since 1970, if that is known: the older of two bundles comes first.
+    pub created: Option<i64>,
+    /// The labels of the Nodes that it is for; none if its annotation can't be read, so that nobody knows.
+    pub nodes: Option<Selector>,
+    /// Whether its author wants a label for each profile, beside the one for the bundle.
+    pub has_profile_labels: bool,
     /// Its profiles, accepted or refused.
     pub profiles: BTreeMap<ProfileKey, Profile>,
     /// Findings about the bundle itself; those about one profile are with the profile.
@@ -50,10 +86,13 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Judges the ConfigMap `id`: `data` as it stands there, and the keys of its `binaryData`.
+    /// Judges the ConfigMap `source`.
     #[must_use]
-    pub fn of_seccomp(id: BundleId, data: BTreeMap<String, String>, binary_keys: Vec<String>) -> Self {
-        let mut bundle = Self { id, profiles: BTreeMap::new(), diagnostics: Vec::new() };
+    pub fn of_seccomp(source: Source) -> Self {
+        let Source { id, annotations, created, data, binary_keys, .. } = source;
+        let Annotations { nodes, has_profile_labels, diagnostics } = Annotations::read(&annotations);
+        let mut bundle =
+            Self { id, created, nodes, has_profile_labels, profiles: BTreeMap::new(), diagnostics };
         for (key, text) in data {
             bundle.add(Place::at(format!("$.data[{key:?}]")), &key, Profile::of_seccomp(text));
         }
@@ -64,10 +103,16 @@ impl Bundle {
         bundle.end()
     }
 
+    /// The bundle `id`, of which nothing is said but `diagnostics`.
+    fn bare(id: BundleId, diagnostics: Vec<Diagnostic>) -> Self {
+        let nodes = Some(Selector::default());
+        Self { id, created: None, nodes, has_profile_labels: true, profiles: BTreeMap::new(), diagnostics }
+    }
+
     /// Judges the directory `id`: the text of each of its files, or why there is none.
     #[must_use]
     pub fn of_seccomp_files(id: BundleId, files: BTreeMap<String, Result<String, Diagnostic>>) -> Self {
-        let mut bundle = Self { id, profiles: BTreeMap::new(), diagnostics: Vec::new() };
+        let mut bundle = Self::bare(id, Vec::new());
         for (key, text) in files {
             let profile = text.map_or_else(|why| Profile::Refused(vec![why]), Profile::of_seccomp);
             bundle.add(Place::at(format!("$[{key:?}]")), &key, profile);
@@ -78,7 +123,7 @@ impl Bundle {
     /// The bundle `id`, of which nothing can be told, for this reason, which has the code [`Code::Unreadable`].
     #[must_use]
     pub fn unreadable(id: BundleId, why: Diagnostic) -> Self {
-        Self { id, profiles: BTreeMap::new(), diagnostics: vec![why] }
+        Self::bare(id, vec![why])
     }
 
     fn add(&mut self, place: Place, key: &str, profile: Profile) {
@@ -107,10 +152,28 @@ impl Bundle {
         self.diagnostics.iter().all(|diagnostic| diagnostic.code != Code::Unreadable)
     }
 
-    /// Whether nothing is wrong with the bundle as a whole, so that its profiles are all there is to it.
+    /// Whether nothing is wrong with the bundle as a whole.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         !has_error(&self.diagnostics)
+    }
+
+    /// Whether its profiles are all there is to it: no key of it is left out.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let is_of_a_part = |code| matches!(code, Code::InvalidKey | Code::Unreadable);
+        !self.diagnostics.iter().any(|diagnostic| is_of_a_part(diagnostic.code))
+    }
+
+    /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
+    /// or the labels are not known.
+    #[must_use]
+    pub fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {
+        let selector = self.nodes.as_ref()?;
+        if selector.is_empty() {
+            return Some(true);
+        }
+        labels.map(|labels| selector.matches(labels))
     }
 }
 
@@ -205,8 +268,9 @@ mod tests {
     /// Claims which keys are accepted and refused, and the codes of the bundle's own diagnostics.
     fn check(data: &[(&str, &str)], binary: &[&str], accepted: &[&str], refused: &[&str], codes: &[Code]) {
         let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        let binary = binary.iter().map(|key| (*key).to_owned()).collect();
-        let bundle = Bundle::of_seccomp(BundleId::new("ns", "b").unwrap(), data, binary);
+        let binary_keys = binary.iter().map(|key| (*key).to_owned()).collect();
+        let source = Source::new(BundleId::new("ns", "b").unwrap(), data);
+        let bundle = Bundle::of_seccomp(Source { binary_keys, ..source });
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);

@@ -13,7 +13,7 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use verdict::{KIND_LABEL, Reason, Source, Statement, Verdict};
+pub use verdict::{KIND_LABEL, Reason, Statement, Verdict};
 
 use crate::bundle::BundleId;
 use crate::name::Namespace;

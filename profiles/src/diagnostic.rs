@@ -114,6 +114,16 @@ codes! {
     UnknownKind = "unknown-kind", Error;
     /// The bundle holds no profile.
     EmptyBundle = "empty-bundle", Warning;
+    /// The annotation that says which nodes the bundle is for can't be read.
+    InvalidNodeSelector = "invalid-node-selector", Error;
+    /// The annotation that says which labels the bundle's nodes get has an unknown value.
+    InvalidNodeLabels = "invalid-node-labels", Warning;
+    /// An annotation that looks like one of ours, and is none.
+    UnknownAnnotation = "unknown-annotation", Warning;
+    /// The node has so many profiles that those of this bundle get no labels of their own.
+    LabelsByBundle = "labels-by-bundle", Warning;
+    /// Two profiles share one label, because it is shortened.
+    LabelCollision = "label-collision", Warning;
 }
 
 impl fmt::Display for Code {

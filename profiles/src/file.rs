@@ -32,7 +32,7 @@ pub(crate) struct File {
 pub(crate) enum Want {
     /// This content.
     Document(Document),
-    /// A content that is refused: whatever is there stays.
+    /// A content that is refused, or that may not be meant for this node: whatever is there stays.
     Refused,
     /// No bundle has asked for it since then.
     Nothing { since: Time },
@@ -198,11 +198,14 @@ impl File {
     }
 }
 
-impl From<&Profile> for Want {
-    fn from(profile: &Profile) -> Self {
-        match profile {
-            Profile::Accepted(document, _) => Self::Document(document.clone()),
-            Profile::Refused(_) => Self::Refused,
+impl Want {
+    /// What a bundle asks for with `profile`, if it `is_for` this node, or if nobody knows that. None:
+    /// nothing.
+    pub(crate) fn of(profile: &Profile, is_for: Option<bool>) -> Option<Self> {
+        match (is_for, profile) {
+            (Some(false), _) => None,
+            (Some(true), Profile::Accepted(document, _)) => Some(Self::Document(document.clone())),
+            (Some(true), Profile::Refused(_)) | (None, _) => Some(Self::Refused),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! | `<namespace>.seccomp.pavise.dev/<bundle>_<key>` | the same, in another namespace |
 //! | `bundle.pavise.dev/<bundle>`, `<namespace>.bundle.pavise.dev/<bundle>` | all profiles of the bundle are loaded |
 //!
+//! Not every bundle has labels for its profiles: [`crate::labelling`] says which.
+//!
 //! The part after `/` must have at most 63 characters and end with a letter or digit. One that does not is
 //! shortened: its first 46 characters, `_`, and the first 16 hex digits of its SHA-256. Two references can then
 //! share a label (an author can even arrange for it), so a label stands only while *all* that share it are loaded.
@@ -23,6 +25,7 @@ use crate::reference::Reference;
 /// The value of every label of ours, as node-feature-discovery has it.
 pub const LABEL_VALUE: &str = "true";
 
+const PROJECT: &str = "pavise.dev";
 const SECCOMP: &str = "seccomp.pavise.dev";
 const APPARMOR: &str = "apparmor.pavise.dev";
 const BUNDLE: &str = "bundle.pavise.dev";
@@ -65,6 +68,17 @@ impl LabelKey {
             Some(namespace) => is_dns_part(namespace),
             None => rest.is_empty(),
         })
+    }
+
+    /// Whether `key` is below a domain of this project at all, so that it may one day be ours.
+    pub(crate) fn is_of_project(key: &str) -> bool {
+        let domain = key.split_once('/').and_then(|(prefix, _)| prefix.strip_suffix(PROJECT));
+        domain.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
+    /// Whether it is the label of one profile, not of a bundle.
+    pub(crate) fn is_of_profile(&self) -> bool {
+        self.0.split_once('/').is_some_and(|(prefix, _)| !prefix.ends_with(BUNDLE))
     }
 
     /// The namespace of the profile or bundle that it is the label of; none for the home namespace.

@@ -16,16 +16,19 @@
 //! ([`name`], [`reference`], [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]),
 //! never an `Err`.
 
+mod annotation;
 pub mod bundle;
 pub mod catalog;
 pub mod diagnostic;
 pub mod digest;
 mod file;
 pub mod label;
+pub mod labelling;
 pub mod name;
 pub mod plan;
 pub mod platform;
 pub mod reference;
 pub mod seccomp;
+pub mod selector;
 pub mod state;
 pub mod time;

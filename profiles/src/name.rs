@@ -85,6 +85,11 @@ pub(crate) fn is_dns_part(text: &str) -> bool {
     text.bytes().all(inner) && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
 }
 
+/// Whether `text` is a DNS subdomain, which the prefix of a label's key has to be.
+pub(crate) fn is_dns_subdomain(text: &str) -> bool {
+    check_dns_subdomain(text).is_ok()
+}
+
 fn check_dns_label(text: &str) -> Check {
     if text.len() > 63 {
         return Err("it is longer than 63 characters");

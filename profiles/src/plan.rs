@@ -91,7 +91,7 @@ impl Plan {
 
 /// What is to become of a label. Where several profiles share one, the lowest counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Standing {
+pub(crate) enum Standing {
     /// It must go.
     Down,
     /// It stays if it is there: nobody asks for the profile, but it is still loaded.
@@ -181,18 +181,23 @@ impl State {
     fn standings(&self, now: Time) -> Standings {
         let mut standings = Standings::new();
         let mut bundles: BTreeMap<LabelKey, Tally> = BTreeMap::new();
+        let of_profiles = self.standings_of_profiles();
         for (reference, file) in &self.files {
             let stays = file.is_loaded() && !self.is_due(reference, file, now);
             bundles.entry(file.bundle_label.clone()).or_default().count(file.is_wanted(), stays);
             let standing = match (stays, file.is_wanted()) {
                 (false, _) => Standing::Down,
                 (true, false) => Standing::Kept,
-                (true, true) => Standing::Up,
+                (true, true) => match of_profiles.get(&reference.bundle_id(&self.config.home)) {
+                    Some(standing) => *standing,
+                    None => continue,
+                },
             };
             let lowest = standings.entry(file.label.clone()).or_insert(standing);
             *lowest = standing.min(*lowest);
         }
-        for bundle in self.bundles.values().filter(|bundle| !bundle.is_sound()) {
+        let is_here = |bundle: &&Bundle| self.is_here(bundle) != Some(false);
+        for bundle in self.bundles.values().filter(is_here).filter(|bundle| !bundle.is_complete()) {
             let namespace = Some(&bundle.id.namespace).filter(|namespace| **namespace != self.config.home);
             let label = LabelKey::of_bundle(namespace, &bundle.id.name);
             bundles.entry(label).or_default().count(true, false);

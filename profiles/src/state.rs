@@ -112,6 +112,8 @@ pub struct NodeLabels {
     pub version: Option<u64>,
     /// The labels of ours.
     pub labels: BTreeMap<LabelKey, String>,
+    /// All others, by which bundles choose their nodes.
+    pub others: BTreeMap<String, String>,
 }
 
 impl NodeLabels {
@@ -129,6 +131,8 @@ pub struct State {
     /// Every reference that is wanted or owned.
     pub(crate) files: BTreeMap<Reference, File>,
     pub(crate) labels: Labels,
+    /// The labels of others that the Node has, or had when it was last seen; none if it never was.
+    pub(crate) others: Option<BTreeMap<String, String>>,
     /// The namespaces whose bundles are known, and since when.
     listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
@@ -171,29 +175,28 @@ impl Labels {
     }
 
     /// Takes over what a watch tells, unless it is older than what was seen before: watch and patch come over
-    /// two connections, and an old `the label is absent` would let a file go while its label stands.
-    fn watched(&mut self, node: NodeLabels) {
-        if !node.is_older_than(self.newest) {
-            self.observe(node);
-        }
+    /// two connections, and an old `the label is absent` would let a file go while its label stands. Returns
+    /// the labels of others, if it was taken over.
+    fn watched(&mut self, node: NodeLabels) -> Option<BTreeMap<String, String>> {
+        (!node.is_older_than(self.newest)).then(|| self.observe(node))
     }
 
     /// Takes over what a list tells, even if it is older: then etcd was restored, and all that follows is older as
     /// well. Or the list was overtaken by an answer of ours, and the watch is about to repeat what that said. So
-    /// until a change is answered, what was seen before may stand.
-    fn listed(&mut self, node: NodeLabels) {
+    /// until a change is answered, what was seen before may stand. Returns the labels of others.
+    fn listed(&mut self, node: NodeLabels) -> BTreeMap<String, String> {
         if node.is_older_than(self.newest) {
             self.doubtful.extend(self.observed.take().into_iter().flat_map(BTreeMap::into_keys));
         }
-        self.observe(node);
+        self.observe(node)
     }
 
-    /// Takes over the answer to the change that is under way. It can't be older than what was seen when that was
-    /// sent, unless etcd was restored; older than what came since, it was overtaken by the watch.
-    fn written(&mut self, node: NodeLabels, now: Time) {
-        if node.is_older_than(self.newest_when_sent) || !node.is_older_than(self.newest) {
-            self.observe(node);
-        }
+    /// Takes over the answer to the change that is under way. It can't be older than what was seen when that
+    /// was sent, unless etcd was restored; older than what came since, it was overtaken by the watch. Returns
+    /// the labels of others, if it was taken over.
+    fn written(&mut self, node: NodeLabels, now: Time) -> Option<BTreeMap<String, String>> {
+        let is_news = node.is_older_than(self.newest_when_sent) || !node.is_older_than(self.newest);
+        let others = is_news.then(|| self.observe(node));
         self.doubtful.clear();
         let change = self.sent.take().unwrap_or_default();
         self.done.retain(|_, done| done.at + Retry::MEMORY > now);
@@ -206,6 +209,7 @@ impl Labels {
         }
         let done = |(label, deed): (&LabelKey, Deed)| (label.clone(), Done { deed, at: now });
         self.done.extend(change.deeds().map(done));
+        others
     }
 
     /// Whether any of `change` was done a moment ago: then somebody undid it, and doing it was no success. To set
@@ -214,9 +218,10 @@ impl Labels {
         change.deeds().any(|(label, deed)| self.done.get(label).is_some_and(|done| done.deed == deed))
     }
 
-    fn observe(&mut self, node: NodeLabels) {
+    fn observe(&mut self, node: NodeLabels) -> BTreeMap<String, String> {
         self.newest = node.version.or(self.newest);
         self.observed = Some(node.labels);
+        node.others
     }
 
     /// The Node is gone. One that is made anew may have any version.
@@ -246,6 +251,7 @@ impl State {
             strays: BTreeMap::new(),
             files: BTreeMap::new(),
             labels: Labels::default(),
+            others: None,
             listed: BTreeMap::new(),
             is_scanned: false,
         }
@@ -270,11 +276,20 @@ impl State {
             }
             Event::Removed(reference) => self.update(&reference, File::removed),
             Event::RemoveFailed(reference) => self.update(&reference, |file| file.remove_failed(now)),
-            Event::NodeLabels(node) => self.labels.watched(node),
-            Event::NodeListed(node) => self.labels.listed(node),
+            Event::NodeLabels(node) => {
+                let others = self.labels.watched(node);
+                self.relabelled(others, now);
+            }
+            Event::NodeListed(node) => {
+                let others = self.labels.listed(node);
+                self.relabelled(Some(others), now);
+            }
             Event::NodeGone => self.labels.gone(),
             Event::LabelsSent(change) => self.labels.sent(change),
-            Event::LabelsWritten(node) => self.labels.written(node, now),
+            Event::LabelsWritten(node) => {
+                let others = self.labels.written(node, now);
+                self.relabelled(others, now);
+            }
             Event::LabelsFailed => self.labels.failed(now),
         }
     }
@@ -289,6 +304,22 @@ impl State {
         }
         let all: Option<BTreeSet<Time>> = self.config.namespaces().map(listed).collect();
         all?.last().copied()
+    }
+
+    /// Whether the bundles of all namespaces are known.
+    pub(crate) fn is_all_listed(&self) -> bool {
+        self.config.namespaces().all(|namespace| self.listed.contains_key(namespace))
+    }
+
+    /// Whether some bundle asks for `reference` on this node.
+    #[must_use]
+    pub fn is_wanted(&self, reference: &Reference) -> bool {
+        self.files.get(reference).is_some_and(File::is_wanted)
+    }
+
+    /// Whether `bundle` is for this node; none if that can't be told.
+    pub(crate) fn is_here(&self, bundle: &Bundle) -> Option<bool> {
+        bundle.is_for(self.others.as_ref())
     }
 
     fn listed(&mut self, namespace: &Namespace, bundles: Vec<Bundle>, now: Time) {
@@ -310,15 +341,40 @@ impl State {
             let before = self.bundles.get(&bundle.id).map(|before| before.profiles.clone());
             bundle.profiles = before.unwrap_or_default();
         }
-        for (key, profile) in &bundle.profiles {
-            let reference = Reference::new(&self.config.home, &bundle.id, key.clone());
-            self.file(reference, now).set_want(Want::from(profile));
-        }
+        self.ask(&bundle, now);
         let old = self.forget(&bundle.id, now);
         for key in old.keys().filter(|key| !bundle.profiles.contains_key(key)) {
             self.unwant(&bundle.id, key, now);
         }
         self.bundles.insert(bundle.id.clone(), bundle);
+    }
+
+    /// Takes over what `bundle` asks of this node: nothing, if it is for others.
+    fn ask(&mut self, bundle: &Bundle, now: Time) {
+        let is_here = self.is_here(bundle);
+        for (key, profile) in &bundle.profiles {
+            match Want::of(profile, is_here) {
+                Some(want) => {
+                    let reference = Reference::new(&self.config.home, &bundle.id, key.clone());
+                    self.file(reference, now).set_want(want);
+                }
+                None => self.unwant(&bundle.id, key, now),
+            }
+        }
+    }
+
+    /// Takes over the labels of others on the Node. If they are other ones than before, bundles may ask for
+    /// something else.
+    fn relabelled(&mut self, others: Option<BTreeMap<String, String>>, now: Time) {
+        if others.is_none() || others == self.others {
+            return;
+        }
+        self.others = others;
+        let bundles = std::mem::take(&mut self.bundles);
+        for bundle in bundles.values() {
+            self.ask(bundle, now);
+        }
+        self.bundles = bundles;
     }
 
     fn deleted(&mut self, id: &BundleId, now: Time) {

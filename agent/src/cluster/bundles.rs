@@ -9,8 +9,8 @@ use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use profiles::bundle::{Bundle, BundleId};
-use profiles::catalog::{KIND_LABEL, Source, Verdict};
+use profiles::bundle::{Bundle, BundleId, Source};
+use profiles::catalog::{KIND_LABEL, Verdict};
 use profiles::name::Namespace;
 use profiles::platform::Platform;
 use profiles::state::Event;
@@ -54,7 +54,7 @@ pub(crate) fn judged(
     namespace: Namespace,
     platforms: BTreeSet<Platform>,
 ) -> impl Stream<Item = Seen<Verdict>> {
-    seen(client, namespace, KIND_LABEL, move |config_map| Some(Verdict::of(source(config_map)?, &platforms)))
+    seen(client, namespace, KIND_LABEL, move |config_map| Some(Verdict::of(&source(config_map)?, &platforms)))
 }
 
 fn seen<T>(
@@ -110,20 +110,20 @@ impl<T, R: Fn(ConfigMap) -> Option<T>> Listing<T, R> {
 }
 
 fn bundle(config_map: ConfigMap) -> Option<Bundle> {
-    let id = id(&config_map)?;
-    let binary_keys = config_map.binary_data.unwrap_or_default().into_keys().collect();
-    Some(Bundle::of_seccomp(id, config_map.data.unwrap_or_default(), binary_keys))
+    Some(Bundle::of_seccomp(source(config_map)?))
 }
 
 fn source(config_map: ConfigMap) -> Option<Source> {
     let id = id(&config_map)?;
-    let labels = config_map.metadata.labels.unwrap_or_default();
+    let ConfigMap { metadata, data, binary_data, .. } = config_map;
     Some(Source {
         id,
-        uid: config_map.metadata.uid.unwrap_or_default(),
-        kind: labels.get(KIND_LABEL).cloned().unwrap_or_default(),
-        data: config_map.data.unwrap_or_default(),
-        binary_keys: config_map.binary_data.unwrap_or_default().into_keys().collect(),
+        uid: metadata.uid.unwrap_or_default(),
+        kind: metadata.labels.unwrap_or_default().remove(KIND_LABEL).unwrap_or_default(),
+        annotations: metadata.annotations.unwrap_or_default(),
+        created: metadata.creation_timestamp.map(|time| time.0.as_second()),
+        data: data.unwrap_or_default(),
+        binary_keys: binary_data.unwrap_or_default().into_keys().collect(),
     })
 }
 
@@ -177,6 +177,33 @@ mod tests {
             .map(|seen| shown(&seen.into()))
             .collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn all_that_matters_of_a_config_map_is_passed_on() {
+        let config_map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "ns",
+                "name": "web",
+                "uid": "u",
+                "labels": {"pavise.dev/profiles": "secomp"},
+                "creationTimestamp": "1970-01-02T00:00:01Z",
+                "annotations": {"pavise.dev/node-selector": "pool=canary"},
+            },
+            "data": {"a.json": "{}"},
+            "binaryData": {"b.json": ""},
+        }))
+        .unwrap();
+        let source = source(config_map).unwrap();
+        assert_eq!(source.id, BundleId::new("ns", "web").unwrap());
+        assert_eq!((source.uid.as_str(), source.kind.as_str()), ("u", "secomp"));
+        assert_eq!(source.created, Some(86_401));
+        assert_eq!(
+            source.annotations,
+            [("pavise.dev/node-selector".to_owned(), "pool=canary".to_owned())].into()
+        );
+        assert_eq!(source.data, [("a.json".to_owned(), "{}".to_owned())].into());
+        assert_eq!(source.binary_keys, ["b.json"]);
     }
 
     #[test]
@@ -273,22 +300,5 @@ mod tests {
             &["=a"],
         )
         .await;
-    }
-
-    #[test]
-    fn what_is_judged_is_all_of_a_config_map() {
-        let mut labelled = config_map("a");
-        labelled.metadata.uid = Some("u".to_owned());
-        labelled.metadata.labels = Some([(KIND_LABEL.to_owned(), "secomp".to_owned())].into());
-        labelled.data = Some([("k".to_owned(), "text".to_owned())].into());
-        labelled.binary_data = Some([("b".to_owned(), k8s_openapi::ByteString(Vec::new()))].into());
-        let expected = Source {
-            id: BundleId::new("ns", "a").unwrap(),
-            uid: "u".to_owned(),
-            kind: "secomp".to_owned(),
-            data: [("k".to_owned(), "text".to_owned())].into(),
-            binary_keys: vec!["b".to_owned()],
-        };
-        assert_eq!(source(labelled), Some(expected));
     }
 }

@@ -1,6 +1,6 @@
 //! The labels of our own Node: seen, and changed.
 //!
-//! Invariant: only labels of ours are read and written, and nothing of a Node but its metadata is decoded.
+//! Invariant: only labels of ours are written, and nothing of a Node but its metadata is decoded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -115,11 +115,15 @@ fn patch_of(change: &LabelChange) -> Value {
 }
 
 fn labels_of(metadata: &ObjectMeta) -> NodeLabels {
-    let ours = |(key, value): (&String, &String)| Some((LabelKey::observed(key)?, value.clone()));
-    NodeLabels {
-        version: metadata.resource_version.as_deref().and_then(|version| version.parse().ok()),
-        labels: metadata.labels.iter().flatten().filter_map(ours).collect(),
+    let version = metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+    let mut seen = NodeLabels { version, ..NodeLabels::default() };
+    for (key, value) in metadata.labels.iter().flatten() {
+        match LabelKey::observed(key) {
+            Some(label) => seen.labels.insert(label, value.clone()),
+            None => seen.others.insert(key.clone(), value.clone()),
+        };
     }
+    seen
 }
 
 #[cfg(test)]
@@ -149,13 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn only_labels_of_ours_are_seen() {
+    fn labels_of_ours_are_told_from_others() {
         let seen = labels_of(&metadata("7"));
         assert_eq!(seen.version, Some(7));
         assert_eq!(
             seen.labels.keys().map(LabelKey::as_str).collect::<Vec<_>>(),
             ["seccomp.pavise.dev/web_a"]
         );
+        assert_eq!(seen.others, [("kubernetes.io/os".to_owned(), "linux".to_owned())].into());
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use profiles::bundle::{Bundle, BundleId, Profile};
 use profiles::diagnostic::Diagnostic;
+use profiles::labelling::Finding;
 use profiles::name::Namespace;
 use profiles::reference::Reference;
-use profiles::state::{Event, Found};
+use profiles::state::{Event, Found, State};
 use tracing::{info, warn};
 
 use crate::host::Installed;
@@ -22,6 +23,10 @@ pub(crate) struct Journal {
     home: Namespace,
     bundles: BTreeMap<BundleId, Vec<Line>>,
     strays: BTreeMap<Namespace, BTreeMap<String, &'static str>>,
+    /// What is said of bundles because of the others.
+    findings: BTreeSet<(BundleId, Line)>,
+    /// The bundles that are not for this node.
+    elsewhere: BTreeSet<BundleId>,
     /// Why profiles that are asked for are not on disk.
     unwritten: Problems,
     /// Why profiles that nobody asks for are still there.
@@ -100,9 +105,16 @@ impl Drifts {
 impl Journal {
     /// Remembers nothing yet. Bundles of `home` need no namespace in a reference.
     pub(crate) fn new(home: Namespace) -> Self {
-        let (unwritten, unremoved) = (Problems::default(), Problems::default());
-        let (bundles, strays) = (BTreeMap::new(), BTreeMap::new());
-        Self { home, bundles, strays, unwritten, unremoved, drifts: Drifts::default() }
+        Self {
+            home,
+            bundles: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            findings: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
+            unwritten: Problems::default(),
+            unremoved: Problems::default(),
+            drifts: Drifts::default(),
+        }
     }
 
     /// Logs what `event` says about bundles, and remembers what it says about the disk.
@@ -111,7 +123,7 @@ impl Journal {
             Event::Listed { namespace, bundles } => {
                 info!(%namespace, bundles = bundles.len(), "Bundles listed");
                 let listed: BTreeSet<&BundleId> = bundles.iter().map(|bundle| &bundle.id).collect();
-                self.forget(|id| id.namespace == *namespace && !listed.contains(id));
+                self.bundles.retain(|id, _| id.namespace != *namespace || listed.contains(id));
                 for bundle in bundles {
                     self.judged(bundle);
                 }
@@ -124,7 +136,7 @@ impl Journal {
             Event::Applied(bundle) => self.judged(bundle),
             Event::Deleted(id) => {
                 info!(bundle = %id, "Bundle gone: deleted, or no longer labelled");
-                self.forget(|gone| gone == id);
+                self.bundles.remove(id);
             }
             Event::Scanned(found) => self.drifts.scanned(found),
             _ => {}
@@ -141,8 +153,16 @@ impl Journal {
         }
     }
 
-    /// Logs the drifts that are there after all was done that can be done now.
-    pub(crate) fn acted(&mut self) {
+    /// Logs what is so after all was done that can be done now, by what is known in `state`.
+    pub(crate) fn acted(&mut self, state: &State) {
+        self.unwritten.0.retain(|reference, _| state.is_wanted(reference));
+        self.unremoved.0.retain(|reference, _| !state.is_wanted(reference));
+        for id in self.newly_elsewhere(state) {
+            info!(bundle = %id, "Bundle is not for this node");
+        }
+        for (id, line) in self.new_findings(state) {
+            say(&id, &line, false);
+        }
         for (reference, found) in self.drifts.news() {
             warn!(%reference, found, "Drift not repaired");
         }
@@ -201,26 +221,23 @@ impl Journal {
         strays.iter().filter(is_news).map(|(path, why)| (path.clone(), *why)).collect()
     }
 
-    fn forget(&mut self, is_gone: impl Fn(&BundleId) -> bool) {
-        self.bundles.retain(|id, _| !is_gone(id));
-        self.unwritten.0.retain(|reference, _| !is_gone(&reference.bundle_id(&self.home)));
+    /// The bundles that are not for this node, and were, or were not known, when this was last asked.
+    fn newly_elsewhere(&mut self, state: &State) -> Vec<BundleId> {
+        let before = std::mem::replace(&mut self.elsewhere, state.elsewhere().cloned().collect());
+        self.elsewhere.difference(&before).cloned().collect()
+    }
+
+    /// What is to be said of bundles because of the others, and was not when this was last asked.
+    fn new_findings(&mut self, state: &State) -> Vec<(BundleId, Line)> {
+        let line = |finding: Finding| (finding.bundle, (finding.reference, finding.diagnostic.to_string()));
+        let before = std::mem::replace(&mut self.findings, state.findings().into_iter().map(line).collect());
+        self.findings.difference(&before).cloned().collect()
     }
 
     fn judged(&mut self, bundle: &Bundle) {
-        let is_of_it = |reference: &Reference| reference.bundle_id(&self.home) == bundle.id;
-        let is_asked = |reference: &Reference| bundle.profiles.contains_key(reference.key());
-        self.unwritten.0.retain(|reference, _| !is_of_it(reference) || is_asked(reference));
-        self.unremoved.0.retain(|reference, _| !is_of_it(reference) || !is_asked(reference));
-        for (reference, diagnostic) in self.new_lines(bundle) {
-            let Some(reference) = reference else {
-                warn!(bundle = %bundle.id, diagnostic, "Bundle has a problem");
-                continue;
-            };
-            if let Some(Profile::Accepted(..)) = bundle.profiles.get(reference.key()) {
-                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile has a flaw");
-            } else {
-                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused");
-            }
+        for line in self.new_lines(bundle) {
+            let profile = line.0.as_ref().and_then(|reference| bundle.profiles.get(reference.key()));
+            say(&bundle.id, &line, matches!(profile, Some(Profile::Refused(_))));
         }
     }
 
@@ -247,9 +264,22 @@ impl Journal {
     }
 }
 
+fn say(bundle: &BundleId, (reference, diagnostic): &Line, is_refused: bool) {
+    match reference {
+        None => warn!(%bundle, diagnostic, "Bundle has a problem"),
+        Some(reference) if is_refused => warn!(%bundle, %reference, diagnostic, "Profile refused"),
+        Some(reference) => warn!(%bundle, %reference, diagnostic, "Profile has a flaw"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use profiles::bundle::Source;
     use profiles::digest::Digest;
+    use profiles::state::{Config, NodeLabels};
+    use profiles::time::Time;
 
     use super::*;
 
@@ -264,12 +294,45 @@ mod tests {
     }
 
     fn bundle(data: &[(&str, &str)]) -> Bundle {
+        Bundle::of_seccomp(source(id(), data))
+    }
+
+    fn source(id: BundleId, data: &[(&str, &str)]) -> Source {
         let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Bundle::of_seccomp(id(), data, Vec::new())
+        Source::new(id, data)
+    }
+
+    /// The same, for Nodes with the label `disk=ssd`.
+    fn bundle_for_some(data: &[(&str, &str)]) -> Bundle {
+        let annotations = [("pavise.dev/node-selector".to_owned(), "disk=ssd".to_owned())].into();
+        Bundle::of_seccomp(Source { annotations, ..source(id(), data) })
     }
 
     fn id() -> BundleId {
         BundleId::new("n", "b").unwrap()
+    }
+
+    fn state() -> State {
+        let others = [Namespace::new("m").unwrap()].into();
+        State::new(Config {
+            home: namespace(),
+            others,
+            removal_delay: Duration::from_mins(5),
+            has_node: true,
+        })
+    }
+
+    /// One turn of the loop.
+    fn turn(journal: &mut Journal, state: &mut State, event: Event) {
+        journal.note(&event);
+        state.apply(event, Time::default());
+        journal.acted(state);
+    }
+
+    /// The Node has this label.
+    fn node(key: &str, value: &str) -> Event {
+        let others = [(key.to_owned(), value.to_owned())].into();
+        Event::NodeLabels(NodeLabels { others, ..NodeLabels::default() })
     }
 
     /// Claims how many lines each next version of one bundle is worth; a version is its profiles' contents.
@@ -312,21 +375,28 @@ mod tests {
 
     #[test]
     fn the_problem_of_a_profile_ends_when_its_bundle_does_not_ask_for_it() {
+        let other = |namespace, name| {
+            Bundle::of_seccomp(source(BundleId::new(namespace, name).unwrap(), &[("a", GOOD)]))
+        };
         let listed = |bundles| Event::Listed { namespace: namespace(), bundles };
-        let elsewhere = Event::Listed { namespace: Namespace::new("m").unwrap(), bundles: Vec::new() };
+        let elsewhere = |bundles| Event::Listed { namespace: Namespace::new("m").unwrap(), bundles };
         for (event, remembered) in [
             (Event::Deleted(id()), &["c/a", "_m/b/a"][..]),
             (Event::Applied(bundle(&[("z", GOOD)])), &["c/a", "_m/b/a"]),
             (Event::Applied(bundle(&[("a", GOOD)])), &["b/a", "c/a", "_m/b/a"]),
+            (Event::Applied(bundle_for_some(&[("a", GOOD)])), &["c/a", "_m/b/a"]),
             (listed(vec![bundle(&[("a", "{}")])]), &["b/a", "_m/b/a"]),
             (listed(Vec::new()), &["_m/b/a"]),
-            (elsewhere, &["b/a", "c/a"]),
+            (elsewhere(Vec::new()), &["b/a", "c/a"]),
         ] {
-            let mut journal = journal();
+            let (mut journal, mut state) = (journal(), state());
+            turn(&mut journal, &mut state, node("disk", "hdd"));
+            turn(&mut journal, &mut state, listed(vec![bundle(&[("a", GOOD)]), other("n", "c")]));
+            turn(&mut journal, &mut state, elsewhere(vec![other("m", "b")]));
             for reference in ["b/a", "c/a", "_m/b/a"] {
                 journal.unwritten.is_news(&reference.parse().unwrap(), "full");
             }
-            journal.note(&event);
+            turn(&mut journal, &mut state, event.clone());
             let left: Vec<String> = journal.unwritten.0.keys().map(ToString::to_string).collect();
             assert_eq!(left, remembered, "{event:?}");
         }
@@ -367,16 +437,50 @@ mod tests {
 
     #[test]
     fn a_removal_that_fails_is_said_once_until_the_profile_is_asked_for_again() {
-        let mut journal = journal();
+        let (mut journal, mut state) = (journal(), state());
+        turn(&mut journal, &mut state, node("disk", "hdd"));
         let reference = "b/a".parse().unwrap();
         let mut check = |event: Event, is_news: bool| {
-            journal.note(&event);
+            turn(&mut journal, &mut state, event.clone());
             assert_eq!(journal.unremoved.is_news(&reference, "read-only"), is_news, "{event:?}");
         };
         check(Event::Deleted(id()), true);
         check(Event::Listed { namespace: namespace(), bundles: Vec::new() }, false);
         check(Event::Applied(bundle(&[("z", GOOD)])), false);
+        check(Event::Applied(bundle_for_some(&[("a", GOOD)])), false);
         check(Event::Applied(bundle(&[("a", GOOD)])), true);
+    }
+
+    #[test]
+    fn a_bundle_for_other_nodes_is_said_once_until_it_is_for_this_one() {
+        let (mut journal, mut state) = (journal(), state());
+        let mut check = |event: Event, expected: usize| {
+            state.apply(event.clone(), Time::default());
+            assert_eq!(journal.newly_elsewhere(&state).len(), expected, "{event:?}");
+        };
+        check(Event::Applied(bundle_for_some(&[("a", GOOD)])), 0);
+        check(node("disk", "hdd"), 1);
+        check(node("disk", "tape"), 0);
+        check(Event::Applied(bundle_for_some(&[("b", GOOD)])), 0);
+        check(node("disk", "ssd"), 0);
+        check(node("disk", "hdd"), 1);
+    }
+
+    #[test]
+    fn what_follows_from_all_bundles_is_said_once() {
+        let keys: Vec<String> = (0..257).map(|number| format!("k{number}")).collect();
+        let data: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), GOOD)).collect();
+        let many = || Event::Listed { namespace: namespace(), bundles: vec![bundle(&data)] };
+        let (mut journal, mut state) = (journal(), state());
+        let mut check = |event: Event, expected: usize| {
+            state.apply(event, Time::default());
+            assert_eq!(journal.new_findings(&state).len(), expected);
+        };
+        check(many(), 0);
+        check(Event::Listed { namespace: Namespace::new("m").unwrap(), bundles: Vec::new() }, 1);
+        check(many(), 0);
+        check(Event::Applied(bundle(&[("a", GOOD)])), 0);
+        check(many(), 1);
     }
 
     #[test]

@@ -92,7 +92,7 @@ where
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
-            self.journal.acted();
+            self.journal.acted(&self.state);
             if is_done(&self.state, self.now()) {
                 return Ok(true);
             }

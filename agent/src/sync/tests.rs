@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedSender, unbounded};
-use profiles::bundle::{Bundle, BundleId};
+use profiles::bundle::{Bundle, BundleId, Source};
 use profiles::label::LABEL_VALUE;
 use profiles::name::Namespace;
 use profiles::plan::Install;
@@ -125,12 +125,13 @@ fn seen(world: &World) -> NodeLabels {
     NodeLabels {
         version: Some(world.version),
         labels: labels.map(|label| (label, LABEL_VALUE.to_owned())).collect(),
+        others: BTreeMap::new(),
     }
 }
 
 fn bundle(name: &str) -> Bundle {
     let data = [("a".to_owned(), r#"{"defaultAction":"SCMP_ACT_LOG"}"#.to_owned())].into();
-    Bundle::of_seccomp(BundleId::new("home", name).unwrap(), data, Vec::new())
+    Bundle::of_seccomp(Source::new(BundleId::new("home", name).unwrap(), data))
 }
 
 fn listed(names: &[&str]) -> Event {

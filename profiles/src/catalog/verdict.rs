@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bundle::{Bundle, BundleId, Profile};
+use crate::bundle::{Bundle, BundleId, Profile, Source};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::ProfileKey;
@@ -32,21 +32,6 @@ const MOST_STATEMENTS: usize = 20;
 /// The longest name of an object, which is a DNS subdomain, without `.` and 16 digits.
 const LONGEST_PREFIX: usize = 253 - 17;
 
-/// A ConfigMap that is labelled as a bundle, as it was last seen.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Source {
-    /// Its namespace and name.
-    pub id: BundleId,
-    /// What tells it from another one of the same name, before or after.
-    pub uid: String,
-    /// The value of [`KIND_LABEL`].
-    pub kind: String,
-    /// Its `data`.
-    pub data: BTreeMap<String, String>,
-    /// The keys of its `binaryData`.
-    pub binary_keys: Vec<String>,
-}
-
 /// What is to be said about one ConfigMap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Verdict {
@@ -61,12 +46,12 @@ pub struct Verdict {
 impl Verdict {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
-    pub fn of(source: Source, platforms: &BTreeSet<Platform>) -> Self {
-        let Source { id, uid, kind, data, binary_keys } = source;
+    pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
+        let Source { id, uid, kind, .. } = source.clone();
         let mut findings = Findings::new(platforms);
         if kind == SECCOMP {
             for platform in platforms {
-                let bundle = Bundle::of_seccomp(id.clone(), data.clone(), binary_keys.clone());
+                let bundle = Bundle::of_seccomp(source.clone());
                 findings.add(*platform, &bundle);
             }
         } else {
@@ -305,17 +290,17 @@ mod tests {
     }
 
     fn source(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Source {
+        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
         Source {
-            id: BundleId::new("ns", "web").unwrap(),
             uid: "u".to_owned(),
             kind: kind.to_owned(),
-            data: data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect(),
             binary_keys: binary.iter().map(|key| (*key).to_owned()).collect(),
+            ..Source::new(BundleId::new("ns", "web").unwrap(), data)
         }
     }
 
     fn judge(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Vec<Statement> {
-        Verdict::of(source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
+        Verdict::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
     }
 
     /// Claims reason, field and the beginning of the note of each statement.
@@ -422,7 +407,7 @@ mod tests {
         let all = platforms(&["amd64 5.10", "amd64 6.12", "arm64 6.12"]);
         let judged = |text: &str| {
             let data = [("a.json".to_owned(), text.to_owned())].into();
-            Bundle::of_seccomp(BundleId::new("ns", "web").unwrap(), data, Vec::new())
+            Bundle::of_seccomp(Source::new(BundleId::new("ns", "web").unwrap(), data))
         };
         for (bad, head, finding) in [
             (&["amd64 5.10", "amd64 6.12", "arm64 6.12"][..], "a.json is refused: ", " error["),

@@ -1,8 +1,10 @@
 //! The rules, each as a script.
 
 mod drift;
+mod labelling;
 mod scene;
 mod settled;
+mod targeting;
 
 use std::time::Duration;
 
@@ -578,7 +580,7 @@ fn a_thousand_profiles_are_one_plan_and_one_change_of_labels() {
     }
     assert_eq!(scene.state.plan(scene.now).install.len(), 1000);
     scene.play("done");
-    assert_eq!(scene.state.plan(scene.now).labels.map(|change| change.set.len()), Some(1010));
+    assert_eq!(scene.state.plan(scene.now).labels.map(|change| change.set.len()), Some(210));
     scene.play("done");
     assert_eq!(scene.plan(), "");
 }

@@ -8,4 +8,5 @@ mod source;
 mod vocabulary;
 
 pub use check::check;
+pub(crate) use source::cut;
 pub(crate) use vocabulary::suggestion;

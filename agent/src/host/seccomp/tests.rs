@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, setfsuid};
-use profiles::bundle::{Bundle, BundleId, Document, Profile};
+use profiles::bundle::{Bundle, BundleId, Document, Profile, Source};
 
 use super::*;
 
@@ -94,7 +94,7 @@ fn without_capabilities(body: fn()) {
 fn document(version: &str) -> Document {
     let text = format!(r#"{{"defaultAction":"SCMP_ACT_LOG","version":"{version}"}}"#);
     let data = [("key".to_owned(), text)].into();
-    let bundle = Bundle::of_seccomp(BundleId::new("n", "b").unwrap(), data, Vec::new());
+    let bundle = Bundle::of_seccomp(Source::new(BundleId::new("n", "b").unwrap(), data));
     match bundle.profiles.into_values().next() {
         Some(Profile::Accepted(document, _)) => document,
         other => panic!("{other:?} is no accepted profile"),

@@ -10,10 +10,13 @@
 //! | `apply web:unreadable` | one of which nothing can be told |
 //! | `strays notes`, `strays` | what is at the source of `home` and is no bundle |
 //! | `no-node` | there is no Node to be labelled |
+//! | `apply web[disk=ssd]:a=2` | one for the Nodes with this label; `[=]` is no selector |
+//! | `apply web@7:a=2` | one made at that time, 0 unless given |
+//! | `apply web!:a=2` | one whose profiles shall have no labels |
 //! | `done`, `fail`, `foreign`, `fail-removal` | the planned steps end so |
 //! | `fail-owned` | the same as `fail`, but the ledger has the profile nevertheless |
 //! | `send`, `written`, `lost` | the planned change of labels goes out; its outcome |
-//! | `node seccomp/web_a`, `gone` | what the Node has now, as the watch tells; it does not exist |
+//! | `node seccomp/web_a disk=ssd`, `gone` | what the Node has now, as the watch tells; it does not exist |
 //! | `stale seccomp/web_a` | the watch tells something older than the newest |
 //! | `relist seccomp/web_a` | a list tells what the Node has now |
 //! | `restore seccomp/web_a` | etcd is restored: the Node has these and an old version, which nobody tells |
@@ -22,8 +25,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::*;
-use crate::bundle::{Bundle, BundleId, Profile};
+use crate::bundle::{Bundle, BundleId, Profile, Source};
 use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::file::Want;
 use crate::name::Namespace;
 use crate::state::{Config, Event, Found, NodeLabels, State};
 
@@ -47,6 +51,8 @@ pub(super) struct Scene {
     pub(super) now: Time,
     /// The labels that the API server has.
     node: BTreeMap<LabelKey, String>,
+    /// Those of others.
+    others: BTreeMap<String, String>,
     version: u64,
     /// How it answers the change that was sent.
     answer: NodeLabels,
@@ -65,9 +71,28 @@ impl Scene {
             state: State::new(config),
             now: Time::default(),
             node: BTreeMap::new(),
+            others: BTreeMap::new(),
             version: 100,
             answer: NodeLabels::default(),
         }
+    }
+
+    /// The same world, after the agent was started anew.
+    pub(super) fn restarted(before: &Self) -> Self {
+        let mut scene = Self { node: before.node.clone(), others: before.others.clone(), ..Self::new() };
+        let loaded = before.state.files.iter().map(|(reference, file)| match &file.want {
+            Want::Document(document) => (reference.clone(), Found::Ours(document.digest())),
+            other => panic!("{reference} is {other:?}, not loaded"),
+        });
+        scene.apply(Event::Scanned(loaded.collect()));
+        let node = scene.changed();
+        scene.apply(Event::NodeListed(node));
+        scene
+    }
+
+    /// The labels of ours that the Node has.
+    pub(super) fn node(&self) -> impl Iterator<Item = &LabelKey> {
+        self.node.keys()
     }
 
     pub(super) fn play(&mut self, line: &str) {
@@ -96,17 +121,20 @@ impl Scene {
             "written" => self.apply(Event::LabelsWritten(self.answer.clone())),
             "lost" => self.apply(Event::LabelsFailed),
             "node" => {
-                self.node = labels(rest);
+                (self.node, self.others) = labels(rest);
                 let node = self.changed();
                 self.apply(Event::NodeLabels(node));
             }
-            "stale" => self.apply(Event::NodeLabels(NodeLabels { version: Some(1), labels: labels(rest) })),
+            "stale" => {
+                let (labels, others) = labels(rest);
+                self.apply(Event::NodeLabels(NodeLabels { version: Some(1), labels, others }));
+            }
             "relist" => {
-                self.node = labels(rest);
+                (self.node, self.others) = labels(rest);
                 let node = self.changed();
                 self.apply(Event::NodeListed(node));
             }
-            "restore" => (self.node, self.version) = (labels(rest), 1),
+            "restore" => ((self.node, self.others), self.version) = (labels(rest), 1),
             "gone" => self.apply(Event::NodeGone),
             _ => self.now = self.now + Duration::from_secs(seconds(word)),
         }
@@ -157,7 +185,8 @@ impl Scene {
     /// The Node in a new version.
     fn changed(&mut self) -> NodeLabels {
         self.version += 1;
-        NodeLabels { version: Some(self.version), labels: self.node.clone() }
+        let (labels, others) = (self.node.clone(), self.others.clone());
+        NodeLabels { version: Some(self.version), labels, others }
     }
 
     pub(super) fn plan(&self) -> String {
@@ -201,18 +230,28 @@ fn version(content: &[u8]) -> String {
     text.rsplit('"').nth(1).unwrap_or_default().to_owned()
 }
 
-/// `web:a=1,b=bad`
+/// `web[disk=ssd]@7!:a=1,b=bad`
 fn bundle(text: &str) -> Bundle {
-    let (id, profiles) = text.split_once(':').unwrap_or((text, ""));
+    let (head, profiles) = text.split_once(':').unwrap_or((text, ""));
     if profiles == "unreadable" {
-        return Bundle::unreadable(bundle_id(id), unreadable());
+        return Bundle::unreadable(bundle_id(head), unreadable());
     }
+    let (head, labels) = head.strip_suffix('!').map_or((head, None), |head| (head, Some("bundle")));
+    let (head, created) = head.split_once('@').unwrap_or((head, "0"));
+    let (id, selector) = head.split_once('[').unwrap_or((head, ""));
+    let annotations = [("node-labels", labels), ("node-selector", selector.strip_suffix(']'))];
+    let annotation =
+        |(name, value): (&str, Option<&str>)| Some((format!("pavise.dev/{name}"), value?.to_owned()));
     let pair = |item: &str| {
         let (key, version) = item.split_once('=').unwrap();
         (key.to_owned(), content(version))
     };
     let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
-    Bundle::of_seccomp(bundle_id(id), data, Vec::new())
+    Bundle::of_seccomp(Source {
+        annotations: annotations.into_iter().filter_map(annotation).collect(),
+        created: created.parse().ok(),
+        ..Source::new(bundle_id(id), data)
+    })
 }
 
 fn unreadable() -> Diagnostic {
@@ -239,11 +278,16 @@ fn document(version: &str) -> Document {
     }
 }
 
-/// `seccomp/web_a bundle/web=false`; the value is `true` unless given.
-fn labels(text: &str) -> BTreeMap<LabelKey, String> {
-    let label = |word: &str| {
+/// `seccomp/web_a bundle/web=false disk=ssd`: labels of ours, and those of others, which have no `/`. The value
+/// is `true` unless given.
+fn labels(text: &str) -> (BTreeMap<LabelKey, String>, BTreeMap<String, String>) {
+    let (mut ours, mut others) = (BTreeMap::new(), BTreeMap::new());
+    for word in text.split_whitespace() {
         let (key, value) = word.split_once('=').unwrap_or((word, LABEL_VALUE));
-        (LabelKey::observed(&key.replacen('/', ".pavise.dev/", 1)).unwrap(), value.to_owned())
-    };
-    text.split_whitespace().map(label).collect()
+        match LabelKey::observed(&key.replacen('/', ".pavise.dev/", 1)) {
+            Some(label) => drop(ours.insert(label, value.to_owned())),
+            None => drop(others.insert(key.to_owned(), value.to_owned())),
+        }
+    }
+    (ours, others)
 }
