@@ -59,6 +59,7 @@ impl<'a> Checker<'_, 'a> {
                     );
                 }
             }
+            None if self.document.has_default_action => {}
             _ => self.reader.findings.push(unconfined()),
         }
         for architecture in &self.document.architectures {

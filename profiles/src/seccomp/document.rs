@@ -23,6 +23,8 @@ const MOST: usize = 100;
 /// What the runtimes make of a document: `LinuxSeccomp` of the OCI runtime specification, each part with its place.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxSeccomp<'a> {
+    /// Whether a default action stands there, readable or not.
+    pub(crate) has_default_action: bool,
     pub(crate) default_action: Option<Word<'a>>,
     pub(crate) default_errno: Option<u64>,
     pub(crate) architectures: Vec<Word<'a>>,
@@ -146,6 +148,7 @@ impl<'a> Reader<'a> {
         }
         let fields = self.members(&root, &DOCUMENT);
         Some(LinuxSeccomp {
+            has_default_action: fields.contains_key("defaultAction"),
             default_action: self.word(fields.get("defaultAction")),
             default_errno: self.number(fields.get("defaultErrnoRet")).map(|(number, _)| number),
             architectures: self.words(fields.get("architectures")),

@@ -83,6 +83,7 @@ fn every_value_of_a_wrong_type_is_found() {
     for text in ["null", "[]", "1", r#""{}""#] {
         check_findings(text, &["wrong-type 1 $"]);
     }
+    check_findings(r#"{"defaultAction":3}"#, &["wrong-type 1 $.defaultAction"]);
     check_findings(
         "{\"defaultAction\":\"SCMP_ACT_LOG\",\n\"defaultErrnoRet\":-1,\n\"architectures\":{},\n\"flags\":[1],\n\"syscalls\":[\"x\",\n\
          {\"names\":\"read\",\n\"action\":[],\n\"args\":[{\"index\":1.5,\"op\":\"SCMP_CMP_EQ\"}]}]}",
