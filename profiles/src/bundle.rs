@@ -10,7 +10,9 @@ use std::sync::Arc;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
-use crate::seccomp;
+use crate::platform::Platform;
+use crate::seccomp::{self, Checked};
+use crate::verdicts::Verdicts;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -49,15 +51,21 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Judges the ConfigMap `id`: `data` as it stands there, and the keys of its `binaryData`.
+    /// Judges the ConfigMap `id`: `data` as it stands there, and the keys of its `binaryData`. What `verdicts` has of the
+    /// version before is not judged again.
     #[must_use]
-    pub fn of_seccomp(id: BundleId, data: BTreeMap<String, String>, binary_keys: Vec<String>) -> Self {
+    pub fn of_seccomp(
+        id: BundleId,
+        data: BTreeMap<String, String>,
+        binary_keys: Vec<String>,
+        verdicts: &mut Verdicts,
+    ) -> Self {
         let mut bundle = Self { id, profiles: BTreeMap::new(), diagnostics: Vec::new() };
-        for (key, text) in data {
-            bundle.add("data", &key, Profile::of_seccomp(text));
+        for (key, profile) in verdicts.of_seccomp(&bundle.id, data) {
+            bundle.add("data", &key, profile);
         }
         for key in binary_keys {
-            bundle.add("binaryData", &key, Profile::Refused(vec![binary(&key)]));
+            bundle.add("binaryData", &key, Profile::Refused([binary(&key)].into()));
         }
         if bundle.profiles.is_empty() {
             bundle.diagnostics.push(empty());
@@ -84,22 +92,23 @@ impl Bundle {
     }
 }
 
-/// One key of a bundle, judged.
+/// One key of a bundle, judged. Cloning one is cheap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Profile {
     /// It may be put on nodes, in spite of these warnings.
-    Accepted(Document, Vec<Diagnostic>),
+    Accepted(Document, Arc<[Diagnostic]>),
     /// It must not, for these reasons.
-    Refused(Vec<Diagnostic>),
+    Refused(Arc<[Diagnostic]>),
 }
 
 impl Profile {
-    fn of_seccomp(text: String) -> Self {
-        let diagnostics = seccomp::check(&text);
-        if has_error(&diagnostics) {
-            return Self::Refused(diagnostics);
+    /// Judges `text` for nodes of `platform`.
+    pub(crate) fn of_seccomp(text: String, platform: Platform) -> Self {
+        let Checked { findings, resolved } = seccomp::check(&text, platform);
+        if has_error(&findings) {
+            return Self::Refused(findings.into());
         }
-        Self::Accepted(Document::new(text), diagnostics)
+        Self::Accepted(Document::new(resolved.unwrap_or(text)), findings.into())
     }
 
     /// What is to be said of it: warnings, or the reasons for its refusal.
@@ -123,7 +132,7 @@ impl Document {
         Self { digest: Digest::of(text.as_bytes()), content: text.into() }
     }
 
-    /// The bytes, as the author wrote them.
+    /// The bytes: as the author wrote them, or what that is on the node.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         self.content.as_bytes()
@@ -176,7 +185,8 @@ mod tests {
     fn check(data: &[(&str, &str)], binary: &[&str], accepted: &[&str], refused: &[&str], codes: &[Code]) {
         let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
         let binary = binary.iter().map(|key| (*key).to_owned()).collect();
-        let bundle = Bundle::of_seccomp(BundleId::new("ns", "b").unwrap(), data, binary);
+        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
+        let bundle = Bundle::of_seccomp(BundleId::new("ns", "b").unwrap(), data, binary, &mut verdicts);
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);
@@ -187,6 +197,24 @@ mod tests {
     #[test]
     fn one_bad_profile_does_not_keep_the_others_out() {
         check(&[("a.json", GOOD), ("b.json", "{}")], &[], &["a.json"], &["b.json"], &[]);
+    }
+
+    #[test]
+    fn a_text_goes_to_the_node_as_it_is_unless_it_has_to_be_resolved() {
+        let resolved =
+            "{\n  \"defaultAction\": \"SCMP_ACT_LOG\",\n  \"defaultErrnoRet\": 38,\n  \"syscalls\": []\n}";
+        for (text, expected) in [
+            (GOOD, Some(GOOD)),
+            (" {\"defaultAction\": \"SCMP_ACT_LOG\"}\n", Some(" {\"defaultAction\": \"SCMP_ACT_LOG\"}\n")),
+            (r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"ENOSYS"}"#, Some(resolved)),
+            (r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"ENO"}"#, None),
+        ] {
+            let content = match Profile::of_seccomp(text.to_owned(), Platform::EXAMPLE) {
+                Profile::Accepted(document, _) => Some(document.content().to_vec()),
+                Profile::Refused(_) => None,
+            };
+            assert_eq!(content.as_deref(), expected.map(str::as_bytes), "{text}");
+        }
     }
 
     #[test]

@@ -26,3 +26,4 @@ pub mod reference;
 pub mod seccomp;
 pub mod state;
 pub mod time;
+pub mod verdicts;

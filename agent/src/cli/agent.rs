@@ -12,8 +12,8 @@ use profiles::state;
 use tracing::info;
 
 use crate::cluster::{self, bundles, node::OwnNode};
-use crate::host::NodeHost;
 use crate::host::lock::Lock;
+use crate::host::{NodeHost, platform};
 use crate::observe::{logs, signals};
 use crate::sync::SyncLoop;
 
@@ -84,13 +84,14 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<()> {
         return Ok(());
     };
     let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock?)?;
+    let platform = platform::of_this_machine()?;
     let client = cluster::connect().await?;
     info!(node = %arguments.node_name, version = env!("CARGO_PKG_VERSION"), "Agent started");
 
     let node = OwnNode::new(client.clone(), arguments.node_name);
     let mut events = vec![node.watch().boxed_local()];
     for namespace in rules.namespaces() {
-        events.push(bundles::watch(client.clone(), namespace.clone()).boxed_local());
+        events.push(bundles::watch(client.clone(), namespace.clone(), platform).boxed_local());
     }
     let write_labels = move |change| node.write(change).boxed_local();
     let changes = host.changes();

@@ -9,7 +9,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::bundle::{Bundle, BundleId};
 use profiles::name::Namespace;
+use profiles::platform::Platform;
 use profiles::state::Event;
+use profiles::verdicts::Verdicts;
 use tracing::warn;
 
 use super::{watch_advice, watch_said};
@@ -17,23 +19,24 @@ use super::{watch_advice, watch_said};
 /// What makes a ConfigMap a bundle of seccomp profiles.
 const SELECTOR: &str = "pavise.dev/profiles=seccomp";
 
-/// Watches the bundles of `namespace`, for ever.
-pub(crate) fn watch(client: Client, namespace: Namespace) -> impl Stream<Item = Event> {
+/// Watches the bundles of `namespace`, for ever, and judges them for a node of `platform`.
+pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) -> impl Stream<Item = Event> {
     let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
     let config = watcher::Config::default().labels(SELECTOR).streaming_lists();
-    let mut listing = Listing::new(namespace);
+    let mut listing = Listing::new(namespace, platform);
     watcher(config_maps, config).default_backoff().filter_map(move |event| future::ready(listing.take(event)))
 }
 
-/// The bundles of a namespace, while they are being listed.
+/// The bundles of a namespace, while they are being listed, and what was judged of them so far.
 struct Listing {
     namespace: Namespace,
     bundles: Vec<Bundle>,
+    verdicts: Verdicts,
 }
 
 impl Listing {
-    fn new(namespace: Namespace) -> Self {
-        Self { namespace, bundles: Vec::new() }
+    fn new(namespace: Namespace, platform: Platform) -> Self {
+        Self { namespace, bundles: Vec::new(), verdicts: Verdicts::new(platform) }
     }
 
     fn take(&mut self, event: watcher::Result<watcher::Event<ConfigMap>>) -> Option<Event> {
@@ -43,15 +46,21 @@ impl Listing {
                 None
             }
             Ok(watcher::Event::InitApply(config_map)) => {
-                self.bundles.extend(bundle(config_map));
+                let bundle = self.bundle(config_map);
+                self.bundles.extend(bundle);
                 None
             }
-            Ok(watcher::Event::InitDone) => Some(Event::Listed {
-                namespace: self.namespace.clone(),
-                bundles: std::mem::take(&mut self.bundles),
-            }),
-            Ok(watcher::Event::Apply(config_map)) => bundle(config_map).map(Event::Applied),
-            Ok(watcher::Event::Delete(config_map)) => id(&config_map).map(Event::Deleted),
+            Ok(watcher::Event::InitDone) => {
+                let bundles = std::mem::take(&mut self.bundles);
+                self.verdicts.retain(&bundles);
+                Some(Event::Listed { namespace: self.namespace.clone(), bundles })
+            }
+            Ok(watcher::Event::Apply(config_map)) => self.bundle(config_map).map(Event::Applied),
+            Ok(watcher::Event::Delete(config_map)) => {
+                let id = id(&config_map)?;
+                self.verdicts.forget(&id);
+                Some(Event::Deleted(id))
+            }
             Err(error) => {
                 self.complain(&error);
                 None
@@ -59,16 +68,17 @@ impl Listing {
         }
     }
 
+    fn bundle(&mut self, config_map: ConfigMap) -> Option<Bundle> {
+        let id = id(&config_map)?;
+        let binary_keys = config_map.binary_data.unwrap_or_default().into_keys().collect();
+        let data = config_map.data.unwrap_or_default();
+        Some(Bundle::of_seccomp(id, data, binary_keys, &mut self.verdicts))
+    }
+
     fn complain(&self, error: &watcher::Error) {
         let advice = watch_advice(error, "list and watch ConfigMaps in this namespace");
         warn!(namespace = %self.namespace, error = watch_said(error), advice, "Bundles can't be watched");
     }
-}
-
-fn bundle(config_map: ConfigMap) -> Option<Bundle> {
-    let id = id(&config_map)?;
-    let binary_keys = config_map.binary_data.unwrap_or_default().into_keys().collect();
-    Some(Bundle::of_seccomp(id, config_map.data.unwrap_or_default(), binary_keys))
 }
 
 fn id(config_map: &ConfigMap) -> Option<BundleId> {
@@ -86,8 +96,13 @@ fn id(config_map: &ConfigMap) -> Option<BundleId> {
 #[cfg(test)]
 mod tests {
     use kube::api::ObjectMeta;
+    use profiles::bundle::Profile;
+    use profiles::platform::{Architecture, Kernel};
 
     use super::*;
+
+    const PLATFORM: Platform =
+        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
 
     fn config_map(name: &str) -> ConfigMap {
         let metadata = ObjectMeta {
@@ -100,7 +115,7 @@ mod tests {
 
     /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles' names.
     fn check(events: Vec<watcher::Event<ConfigMap>>, expected: &[&str]) {
-        let mut listing = Listing::new(Namespace::new("ns").unwrap());
+        let mut listing = Listing::new(Namespace::new("ns").unwrap(), PLATFORM);
         let seen: Vec<String> = events
             .into_iter()
             .filter_map(|event| listing.take(Ok(event)))
@@ -129,6 +144,25 @@ mod tests {
             Delete(config_map("a")),
         ];
         check(events, &["=a,b", "+c", "-a"]);
+    }
+
+    #[test]
+    fn a_bundle_that_is_listed_again_is_not_judged_again() {
+        use watcher::Event::{Init, InitApply, InitDone};
+        let mut listing = Listing::new(Namespace::new("ns").unwrap(), PLATFORM);
+        let data = [("a".to_owned(), r#"{"defaultAction":"SCMP_ACT_LOG"}"#.to_owned())].into();
+        let config_map = ConfigMap { data: Some(data), ..config_map("b") };
+        let lists = [Init, InitApply(config_map.clone()), InitDone, Init, InitApply(config_map), InitDone];
+        let lists: Vec<Event> = lists.into_iter().filter_map(|event| listing.take(Ok(event))).collect();
+        let content = |event: &Event| match event {
+            Event::Listed { bundles, .. } => match bundles[0].profiles.values().next() {
+                Some(Profile::Accepted(document, _)) => document.content().as_ptr(),
+                other => panic!("{other:?} is no accepted profile"),
+            },
+            other => panic!("{other:?} is no list"),
+        };
+        assert_eq!(lists.len(), 2);
+        assert_eq!(content(&lists[0]), content(&lists[1]), "the content was judged, and stored, twice");
     }
 
     #[test]

@@ -222,6 +222,8 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use profiles::digest::Digest;
+    use profiles::platform::{Architecture, Kernel, Platform};
+    use profiles::verdicts::Verdicts;
 
     use super::*;
 
@@ -237,7 +239,8 @@ mod tests {
 
     fn bundle(data: &[(&str, &str)]) -> Bundle {
         let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Bundle::of_seccomp(id(), data, Vec::new())
+        let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+        Bundle::of_seccomp(id(), data, Vec::new(), &mut Verdicts::new(platform))
     }
 
     fn id() -> BundleId {

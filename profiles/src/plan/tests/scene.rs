@@ -21,7 +21,9 @@ use std::time::Duration;
 use super::super::*;
 use crate::bundle::{Bundle, BundleId, Profile};
 use crate::name::Namespace;
+use crate::platform::Platform;
 use crate::state::{Config, Event, Found, NodeLabels, State};
+use crate::verdicts::Verdicts;
 
 const HOME: &str = "home";
 const TEAM: &str = "team";
@@ -199,7 +201,7 @@ fn bundle(text: &str) -> Bundle {
         (key.to_owned(), content(version))
     };
     let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
-    Bundle::of_seccomp(bundle_id(id), data, Vec::new())
+    Bundle::of_seccomp(bundle_id(id), data, Vec::new(), &mut Verdicts::new(Platform::EXAMPLE))
 }
 
 /// `web/a=1`
