@@ -51,8 +51,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Judges the ConfigMap `id`: `data` as it stands there, and the keys of its `binaryData`. What `verdicts` has of the
-    /// version before is not judged again.
+    /// Judges the ConfigMap `id`: `data` as it stands there, and the keys of its `binaryData`. What
+    /// `verdicts` has of the version before is not judged again.
     #[must_use]
     pub fn of_seccomp(
         id: BundleId,

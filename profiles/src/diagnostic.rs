@@ -82,8 +82,8 @@ codes! {
     ExclusiveFields = "exclusive-fields", Error;
     /// No action, or one that the runtimes do not know: containers would not start.
     UnknownAction = "unknown-action", Error;
-    /// An architecture that the runtimes do not know: containers would not start, or a rule would hold elsewhere than it is
-    /// meant to.
+    /// An architecture that the runtimes do not know: containers would not start, or a rule would hold
+    /// elsewhere than it is meant to.
     UnknownArchitecture = "unknown-architecture", Error;
     /// No comparison, or one that the runtimes do not know: containers would not start.
     UnknownOperator = "unknown-operator", Error;

@@ -20,13 +20,13 @@ pub(crate) struct Arguments {
     #[arg(required = true, value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
 
-    /// The architecture of the nodes that the profiles are for, such as amd64 or arm64: `archMap` and conditions in
-    /// Docker's format depend on it. That of this machine unless given.
+    /// The architecture of the nodes that the profiles are for, such as amd64 or arm64: `archMap` and
+    /// conditions in Docker's format depend on it. That of this machine unless given.
     #[arg(long, value_name = "ARCHITECTURE")]
     arch: Option<Architecture>,
 
-    /// The kernel of the nodes that the profiles are for, such as 6.12: conditions in Docker's format depend on it. That of
-    /// this machine unless given.
+    /// The kernel of the nodes that the profiles are for, such as 6.12: conditions in Docker's format depend
+    /// on it. That of this machine unless given.
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Kernel>,
 }

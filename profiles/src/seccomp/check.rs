@@ -31,8 +31,8 @@ const TO_START_AND_END: &[&str] = &["execve", "exit_group"];
 pub struct Checked {
     /// Every finding, in the order of the document. Empty: nothing to say.
     pub findings: Vec<Diagnostic>,
-    /// The document in the form that every runtime reads, if it is written in Docker's or Podman's and no finding is an
-    /// error. None otherwise: if it is accepted, then as it stands there.
+    /// The document in the form that every runtime reads, if it is written in Docker's or Podman's and no
+    /// finding is an error. None otherwise: if it is accepted, then as it stands there.
     pub resolved: Option<String>,
 }
 
@@ -232,7 +232,8 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// A rule that refuses is left out for a container with further capabilities as well, which it may be meant for.
+    /// A rule that refuses is left out for a container with further capabilities as well, which it may be
+    /// meant for.
     fn lost_refusals(&mut self) {
         let document = self.document;
         let is_allowed = document.default_action.as_ref().is_some_and(|default| !refuses(&default.text));

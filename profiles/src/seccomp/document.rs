@@ -1,9 +1,10 @@
 //! Reads a seccomp document the way Docker, Podman and CRI-O do, and says what they would not.
 //!
-//! They decode it with Go's `encoding/json`: keys match whatever their case, `null` leaves a field as it was, and unknown
-//! keys are dropped. So a misspelt key loses its rules in silence. What they decode into is `LinuxSeccomp` of the OCI
-//! runtime specification, with fields of their own beside (moby/profiles, seccomp/seccomp.go; containers/common,
-//! pkg/seccomp/types.go). containerd decodes into `LinuxSeccomp` alone.
+//! They decode it with Go's `encoding/json`: keys match whatever their case, `null` leaves a field as it was,
+//! and unknown keys are dropped. So a misspelt key loses its rules in silence. What they decode into is
+//! `LinuxSeccomp` of the OCI runtime specification, with fields of their own beside (moby/profiles,
+//! seccomp/seccomp.go; containers/common, pkg/seccomp/types.go). containerd decodes into `LinuxSeccomp`
+//! alone.
 //!
 //! Invariant: what was read is what these programs get, or there is an error among the findings.
 
@@ -294,8 +295,8 @@ impl<'a> Reader<'a> {
         alike < MOST
     }
 
-    /// The one of `words` that `word` was probably meant to be. None if a finding about it is not told: to compare many
-    /// words takes long.
+    /// The one of `words` that `word` was probably meant to be. None if a finding about it is not told: to
+    /// compare many words takes long.
     pub(crate) fn suggestion(
         &self,
         code: Code,
@@ -312,8 +313,12 @@ impl<'a> Reader<'a> {
 
     fn arch_entry(&mut self, at: &At<'a>) -> Option<ArchEntry<'a>> {
         let fields = self.object(at, &ARCH_ENTRY)?;
-        let architecture = self.word(fields.get("architecture"));
-        Some(ArchEntry { at: at.clone(), architecture, others: self.words(fields.get("subArchitectures")) })
+        let others = self.words(fields.get("subArchitectures"));
+        let architecture = match fields.get("architecture") {
+            Some(at) => Some(self.word_at(at)?),
+            None => None,
+        };
+        Some(ArchEntry { at: at.clone(), architecture, others })
     }
 
     fn rule(&mut self, at: &At<'a>) -> Option<WrittenRule<'a>> {

@@ -1,7 +1,8 @@
 //! The names of errors.
 //!
 //! From the kernel's `include/uapi/asm-generic/errno-base.h` and `errno.h`, which hold for every
-//! [`crate::platform::Architecture`]. `EDEADLOCK` is not here: it has another number on POWER, and Podman does not know it.
+//! [`crate::platform::Architecture`]. `EDEADLOCK` is not here: it has another number on POWER, and Podman
+//! does not know it.
 
 /// The names of the errors from 1 on. Two numbers have none.
 #[rustfmt::skip]
@@ -27,7 +28,8 @@ const NAMES: &[&str] = &[
 /// Other names of the same errors.
 const OTHER_NAMES: &[(&str, &str)] = &[("EWOULDBLOCK", "EAGAIN"), ("ENOTSUP", "EOPNOTSUPP")];
 
-/// The number that `text` stands for: a name, or the number itself (containers/common, `pkg/seccomp/seccomp_linux.go`).
+/// The number that `text` stands for: a name, or the number itself (containers/common,
+/// `pkg/seccomp/seccomp_linux.go`).
 pub(crate) fn number(text: &str) -> Option<u64> {
     if text.starts_with(|letter: char| letter.is_ascii_digit()) {
         return text.parse::<u32>().ok().map(u64::from);

@@ -1,7 +1,7 @@
 //! Seccomp profiles, as the OCI runtime specification, Docker and Podman have them.
 //!
-//! `source` takes the text apart, `document` reads it, `resolve` says what it is on a node, `check` what is wrong with it,
-//! and `oci` writes what is resolved.
+//! `source` takes the text apart, `document` reads it, `resolve` says what it is on a node, `check` what is
+//! wrong with it, and `oci` writes what is resolved.
 
 mod check;
 mod document;

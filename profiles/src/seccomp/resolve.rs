@@ -1,12 +1,13 @@
 //! Brings a document in Docker's or Podman's format into the runtimes' own, for one kind of node.
 //!
-//! The rules are those of Docker (moby/profiles, `seccomp/seccomp_linux.go`) and of Podman and CRI-O (containers/common,
-//! `pkg/seccomp/seccomp_linux.go`), and where they differ, it is said here. A rule of which a condition is not met does not
-//! exist. Conditions on capabilities are asked of [`DEFAULT_CAPABILITIES`]: a file on a node is the same for all containers,
-//! and a container with these is allowed just what the author wrote for it.
+//! The rules are those of Docker (moby/profiles, `seccomp/seccomp_linux.go`) and of Podman and CRI-O
+//! (containers/common, `pkg/seccomp/seccomp_linux.go`), and where they differ, it is said here. A rule of
+//! which a condition is not met does not exist. Conditions on capabilities are asked of
+//! [`DEFAULT_CAPABILITIES`]: a file on a node is the same for all containers, and a container with these is
+//! allowed just what the author wrote for it.
 //!
-//! Invariant: what is read is never guessed. A word that nobody knows is an error: in `excludes`, a misspelt one would
-//! have the rule hold always.
+//! Invariant: what is read is never guessed. A word that nobody knows is an error: in `excludes`, a misspelt
+//! one would have the rule hold always.
 
 use crate::diagnostic::Code;
 use crate::platform::{Architecture, Kernel, Platform};
@@ -15,8 +16,8 @@ use crate::seccomp::document::{
 };
 use crate::seccomp::errno;
 
-/// The capabilities that containerd (pkg/oci/spec.go) and Docker (daemon/pkg/oci/caps/defaults.go) give to containers if
-/// nothing is said. CRI-O gives fewer.
+/// The capabilities that containerd (pkg/oci/spec.go) and Docker (daemon/pkg/oci/caps/defaults.go) give to
+/// containers if nothing is said. CRI-O gives fewer.
 pub(crate) const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -65,8 +66,8 @@ const OTHER_CAPABILITIES: &[&str] = &[
     "CAP_WAKE_ALARM",
 ];
 
-/// The names that libseccomp has for architectures, which Docker and Podman compare `arches` with (libseccomp-golang,
-/// seccomp.go). Docker's name of `LoongArch` is its second here.
+/// The names that libseccomp has for architectures, which Docker and Podman compare `arches` with
+/// (libseccomp-golang, seccomp.go). Docker's name of `LoongArch` is its second here.
 const ARCHES: &[&str] = &[
     "amd64",
     "arm",
@@ -120,8 +121,8 @@ struct Resolver<'r, 'a> {
 }
 
 impl<'a> Resolver<'_, 'a> {
-    /// The first entry for the node's architecture counts. If there is none, the filter is for that architecture alone,
-    /// as without `archMap`: other programs are killed.
+    /// The first entry for the node's architecture counts. If there is none, the filter is for that
+    /// architecture alone, as without `archMap`: other programs are killed.
     fn architectures(&mut self, map: ArchMap<'a>) {
         if !self.document.architectures.is_empty() {
             let message = "\"architectures\" and \"archMap\" are both there, which Docker and CRI-O refuse";
@@ -177,8 +178,8 @@ impl<'a> Resolver<'_, 'a> {
         }
     }
 
-    /// What the rule would need that `filter` belongs to, if it does not hold for that. Everything in `includes` has to be
-    /// so, and nothing in `excludes`.
+    /// What the rule would need that `filter` belongs to, if it does not hold for that. Everything in
+    /// `includes` has to be so, and nothing in `excludes`.
     fn unmet(&mut self, filter: &Filter<'a>, is_exclusion: bool) -> Option<Unmet> {
         self.arches(&filter.arches);
         self.capabilities(&filter.caps);
@@ -195,7 +196,8 @@ impl<'a> Resolver<'_, 'a> {
         is_unmet.then_some(Unmet::Capabilities)
     }
 
-    /// Docker knows `minKernel`, Podman and CRI-O do not. It has to be two numbers, unlike the release of a kernel.
+    /// Docker knows `minKernel`, Podman and CRI-O do not. It has to be two numbers, unlike the release of a
+    /// kernel.
     fn kernel(&mut self, word: &Word<'a>) -> Option<Kernel> {
         let kernel = word.text.parse().ok().filter(|kernel: &Kernel| kernel.to_string() == word.text);
         if kernel.is_none() {

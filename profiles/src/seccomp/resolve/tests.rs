@@ -157,6 +157,7 @@ fn architectures_are_checked_for_all_nodes() {
         (json!([{}]), &["missing-architecture $.archMap", "unknown-architecture $.archMap[0]"]),
         (json!({}), &["wrong-type $.archMap"]),
         (json!(["x"]), &["wrong-type $.archMap[0]"]),
+        (json!([{"architecture": 3}]), &["wrong-type $.archMap[0].architecture"]),
         (
             json!([{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": "x"}]),
             &["wrong-type $.archMap[0].subArchitectures"],
@@ -232,7 +233,7 @@ fn architectures_have_the_names_that_docker_and_podman_compare() {
     );
 }
 
-/// Every condition on its own and with every other, against the rules as Docker's documentation of the fields says them.
+/// Every condition alone and with every other, against a reading of its own of what Docker does.
 #[test]
 fn conditions_hold_together_as_a_naive_reading_has_them() {
     const ARCHES: &[&[&str]] = &[&[], &["amd64"], &["s390x"], &["arm64", "amd64"]];
@@ -249,9 +250,15 @@ fn conditions_hold_together_as_a_naive_reading_has_them() {
     let mut expected = Vec::new();
     for includes in &filters {
         for excludes in &filters {
+            let [includes_json, excludes_json] = [includes, excludes]
+                .map(|(arches, caps, kernel)| json!({"arches": arches, "caps": caps, "minKernel": kernel}));
             let name = format!("rule{}", rules.len());
-            let json = |(arches, caps, kernel): &(&[&str], &[&str], Option<&str>)| json!({"arches": arches, "caps": caps, "minKernel": kernel});
-            rules.push(json!({"names": [name], "action": "SCMP_ACT_LOG", "includes": json(includes), "excludes": json(excludes)}));
+            rules.push(json!({
+                "names": [name],
+                "action": "SCMP_ACT_LOG",
+                "includes": includes_json,
+                "excludes": excludes_json,
+            }));
             let (arches, caps, kernel) = *includes;
             let is_included = (arches.is_empty() || arches.contains(&"amd64"))
                 && !caps.contains(&"CAP_BPF")
