@@ -16,7 +16,9 @@ use futures::{Stream, StreamExt, stream};
 use profiles::bundle::{Bundle, BundleId};
 use profiles::diagnostic::{Code, Diagnostic, Place};
 use profiles::name::Namespace;
+use profiles::platform::Platform;
 use profiles::state::Event;
+use profiles::verdicts::Verdicts;
 use tracing::{info, warn};
 
 use crate::host::error::HostError;
@@ -44,6 +46,7 @@ pub(crate) struct BundleDirectory {
     /// The namespaces to read, each with its directory.
     namespaces: BTreeMap<Namespace, PathBuf>,
     watch: Watch,
+    verdicts: Verdicts,
     /// What was told.
     told: BTreeMap<Namespace, Listing>,
     /// Why it can't be read, as it was logged.
@@ -59,7 +62,8 @@ struct Listing {
 }
 
 impl BundleDirectory {
-    /// The directory at `path`, with the bundles of `home` in it, and those of `others` a directory further down.
+    /// The directory at `path`, with the bundles of `home` in it, and those of `others` a directory further down,
+    /// judged for a node of `platform`.
     ///
     /// # Errors
     /// It can't be read.
@@ -67,12 +71,13 @@ impl BundleDirectory {
         path: &Path,
         home: &Namespace,
         others: &BTreeSet<Namespace>,
+        platform: Platform,
     ) -> Result<Self, HostError> {
         let mut namespaces: BTreeMap<Namespace, PathBuf> =
             others.iter().map(|other| (other.clone(), path.join(format!("_{other}")))).collect();
         namespaces.insert(home.clone(), path.to_owned());
-        let (watch, told) = (Watch::default(), BTreeMap::new());
-        let opened = Self { path: path.to_owned(), namespaces, watch, told, problem: None };
+        let (watch, verdicts, told) = (Watch::default(), Verdicts::new(platform), BTreeMap::new());
+        let mut opened = Self { path: path.to_owned(), namespaces, watch, verdicts, told, problem: None };
         opened.read().map_err(|error| error.advise(" (see --source)"))?;
         Ok(opened)
     }
@@ -135,7 +140,8 @@ impl BundleDirectory {
         readable.filter_map(|path| fs::canonicalize(path).ok()).collect()
     }
 
-    fn read(&self) -> Result<BTreeMap<Namespace, Listing>, HostError> {
+    fn read(&mut self) -> Result<BTreeMap<Namespace, Listing>, HostError> {
+        let namespaces = self.namespaces.clone();
         let read = |(namespace, directory): (&Namespace, &PathBuf)| match self.list(namespace, directory) {
             Ok(listing) => Ok((namespace.clone(), listing)),
             // Nobody has put bundles into this namespace yet.
@@ -144,17 +150,20 @@ impl BundleDirectory {
             }
             Err(error) => Err(HostError::new("listing the bundles in", directory, error)),
         };
-        self.namespaces.iter().map(read).collect()
+        let listings: BTreeMap<Namespace, Listing> = namespaces.iter().map(read).collect::<Result<_, _>>()?;
+        let bundles = listings.values().flat_map(|listing| &listing.bundles);
+        self.verdicts.retain(&bundles.map(|bundle| &bundle.id).collect());
+        Ok(listings)
     }
 
-    fn list(&self, namespace: &Namespace, directory: &Path) -> io::Result<Listing> {
+    fn list(&mut self, namespace: &Namespace, directory: &Path) -> io::Result<Listing> {
         let mut listing = Listing::default();
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             if self.is_passed_over(&path) {
                 continue;
             }
-            match bundle_at(namespace, &path) {
+            match bundle_at(namespace, &path, &mut self.verdicts) {
                 Ok(bundle) => listing.bundles.extend(bundle),
                 Err(advice) => drop(listing.strays.insert(path.display().to_string(), advice)),
             }
@@ -171,7 +180,11 @@ impl BundleDirectory {
 }
 
 /// The bundle at `path`; none if it is gone. If there is something else, that is what to do about it.
-fn bundle_at(namespace: &Namespace, path: &Path) -> Result<Option<Bundle>, &'static str> {
+fn bundle_at(
+    namespace: &Namespace,
+    path: &Path,
+    verdicts: &mut Verdicts,
+) -> Result<Option<Bundle>, &'static str> {
     if fs::metadata(path).is_ok_and(|status| !status.is_dir()) {
         return Err(NO_DIRECTORY);
     }
@@ -179,7 +192,7 @@ fn bundle_at(namespace: &Namespace, path: &Path) -> Result<Option<Bundle>, &'sta
     let advice = if name.starts_with('_') { OF_ANOTHER_NAMESPACE } else { MISNAMED };
     let id = BundleId::new(namespace.as_str(), &name).map_err(|_| advice)?;
     match files_in(path) {
-        Ok(files) => Ok(Some(Bundle::of_seccomp_files(id, files))),
+        Ok(files) => Ok(Some(Bundle::of_seccomp_files(id, files, verdicts))),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let message = format!("it can't be read: {error}");
             let help = "let the agent's user read it; until then, the profiles before stay";

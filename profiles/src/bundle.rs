@@ -11,8 +11,10 @@ use crate::annotation::Annotations;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
-use crate::seccomp;
+use crate::platform::Platform;
+use crate::seccomp::{self, Checked};
 use crate::selector::Selector;
+use crate::verdicts::Verdicts;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of
 /// profiles counts as one.
@@ -86,19 +88,19 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Judges the ConfigMap `source`.
+    /// Judges the ConfigMap `source`. What `verdicts` has of the version before is not judged again.
     #[must_use]
-    pub fn of_seccomp(source: Source) -> Self {
+    pub fn of_seccomp(source: Source, verdicts: &mut Verdicts) -> Self {
         let Source { id, annotations, created, data, binary_keys, .. } = source;
         let Annotations { nodes, has_profile_labels, diagnostics } = Annotations::read(&annotations);
         let mut bundle =
             Self { id, created, nodes, has_profile_labels, profiles: BTreeMap::new(), diagnostics };
-        for (key, text) in data {
-            bundle.add(Place::at(format!("$.data[{key:?}]")), &key, Profile::of_seccomp(text));
+        for (key, profile) in verdicts.of_seccomp(&bundle.id, data) {
+            bundle.add(Place::at(format!("$.data[{key:?}]")), &key, profile);
         }
         for key in binary_keys {
             let place = Place::at(format!("$.binaryData[{key:?}]"));
-            bundle.add(place.clone(), &key, Profile::Refused(vec![binary(place)]));
+            bundle.add(place.clone(), &key, Profile::Refused([binary(place)].into()));
         }
         bundle.end()
     }
@@ -109,12 +111,24 @@ impl Bundle {
         Self { id, created: None, nodes, has_profile_labels: true, profiles: BTreeMap::new(), diagnostics }
     }
 
-    /// Judges the directory `id`: the text of each of its files, or why there is none.
+    /// Judges the directory `id`: the text of each of its files, or why there is none. What `verdicts` has of the
+    /// version before is not judged again.
     #[must_use]
-    pub fn of_seccomp_files(id: BundleId, files: BTreeMap<String, Result<String, Diagnostic>>) -> Self {
-        let mut bundle = Self::bare(id, Vec::new());
+    pub fn of_seccomp_files(
+        id: BundleId,
+        files: BTreeMap<String, Result<String, Diagnostic>>,
+        verdicts: &mut Verdicts,
+    ) -> Self {
+        let (mut texts, mut profiles) = (BTreeMap::new(), Vec::new());
         for (key, text) in files {
-            let profile = text.map_or_else(|why| Profile::Refused(vec![why]), Profile::of_seccomp);
+            match text {
+                Ok(text) => drop(texts.insert(key, text)),
+                Err(why) => profiles.push((key, Profile::Refused([why].into()))),
+            }
+        }
+        profiles.extend(verdicts.of_seccomp(&id, texts));
+        let mut bundle = Self::bare(id, Vec::new());
+        for (key, profile) in profiles {
             bundle.add(Place::at(format!("$[{key:?}]")), &key, profile);
         }
         bundle.end()
@@ -177,22 +191,23 @@ impl Bundle {
     }
 }
 
-/// One key of a bundle, judged.
+/// One key of a bundle, judged. Cloning one is cheap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Profile {
     /// It may be put on nodes, in spite of these warnings.
-    Accepted(Document, Vec<Diagnostic>),
+    Accepted(Document, Arc<[Diagnostic]>),
     /// It must not, for these reasons.
-    Refused(Vec<Diagnostic>),
+    Refused(Arc<[Diagnostic]>),
 }
 
 impl Profile {
-    fn of_seccomp(text: String) -> Self {
-        let diagnostics = seccomp::check(&text);
-        if has_error(&diagnostics) {
-            return Self::Refused(diagnostics);
+    /// Judges `text` for nodes of `platform`.
+    pub(crate) fn of_seccomp(text: String, platform: Platform) -> Self {
+        let Checked { findings, resolved } = seccomp::check(&text, platform);
+        if has_error(&findings) {
+            return Self::Refused(findings.into());
         }
-        Self::Accepted(Document::new(text), diagnostics)
+        Self::Accepted(Document::new(resolved.unwrap_or(text)), findings.into())
     }
 
     /// What is to be said of it: warnings, or the reasons for its refusal.
@@ -216,7 +231,7 @@ impl Document {
         Self { digest: Digest::of(text.as_bytes()), content: text.into() }
     }
 
-    /// The bytes, as the author wrote them.
+    /// The bytes: as the author wrote them, or what that is on the node.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         self.content.as_bytes()
@@ -270,7 +285,8 @@ mod tests {
         let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
         let binary_keys = binary.iter().map(|key| (*key).to_owned()).collect();
         let source = Source::new(BundleId::new("ns", "b").unwrap(), data);
-        let bundle = Bundle::of_seccomp(Source { binary_keys, ..source });
+        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
+        let bundle = Bundle::of_seccomp(Source { binary_keys, ..source }, &mut verdicts);
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);
@@ -281,6 +297,24 @@ mod tests {
     #[test]
     fn one_bad_profile_does_not_keep_the_others_out() {
         check(&[("a.json", GOOD), ("b.json", "{}")], &[], &["a.json"], &["b.json"], &[]);
+    }
+
+    #[test]
+    fn a_text_goes_to_the_node_as_it_is_unless_it_has_to_be_resolved() {
+        let resolved =
+            "{\n  \"defaultAction\": \"SCMP_ACT_LOG\",\n  \"defaultErrnoRet\": 38,\n  \"syscalls\": []\n}";
+        for (text, expected) in [
+            (GOOD, Some(GOOD)),
+            (" {\"defaultAction\": \"SCMP_ACT_LOG\"}\n", Some(" {\"defaultAction\": \"SCMP_ACT_LOG\"}\n")),
+            (r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"ENOSYS"}"#, Some(resolved)),
+            (r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"ENO"}"#, None),
+        ] {
+            let content = match Profile::of_seccomp(text.to_owned(), Platform::EXAMPLE) {
+                Profile::Accepted(document, _) => Some(document.content().to_vec()),
+                Profile::Refused(_) => None,
+            };
+            assert_eq!(content.as_deref(), expected.map(str::as_bytes), "{text}");
+        }
     }
 
     #[test]
@@ -302,7 +336,8 @@ mod tests {
             ("c d", Err(why(Code::Unreadable))),
         ];
         let files = files.map(|(key, text)| (key.to_owned(), text)).into();
-        let bundle = Bundle::of_seccomp_files(BundleId::new("ns", "b").unwrap(), files);
+        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
+        let bundle = Bundle::of_seccomp_files(BundleId::new("ns", "b").unwrap(), files, &mut verdicts);
         let is_accepted = |profile: &Profile| matches!(profile, Profile::Accepted(..));
         assert_eq!(bundle.profiles.values().map(is_accepted).collect::<Vec<_>>(), [true, false]);
         assert_eq!(bundle.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::InvalidKey]);

@@ -76,20 +76,33 @@ codes! {
     DuplicateKey = "duplicate-key", Error;
     /// No runtime reads the key.
     UnknownField = "unknown-field", Warning;
-    /// A field that Docker or Podman read, and that containerd drops: the profile would mean something else.
-    DroppedField = "dropped-field", Error;
+    /// No program reads the key among a rule's conditions: it would hold in spite of it.
+    UnknownCondition = "unknown-condition", Error;
+    /// Two fields are there of which Docker and CRI-O take only one.
+    ExclusiveFields = "exclusive-fields", Error;
     /// No action, or one that the runtimes do not know: containers would not start.
     UnknownAction = "unknown-action", Error;
-    /// An architecture that the runtimes do not know: containers would not start.
+    /// An architecture that the runtimes do not know: containers would not start, or a rule would hold
+    /// elsewhere than it is meant to.
     UnknownArchitecture = "unknown-architecture", Error;
     /// No comparison, or one that the runtimes do not know: containers would not start.
     UnknownOperator = "unknown-operator", Error;
     /// A flag that the runtimes do not know: containers would not start.
     UnknownFlag = "unknown-flag", Error;
+    /// A capability that Linux does not have: a rule would hold where it is not meant to.
+    UnknownCapability = "unknown-capability", Error;
+    /// A `minKernel` that is no version of a kernel.
+    UnknownKernel = "unknown-kernel", Error;
+    /// An error that Linux does not have.
+    UnknownErrno = "unknown-errno", Error;
     /// A condition is on an argument that no system call has.
     ArgumentIndex = "argument-index", Error;
     /// `SCMP_ACT_NOTIFY` where runc does not take it.
     NotifyMisuse = "notify-misuse", Error;
+    /// `archMap` has no entry for the architecture of the node.
+    MissingArchitecture = "missing-architecture", Warning;
+    /// A rule that refuses is left out for its condition on capabilities.
+    LostRefusal = "lost-refusal", Warning;
     /// Two conditions of a rule are on one argument, so any of them is enough.
     AnyCondition = "any-condition", Warning;
     /// Rules for one system call undo each other.

@@ -32,3 +32,4 @@ pub mod seccomp;
 pub mod selector;
 pub mod state;
 pub mod time;
+pub mod verdicts;

@@ -16,6 +16,13 @@ pub struct Platform {
     pub kernel: Kernel,
 }
 
+#[cfg(test)]
+impl Platform {
+    /// A node as most are.
+    pub(crate) const EXAMPLE: Self =
+        Self { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+}
+
 /// Makes the enumeration of architectures from a table: Go's name, Rust's target, seccomp's word.
 macro_rules! architectures {
     ($($(#[$meaning:meta])+ $name:ident = $go:literal, $target:meta, $scmp:literal;)+) => {

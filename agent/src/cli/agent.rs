@@ -14,8 +14,8 @@ use profiles::state;
 use tracing::info;
 
 use super::Outcome;
-use crate::host::NodeHost;
 use crate::host::lock::Lock;
+use crate::host::{NodeHost, platform};
 use crate::observe::{logs, signals};
 use crate::sync::SyncLoop;
 use source::{Connections, Source};
@@ -107,11 +107,13 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         return stopped(arguments.once);
     };
     let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock?)?;
+    let platform = platform::of_this_machine()?;
     let Connections { events, write_labels } = match &arguments.source {
         Source::Cluster => {
-            source::cluster(arguments.node_name.context("--node-name is missing")?, &rules).await?
+            let node = arguments.node_name.context("--node-name is missing")?;
+            source::cluster(node, platform, &rules).await?
         }
-        Source::Directory(path) => source::directory(path, &rules)?,
+        Source::Directory(path) => source::directory(path, platform, &rules)?,
     };
     let changes = host.changes();
     let sync = SyncLoop::new(host, rules, events, changes, write_labels);

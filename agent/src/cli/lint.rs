@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use profiles::diagnostic::{Diagnostic, Severity};
+use profiles::platform::{Architecture, Kernel, Platform};
 use profiles::seccomp;
 
 use super::Outcome;
+use crate::host::platform;
 
 /// What the user typed.
 #[derive(Args, Debug)]
@@ -17,6 +19,26 @@ pub(crate) struct Arguments {
     /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard input.
     #[arg(required = true, value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
+
+    /// The architecture of the nodes that the profiles are for, such as amd64 or arm64: `archMap` and
+    /// conditions in Docker's format depend on it. That of this machine unless given.
+    #[arg(long, value_name = "ARCHITECTURE")]
+    arch: Option<Architecture>,
+
+    /// The kernel of the nodes that the profiles are for, such as 6.12: conditions in Docker's format depend
+    /// on it. That of this machine unless given.
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<Kernel>,
+}
+
+impl Arguments {
+    /// The nodes that the profiles are for.
+    fn platform(&self) -> Result<Platform> {
+        Ok(Platform {
+            architecture: self.arch.map_or_else(platform::architecture, Ok).context("without --arch")?,
+            kernel: self.kernel.map_or_else(platform::kernel, Ok).context("without --kernel")?,
+        })
+    }
 }
 
 /// Prints every finding about every profile, in the form `file:line:column: severity[code] …`.
@@ -24,13 +46,14 @@ pub(crate) struct Arguments {
 /// # Errors
 /// A path can't be read, or a directory holds no profile. What could be read is judged first.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let platform = arguments.platform()?;
     let mut outcome = Outcome::Done;
     let mut unreadable = Vec::new();
     for path in &arguments.paths {
         match texts(path) {
             Ok(texts) => {
                 for (name, text) in texts {
-                    outcome = outcome.max(lint(&name, &text, &mut io::stdout().lock())?);
+                    outcome = outcome.max(lint(&name, &text, platform, &mut io::stdout().lock())?);
                 }
             }
             Err(error) => unreadable.push(format!("{error:#}")),
@@ -42,9 +65,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn lint(name: &str, text: &[u8], out: &mut impl Write) -> Result<Outcome> {
+fn lint(name: &str, text: &[u8], platform: Platform, out: &mut impl Write) -> Result<Outcome> {
     let findings = match std::str::from_utf8(text) {
-        Ok(text) => seccomp::check(text),
+        Ok(text) => seccomp::check(text, platform).findings,
         Err(error) => {
             bail!("reading {name}: byte {} is not UTF-8: save it as UTF-8 text", error.valid_up_to() + 1)
         }
@@ -100,11 +123,17 @@ fn profiles_below(directory: &Path) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli;
+
+    const PLATFORM: Platform =
+        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
 
     fn check(text: &[u8], outcome: Outcome, expected: &str) {
         let mut out = Vec::new();
-        assert_eq!(lint("p.json", text, &mut out).unwrap(), outcome);
+        assert_eq!(lint("p.json", text, PLATFORM, &mut out).unwrap(), outcome);
         let out = String::from_utf8(out).unwrap();
         assert!(out.starts_with(expected), "{out}");
     }
@@ -125,8 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn profiles_are_read_for_the_nodes_that_are_named() {
+        let parse = |arguments: &[&str]| {
+            let all = ["pavise", "lint", "p.json"].iter().chain(arguments);
+            cli::Arguments::try_parse_from(all).map(|parsed| {
+                let cli::Command::Lint(arguments) = parsed.command else { panic!("another command") };
+                arguments.platform().unwrap()
+            })
+        };
+        let named = parse(&["--arch", "s390x", "--kernel", "4.7.1"]).unwrap();
+        assert_eq!(
+            named,
+            Platform { architecture: Architecture::S390x, kernel: Kernel { major: 4, minor: 7 } }
+        );
+        assert_eq!(parse(&[]).unwrap(), platform::of_this_machine().unwrap());
+        assert!(parse(&["--arch", "x86_64"]).is_err());
+        assert!(parse(&["--kernel", "new"]).is_err());
+    }
+
+    #[test]
     fn what_is_no_text_is_an_error() {
-        let error = lint("p.json", b"{\xff", &mut Vec::new()).unwrap_err();
+        let error = lint("p.json", b"{\xff", PLATFORM, &mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains("byte 2 is not UTF-8"), "{error}");
     }
 

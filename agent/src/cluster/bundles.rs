@@ -14,6 +14,7 @@ use profiles::catalog::{KIND_LABEL, Verdict};
 use profiles::name::Namespace;
 use profiles::platform::Platform;
 use profiles::state::Event;
+use profiles::verdicts::Verdicts;
 use tracing::warn;
 
 use super::{watch_advice, watch_said};
@@ -42,9 +43,46 @@ impl From<Seen<Bundle>> for Event {
     }
 }
 
-/// Watches the bundles of `namespace`, for ever.
-pub(crate) fn watch(client: Client, namespace: Namespace) -> impl Stream<Item = Event> {
-    seen(client, namespace, SELECTOR, bundle).map(Event::from)
+/// What makes something of each ConfigMap.
+trait Judge {
+    type Judged;
+
+    fn judge(&mut self, source: Source) -> Self::Judged;
+
+    /// These are all that there are.
+    fn listed(&mut self, _: &[Self::Judged]) {}
+
+    /// One is gone.
+    fn deleted(&mut self, _: &BundleId) {}
+}
+
+impl Judge for Verdicts {
+    type Judged = Bundle;
+
+    fn judge(&mut self, source: Source) -> Bundle {
+        Bundle::of_seccomp(source, self)
+    }
+
+    fn listed(&mut self, bundles: &[Bundle]) {
+        self.retain(&bundles.iter().map(|bundle| &bundle.id).collect());
+    }
+
+    fn deleted(&mut self, id: &BundleId) {
+        self.forget(id);
+    }
+}
+
+impl Judge for BTreeSet<Platform> {
+    type Judged = Verdict;
+
+    fn judge(&mut self, source: Source) -> Verdict {
+        Verdict::of(&source, self)
+    }
+}
+
+/// Watches the bundles of `namespace`, for ever, and judges them for a node of `platform`.
+pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) -> impl Stream<Item = Event> {
+    seen(client, namespace, SELECTOR, Verdicts::new(platform)).map(Event::from)
 }
 
 /// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, judged for `platforms`, for
@@ -54,48 +92,56 @@ pub(crate) fn judged(
     namespace: Namespace,
     platforms: BTreeSet<Platform>,
 ) -> impl Stream<Item = Seen<Verdict>> {
-    seen(client, namespace, KIND_LABEL, move |config_map| Some(Verdict::of(&source(config_map)?, &platforms)))
+    seen(client, namespace, KIND_LABEL, platforms)
 }
 
-fn seen<T>(
+fn seen<J: Judge>(
     client: Client,
     namespace: Namespace,
     selector: &str,
-    read: impl Fn(ConfigMap) -> Option<T>,
-) -> impl Stream<Item = Seen<T>> {
+    judge: J,
+) -> impl Stream<Item = Seen<J::Judged>> {
     let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
     let config = watcher::Config::default().labels(selector).streaming_lists();
-    let mut listing = Listing::new(namespace, read);
+    let mut listing = Listing::new(namespace, judge);
     watcher(config_maps, config).default_backoff().filter_map(move |event| future::ready(listing.take(event)))
 }
 
 /// The bundles of a namespace, while they are being listed.
-struct Listing<T, R> {
+struct Listing<J: Judge> {
     namespace: Namespace,
-    read: R,
-    bundles: Vec<T>,
+    judge: J,
+    bundles: Vec<J::Judged>,
 }
 
-impl<T, R: Fn(ConfigMap) -> Option<T>> Listing<T, R> {
-    fn new(namespace: Namespace, read: R) -> Self {
-        Self { namespace, read, bundles: Vec::new() }
+impl<J: Judge> Listing<J> {
+    fn new(namespace: Namespace, judge: J) -> Self {
+        Self { namespace, judge, bundles: Vec::new() }
     }
 
-    fn take(&mut self, event: watcher::Result<watcher::Event<ConfigMap>>) -> Option<Seen<T>> {
+    fn take(&mut self, event: watcher::Result<watcher::Event<ConfigMap>>) -> Option<Seen<J::Judged>> {
         match event {
             Ok(watcher::Event::Init) => {
                 self.bundles.clear();
                 None
             }
             Ok(watcher::Event::InitApply(config_map)) => {
-                self.bundles.extend((self.read)(config_map));
+                self.bundles.extend(source(config_map).map(|source| self.judge.judge(source)));
                 None
             }
             Ok(watcher::Event::InitDone) => {
-                Some(Seen::Listed(self.namespace.clone(), std::mem::take(&mut self.bundles)))
+                let bundles = std::mem::take(&mut self.bundles);
+                self.judge.listed(&bundles);
+                Some(Seen::Listed(self.namespace.clone(), bundles))
             }
-            Ok(watcher::Event::Apply(config_map)) => (self.read)(config_map).map(Seen::Applied),
-            Ok(watcher::Event::Delete(config_map)) => id(&config_map).map(Seen::Deleted),
+            Ok(watcher::Event::Apply(config_map)) => {
+                source(config_map).map(|source| Seen::Applied(self.judge.judge(source)))
+            }
+            Ok(watcher::Event::Delete(config_map)) => {
+                let id = id(&config_map)?;
+                self.judge.deleted(&id);
+                Some(Seen::Deleted(id))
+            }
             Err(error) => {
                 self.complain(&error);
                 None
@@ -107,10 +153,6 @@ impl<T, R: Fn(ConfigMap) -> Option<T>> Listing<T, R> {
         let advice = watch_advice(error, "list and watch ConfigMaps in this namespace");
         warn!(namespace = %self.namespace, error = watch_said(error), advice, "Bundles can't be watched");
     }
-}
-
-fn bundle(config_map: ConfigMap) -> Option<Bundle> {
-    Some(Bundle::of_seccomp(source(config_map)?))
 }
 
 fn source(config_map: ConfigMap) -> Option<Source> {
@@ -142,10 +184,15 @@ fn id(config_map: &ConfigMap) -> Option<BundleId> {
 #[cfg(test)]
 mod tests {
     use kube::api::ObjectMeta;
+    use profiles::bundle::Profile;
+    use profiles::platform::{Architecture, Kernel};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::cluster::script::{self, Exchange};
+
+    const PLATFORM: Platform =
+        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
 
     fn config_map(name: &str) -> ConfigMap {
         let metadata = ObjectMeta {
@@ -170,7 +217,7 @@ mod tests {
 
     /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles' names.
     fn check(events: Vec<watcher::Event<ConfigMap>>, expected: &[&str]) {
-        let mut listing = Listing::new(Namespace::new("ns").unwrap(), bundle);
+        let mut listing = Listing::new(Namespace::new("ns").unwrap(), Verdicts::new(PLATFORM));
         let seen: Vec<String> = events
             .into_iter()
             .filter_map(|event| listing.take(Ok(event)))
@@ -221,6 +268,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_that_is_listed_again_is_not_judged_again() {
+        use watcher::Event::{Init, InitApply, InitDone};
+        let mut listing = Listing::new(Namespace::new("ns").unwrap(), Verdicts::new(PLATFORM));
+        let data = [("a".to_owned(), r#"{"defaultAction":"SCMP_ACT_LOG"}"#.to_owned())].into();
+        let config_map = ConfigMap { data: Some(data), ..config_map("b") };
+        let lists = [Init, InitApply(config_map.clone()), InitDone, Init, InitApply(config_map), InitDone];
+        let lists: Vec<Event> =
+            lists.into_iter().filter_map(|event| listing.take(Ok(event))).map(Event::from).collect();
+        let content = |event: &Event| match event {
+            Event::Listed { bundles, .. } => match bundles[0].profiles.values().next() {
+                Some(Profile::Accepted(document, _)) => document.content().as_ptr(),
+                other => panic!("{other:?} is no accepted profile"),
+            },
+            other => panic!("{other:?} is no list"),
+        };
+        assert_eq!(lists.len(), 2);
+        assert_eq!(content(&lists[0]), content(&lists[1]), "the content was judged, and stored, twice");
+    }
+
+    #[test]
     fn a_list_that_breaks_off_is_dropped() {
         use watcher::Event::{Init, InitApply, InitDone};
         check(vec![Init, InitApply(config_map("a")), Init, InitApply(config_map("b")), InitDone], &["=b"]);
@@ -247,7 +314,8 @@ mod tests {
 
     /// Claims which bundles are listed, changed and deleted, in the form of [`check`], when the API server answers so.
     async fn check_watch(script: Vec<Exchange>, expected: &[&str]) {
-        let events = watch(script::client(script), Namespace::new("ns").unwrap()).map(|event| shown(&event));
+        let events = watch(script::client(script), Namespace::new("ns").unwrap(), PLATFORM);
+        let events = events.map(|event| shown(&event));
         let seen: Vec<String> = events.take(expected.len()).collect().await;
         assert_eq!(seen, expected);
     }

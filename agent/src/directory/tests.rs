@@ -5,7 +5,12 @@ use std::os::unix::fs::symlink;
 use futures::stream::LocalBoxStream;
 use profiles::bundle::Profile;
 
+use profiles::platform::{Architecture, Kernel};
+
 use super::*;
+
+const PLATFORM: Platform =
+    Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
 
 const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 /// What is told is told at once; but machines that run tests are slow now and then.
@@ -36,7 +41,7 @@ impl Scene {
 
     fn open(&self) -> BundleDirectory {
         let name = |text| Namespace::new(text).unwrap();
-        BundleDirectory::open(&self.path(""), &name("home"), &[name("team")].into()).unwrap()
+        BundleDirectory::open(&self.path(""), &name("home"), &[name("team")].into(), PLATFORM).unwrap()
     }
 
     /// What a look at it tells: `=` the bundles of a namespace, with `!` where they are refused, `?` its strays.
@@ -136,7 +141,8 @@ fn a_diagnostic_says_where_and_what_to_do() {
 #[test]
 fn a_directory_that_can_not_be_read_is_no_source() {
     let name = Namespace::new("home").unwrap();
-    let error = BundleDirectory::open(Path::new("/nowhere/to"), &name, &BTreeSet::new()).unwrap_err();
+    let error =
+        BundleDirectory::open(Path::new("/nowhere/to"), &name, &BTreeSet::new(), PLATFORM).unwrap_err();
     assert!(error.in_full().contains("listing the bundles in /nowhere/to (see --source)"), "{error:?}");
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod ledger;
 pub(crate) mod lock;
 mod mount;
+pub(crate) mod platform;
 mod seccomp;
 pub(crate) mod text;
 pub(crate) mod watch;

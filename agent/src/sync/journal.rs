@@ -278,8 +278,10 @@ mod tests {
 
     use profiles::bundle::Source;
     use profiles::digest::Digest;
+    use profiles::platform::{Architecture, Kernel, Platform};
     use profiles::state::{Config, NodeLabels};
     use profiles::time::Time;
+    use profiles::verdicts::Verdicts;
 
     use super::*;
 
@@ -294,7 +296,7 @@ mod tests {
     }
 
     fn bundle(data: &[(&str, &str)]) -> Bundle {
-        Bundle::of_seccomp(source(id(), data))
+        judged(source(id(), data))
     }
 
     fn source(id: BundleId, data: &[(&str, &str)]) -> Source {
@@ -302,10 +304,15 @@ mod tests {
         Source::new(id, data)
     }
 
+    fn judged(source: Source) -> Bundle {
+        let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+        Bundle::of_seccomp(source, &mut Verdicts::new(platform))
+    }
+
     /// The same, for Nodes with the label `disk=ssd`.
     fn bundle_for_some(data: &[(&str, &str)]) -> Bundle {
         let annotations = [("pavise.dev/node-selector".to_owned(), "disk=ssd".to_owned())].into();
-        Bundle::of_seccomp(Source { annotations, ..source(id(), data) })
+        judged(Source { annotations, ..source(id(), data) })
     }
 
     fn id() -> BundleId {
@@ -375,9 +382,7 @@ mod tests {
 
     #[test]
     fn the_problem_of_a_profile_ends_when_its_bundle_does_not_ask_for_it() {
-        let other = |namespace, name| {
-            Bundle::of_seccomp(source(BundleId::new(namespace, name).unwrap(), &[("a", GOOD)]))
-        };
+        let other = |namespace, name| judged(source(BundleId::new(namespace, name).unwrap(), &[("a", GOOD)]));
         let listed = |bundles| Event::Listed { namespace: namespace(), bundles };
         let elsewhere = |bundles| Event::Listed { namespace: Namespace::new("m").unwrap(), bundles };
         for (event, remembered) in [

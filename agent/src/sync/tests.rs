@@ -12,8 +12,10 @@ use profiles::bundle::{Bundle, BundleId, Source};
 use profiles::label::LABEL_VALUE;
 use profiles::name::Namespace;
 use profiles::plan::Install;
+use profiles::platform::{Architecture, Kernel, Platform};
 use profiles::reference::Reference;
 use profiles::state::{Found, NodeLabels};
+use profiles::verdicts::Verdicts;
 
 use super::*;
 use crate::host::error::HostError;
@@ -131,7 +133,9 @@ fn seen(world: &World) -> NodeLabels {
 
 fn bundle(name: &str) -> Bundle {
     let data = [("a".to_owned(), r#"{"defaultAction":"SCMP_ACT_LOG"}"#.to_owned())].into();
-    Bundle::of_seccomp(Source::new(BundleId::new("home", name).unwrap(), data))
+    let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+    let source = Source::new(BundleId::new("home", name).unwrap(), data);
+    Bundle::of_seccomp(source, &mut Verdicts::new(platform))
 }
 
 fn listed(names: &[&str]) -> Event {

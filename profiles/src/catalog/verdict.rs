@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::name::ProfileKey;
 use crate::platform::Platform;
 use crate::seccomp;
+use crate::verdicts::Verdicts;
 
 /// The label that makes a ConfigMap a bundle; its value says of what.
 pub const KIND_LABEL: &str = "pavise.dev/profiles";
@@ -51,7 +52,7 @@ impl Verdict {
         let mut findings = Findings::new(platforms);
         if kind == SECCOMP {
             for platform in platforms {
-                let bundle = Bundle::of_seccomp(source.clone());
+                let bundle = Bundle::of_seccomp(source.clone(), &mut Verdicts::new(*platform));
                 findings.add(*platform, &bundle);
             }
         } else {
@@ -407,7 +408,8 @@ mod tests {
         let all = platforms(&["amd64 5.10", "amd64 6.12", "arm64 6.12"]);
         let judged = |text: &str| {
             let data = [("a.json".to_owned(), text.to_owned())].into();
-            Bundle::of_seccomp(Source::new(BundleId::new("ns", "web").unwrap(), data))
+            let source = Source::new(BundleId::new("ns", "web").unwrap(), data);
+            Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
         };
         for (bad, head, finding) in [
             (&["amd64 5.10", "amd64 6.12", "arm64 6.12"][..], "a.json is refused: ", " error["),

@@ -8,9 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::diagnostic::{Code, Diagnostic, Place};
-use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Word, excerpt};
-use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WITH_ERRNO, suggestion};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity};
+use crate::platform::Platform;
+use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Unmet, Word, excerpt};
+use crate::seccomp::oci;
+use crate::seccomp::resolve::resolve;
+use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WITH_ERRNO};
 
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
@@ -23,20 +26,36 @@ const LAST_ARGUMENT: u64 = 5;
 /// Without these, no program starts and ends.
 const TO_START_AND_END: &[&str] = &["execve", "exit_group"];
 
-/// Every finding about `text`, in the order of the document. Empty: nothing to say.
+/// What there is to say of a document, and what it is on one kind of node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Checked {
+    /// Every finding, in the order of the document. Empty: nothing to say.
+    pub findings: Vec<Diagnostic>,
+    /// The document in the form that every runtime reads, if it is written in Docker's or Podman's and no
+    /// finding is an error. None otherwise: if it is accepted, then as it stands there.
+    pub resolved: Option<String>,
+}
+
+/// Judges `text` for nodes of `platform`.
 #[must_use]
-pub fn check(text: &str) -> Vec<Diagnostic> {
+pub fn check(text: &str, platform: Platform) -> Checked {
     let mut reader = Reader::new(text);
-    if let Some(document) = reader.read() {
+    let mut resolved = None;
+    if let Some(written) = reader.read() {
+        let is_plain = written.is_plain();
+        let document = resolve(&mut reader, written, platform);
         let mut checker = Checker { reader: &mut reader, document: &document };
         checker.header();
         checker.each_rule();
         checker.rules_together();
         checker.what_programs_need();
+        checker.lost_refusals();
+        let is_refused = reader.findings.iter().any(|finding| finding.severity() == Severity::Error);
+        resolved = (!is_plain && !is_refused).then(|| oci::write(&document));
     }
     let mut findings = reader.findings;
     findings.sort_by_key(|finding| finding.place.position);
-    findings
+    Checked { findings, resolved }
 }
 
 struct Checker<'c, 'a> {
@@ -59,9 +78,11 @@ impl<'a> Checker<'_, 'a> {
                     );
                 }
             }
+            None if self.document.has_default_action => {}
             _ => self.reader.findings.push(unconfined()),
         }
-        for architecture in &self.document.architectures {
+        let document = self.document;
+        for architecture in document.architectures.iter().chain(&document.left_out.architectures) {
             self.word(architecture, "architecture", ARCHITECTURES, Code::UnknownArchitecture);
         }
         for flag in &self.document.flags {
@@ -70,7 +91,8 @@ impl<'a> Checker<'_, 'a> {
     }
 
     fn each_rule(&mut self) {
-        for rule in &self.document.rules {
+        let document = self.document;
+        for rule in document.rules.iter().chain(document.left_out.rules.iter().map(|(rule, _)| rule)) {
             match &rule.action {
                 Some(action) => self.action(rule, action),
                 None if rule.is_readable => {
@@ -210,9 +232,24 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
+    /// A rule that refuses is left out for a container with further capabilities as well, which it may be
+    /// meant for.
+    fn lost_refusals(&mut self) {
+        let document = self.document;
+        let is_allowed = document.default_action.as_ref().is_some_and(|default| !refuses(&default.text));
+        let is_lost = |rule: &Rule<'a>| rule.action.as_ref().is_some_and(|action| refuses(&action.text));
+        for (rule, unmet) in &document.left_out.rules {
+            if is_allowed && *unmet == Unmet::Capabilities && is_lost(rule) {
+                let message = "the rule does not hold for containers with the default capabilities, so it refuses \
+                               nothing to any container";
+                self.find(Code::LostRefusal, &rule.at, message, "refuse without a condition on capabilities");
+            }
+        }
+    }
+
     fn word(&mut self, word: &Word<'a>, what: &str, known: &'static [&'static str], code: Code) {
         if !known.contains(&word.text.as_str()) {
-            let meant = suggestion(&word.text, known.iter().copied());
+            let meant = self.reader.suggestion(code, &word.text, known.iter().copied());
             let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
             let message = format!(
                 "{:?} is no {what} that runc knows: the container would not start{meant}",

@@ -1,10 +1,12 @@
-//! Reads a seccomp document the way containerd and CRI-O do, and says what they would not.
+//! Reads a seccomp document the way Docker, Podman and CRI-O do, and says what they would not.
 //!
-//! Both decode it with Go's `encoding/json` into the OCI runtime specification's `LinuxSeccomp`: keys match
-//! whatever their case, `null` leaves a field as it was, and unknown keys are dropped. So a misspelt key loses its
-//! rules in silence, and so do the fields that only Docker's and Podman's own format has.
+//! They decode it with Go's `encoding/json`: keys match whatever their case, `null` leaves a field as it was,
+//! and unknown keys are dropped. So a misspelt key loses its rules in silence. What they decode into is
+//! `LinuxSeccomp` of the OCI runtime specification, with fields of their own beside (moby/profiles,
+//! seccomp/seccomp.go; containers/common, pkg/seccomp/types.go). containerd decodes into `LinuxSeccomp`
+//! alone.
 //!
-//! Invariant: what was read is what the runtimes get, or there is an error among the findings.
+//! Invariant: what was read is what these programs get, or there is an error among the findings.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +14,7 @@ use serde_json::error::Category;
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::seccomp::source::{Kind, Source, Value, cut};
-use crate::seccomp::vocabulary::suggestion;
+use crate::seccomp::vocabulary;
 
 /// Deeper, Go refuses a document ("exceeded max depth", encoding/json/scanner.go).
 const DEEPEST: usize = 10_000;
@@ -20,15 +22,87 @@ const DEEPEST: usize = 10_000;
 /// How many findings of each severity are told.
 const MOST: usize = 100;
 
+/// What an author wrote.
+#[derive(Debug)]
+pub(crate) struct Written<'a> {
+    /// What containerd reads of it, but for the rules.
+    pub(crate) plain: LinuxSeccomp<'a>,
+    /// `defaultErrno`, unless it is empty.
+    pub(crate) default_errno: Option<Word<'a>>,
+    /// `archMap`, unless it is empty.
+    pub(crate) arch_map: Option<ArchMap<'a>>,
+    pub(crate) rules: Vec<WrittenRule<'a>>,
+}
+
+impl Written<'_> {
+    /// Whether it says nothing that containerd would not read.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.default_errno.is_none()
+            && self.arch_map.is_none()
+            && self.rules.iter().all(WrittenRule::is_plain)
+    }
+}
+
+/// The architectures that are allowed on nodes of each.
+#[derive(Debug)]
+pub(crate) struct ArchMap<'a> {
+    pub(crate) at: At<'a>,
+    pub(crate) entries: Vec<ArchEntry<'a>>,
+}
+
+/// One element of `archMap`.
+#[derive(Debug)]
+pub(crate) struct ArchEntry<'a> {
+    pub(crate) at: At<'a>,
+    /// That of nodes.
+    pub(crate) architecture: Option<Word<'a>>,
+    /// Those that are allowed besides.
+    pub(crate) others: Vec<Word<'a>>,
+}
+
+/// One element of `syscalls`.
+#[derive(Debug)]
+pub(crate) struct WrittenRule<'a> {
+    /// What containerd reads of it.
+    pub(crate) plain: Rule<'a>,
+    /// `name`, unless it is empty.
+    pub(crate) name: Option<Word<'a>>,
+    /// `errno`, unless it is empty.
+    pub(crate) errno: Option<Word<'a>>,
+    pub(crate) includes: Filter<'a>,
+    pub(crate) excludes: Filter<'a>,
+}
+
+impl WrittenRule<'_> {
+    fn is_plain(&self) -> bool {
+        let is_empty = |filter: &Filter<'_>| {
+            filter.arches.is_empty() && filter.caps.is_empty() && filter.min_kernel.is_none()
+        };
+        self.name.is_none() && self.errno.is_none() && is_empty(&self.includes) && is_empty(&self.excludes)
+    }
+}
+
+/// `includes` or `excludes`: where a rule is to hold, or not to.
+#[derive(Debug, Default)]
+pub(crate) struct Filter<'a> {
+    pub(crate) arches: Vec<Word<'a>>,
+    pub(crate) caps: Vec<Word<'a>>,
+    pub(crate) min_kernel: Option<Word<'a>>,
+}
+
 /// What the runtimes make of a document: `LinuxSeccomp` of the OCI runtime specification, each part with its place.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxSeccomp<'a> {
+    /// Whether a default action stands there, readable or not.
+    pub(crate) has_default_action: bool,
     pub(crate) default_action: Option<Word<'a>>,
     pub(crate) default_errno: Option<u64>,
     pub(crate) architectures: Vec<Word<'a>>,
     pub(crate) flags: Vec<Word<'a>>,
     pub(crate) listener_path: Option<Word<'a>>,
+    pub(crate) listener_metadata: Option<Word<'a>>,
     pub(crate) rules: Vec<Rule<'a>>,
+    pub(crate) left_out: LeftOut<'a>,
 }
 
 impl<'a> LinuxSeccomp<'a> {
@@ -38,7 +112,24 @@ impl<'a> LinuxSeccomp<'a> {
     }
 }
 
-/// One element of `syscalls`.
+/// What is written for other nodes or containers.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOut<'a> {
+    pub(crate) architectures: Vec<Word<'a>>,
+    /// Rules, each with what it would need.
+    pub(crate) rules: Vec<(Rule<'a>, Unmet)>,
+}
+
+/// What a rule would need in order to hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unmet {
+    /// Another architecture or kernel.
+    Node,
+    /// Other capabilities than containers have by default.
+    Capabilities,
+}
+
+/// What the runtimes read of an element of `syscalls`.
 #[derive(Debug)]
 pub(crate) struct Rule<'a> {
     pub(crate) at: At<'a>,
@@ -57,6 +148,8 @@ pub(crate) struct Condition<'a> {
     pub(crate) at: At<'a>,
     pub(crate) index: u64,
     pub(crate) value: u64,
+    /// What is compared with, for `SCMP_CMP_MASKED_EQ`; `value` is the mask.
+    pub(crate) value_two: u64,
     pub(crate) operator: Option<Word<'a>>,
 }
 
@@ -80,44 +173,61 @@ pub(crate) struct Reader<'a> {
     source: Source<'a>,
     pub(crate) findings: Vec<Diagnostic>,
     /// How many errors and warnings were found, also those that are not told.
-    errors: usize,
+    pub(crate) errors: usize,
     warnings: usize,
 }
 
 /// What may stand in an object.
 struct Fields {
-    /// What the runtimes read.
+    /// What is read.
     read: &'static [&'static str],
-    /// What the formats of Docker and Podman have besides, and means something.
-    dropped: &'static [&'static str],
-    /// What they have besides, and means nothing.
+    /// What authors write besides, and means nothing.
     ignored: &'static [&'static str],
+    /// What to say of anything else.
+    otherwise: Code,
 }
 
 const DOCUMENT: Fields = Fields {
     read: &[
         "defaultAction",
         "defaultErrnoRet",
+        "defaultErrno",
         "architectures",
+        "archMap",
         "flags",
         "listenerPath",
         "listenerMetadata",
         "syscalls",
     ],
-    dropped: &["archMap"],
-    ignored: &["defaultErrno", "comment", "$schema"],
+    ignored: &["comment", "$schema"],
+    otherwise: Code::UnknownField,
+};
+
+const ARCH_ENTRY: Fields = Fields {
+    read: &["architecture", "subArchitectures"],
+    ignored: &["comment"],
+    otherwise: Code::UnknownField,
 };
 
 const RULE: Fields = Fields {
-    read: &["names", "action", "errnoRet", "args"],
-    dropped: &["name", "includes", "excludes"],
-    ignored: &["errno", "comment"],
+    read: &["name", "names", "action", "errnoRet", "errno", "args", "includes", "excludes"],
+    ignored: &["comment"],
+    otherwise: Code::UnknownField,
 };
 
-const CONDITION: Fields =
-    Fields { read: &["index", "value", "valueTwo", "op"], dropped: &[], ignored: &["comment"] };
+const FILTER: Fields = Fields {
+    read: &["arches", "caps", "minKernel"],
+    ignored: &["comment"],
+    otherwise: Code::UnknownCondition,
+};
 
-/// The members of an object that the runtimes read and that are not `null`, by their names in the specification.
+const CONDITION: Fields = Fields {
+    read: &["index", "value", "valueTwo", "op"],
+    ignored: &["comment"],
+    otherwise: Code::UnknownField,
+};
+
+/// The members of an object that are read and that are not `null`, by their names in the specifications.
 type Members<'a> = BTreeMap<&'static str, At<'a>>;
 
 impl<'a> Reader<'a> {
@@ -126,7 +236,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the document; none if there is nothing in it that could be looked at further.
-    pub(crate) fn read(&mut self) -> Option<LinuxSeccomp<'a>> {
+    pub(crate) fn read(&mut self) -> Option<Written<'a>> {
         let root = match self.source.root() {
             Ok(root) => At { value: root, path: "$".to_owned() },
             Err(error) => {
@@ -145,12 +255,20 @@ impl<'a> Reader<'a> {
             return None;
         }
         let fields = self.members(&root, &DOCUMENT);
-        Some(LinuxSeccomp {
+        let plain = LinuxSeccomp {
+            has_default_action: fields.contains_key("defaultAction"),
             default_action: self.word(fields.get("defaultAction")),
             default_errno: self.number(fields.get("defaultErrnoRet")).map(|(number, _)| number),
             architectures: self.words(fields.get("architectures")),
             flags: self.words(fields.get("flags")),
             listener_path: self.word(fields.get("listenerPath")),
+            listener_metadata: self.word(fields.get("listenerMetadata")),
+            ..LinuxSeccomp::default()
+        };
+        Some(Written {
+            plain,
+            default_errno: self.text(fields.get("defaultErrno")),
+            arch_map: self.arch_map(fields.get("archMap")),
             rules: self.list(fields.get("syscalls"), Self::rule),
         })
     }
@@ -158,34 +276,83 @@ impl<'a> Reader<'a> {
     /// Adds a finding, unless there are plenty of its severity: nobody reads a thousand, and an author could fill the memory
     /// of every agent with them.
     pub(crate) fn find(&mut self, code: Code, at: &At<'a>, message: String, help: &'static str) {
-        let alike = match code.severity() {
-            Severity::Error => &mut self.errors,
-            Severity::Warning => &mut self.warnings,
-        };
-        *alike += 1;
-        if *alike <= MOST {
+        if self.is_told(code) {
             let place = self.source.place(at.value, at.path.clone());
             self.findings.push(Diagnostic { code, place, message, help });
         }
+        match code.severity() {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
+        }
     }
 
-    fn rule(&mut self, at: &At<'a>) -> Option<Rule<'a>> {
+    /// Whether another finding of this kind is told.
+    fn is_told(&self, code: Code) -> bool {
+        let alike = match code.severity() {
+            Severity::Error => self.errors,
+            Severity::Warning => self.warnings,
+        };
+        alike < MOST
+    }
+
+    /// The one of `words` that `word` was probably meant to be. None if a finding about it is not told: to
+    /// compare many words takes long.
+    pub(crate) fn suggestion(
+        &self,
+        code: Code,
+        word: &str,
+        words: impl Iterator<Item = &'static str>,
+    ) -> Option<&'static str> {
+        self.is_told(code).then(|| vocabulary::suggestion(word, words))?
+    }
+
+    fn arch_map(&mut self, at: Option<&At<'a>>) -> Option<ArchMap<'a>> {
+        let entries = self.list(at, Self::arch_entry);
+        at.filter(|_| !entries.is_empty()).map(|at| ArchMap { at: at.clone(), entries })
+    }
+
+    fn arch_entry(&mut self, at: &At<'a>) -> Option<ArchEntry<'a>> {
+        let fields = self.object(at, &ARCH_ENTRY)?;
+        let others = self.words(fields.get("subArchitectures"));
+        let architecture = match fields.get("architecture") {
+            Some(at) => Some(self.word_at(at)?),
+            None => None,
+        };
+        Some(ArchEntry { at: at.clone(), architecture, others })
+    }
+
+    fn rule(&mut self, at: &At<'a>) -> Option<WrittenRule<'a>> {
         let errors = self.errors;
         let fields = self.object(at, &RULE)?;
-        let names = self.words(fields.get("names"));
-        let action = self.word(fields.get("action"));
-        let errno = self.number(fields.get("errnoRet"));
-        let conditions = self.list(fields.get("args"), Self::condition);
-        let is_readable = errors == self.errors;
-        Some(Rule { at: at.clone(), is_readable, names, action, errno, conditions })
+        let mut plain = Rule {
+            at: at.clone(),
+            is_readable: true,
+            names: self.words(fields.get("names")),
+            action: self.word(fields.get("action")),
+            errno: self.number(fields.get("errnoRet")),
+            conditions: self.list(fields.get("args"), Self::condition),
+        };
+        let (name, errno) = (self.text(fields.get("name")), self.text(fields.get("errno")));
+        let (includes, excludes) = (self.filter(fields.get("includes")), self.filter(fields.get("excludes")));
+        plain.is_readable = errors == self.errors;
+        Some(WrittenRule { plain, name, errno, includes, excludes })
+    }
+
+    fn filter(&mut self, at: Option<&At<'a>>) -> Filter<'a> {
+        let Some(fields) = at.and_then(|at| self.object(at, &FILTER)) else { return Filter::default() };
+        Filter {
+            arches: self.words(fields.get("arches")),
+            caps: self.words(fields.get("caps")),
+            min_kernel: self.word(fields.get("minKernel")),
+        }
     }
 
     fn condition(&mut self, at: &At<'a>) -> Option<Condition<'a>> {
         let fields = self.object(at, &CONDITION)?;
         // Go's zero value is what an absent number is.
         let mut number = |name| self.number(fields.get(name)).map_or(0, |(number, _)| number);
-        let (index, value, _) = (number("index"), number("value"), number("valueTwo"));
-        Some(Condition { at: at.clone(), index, value, operator: self.word(fields.get("op")) })
+        let (index, value, value_two) = (number("index"), number("value"), number("valueTwo"));
+        Some(Condition { at: at.clone(), index, value, value_two, operator: self.word(fields.get("op")) })
     }
 
     fn object(&mut self, at: &At<'a>, known: &Fields) -> Option<Members<'a>> {
@@ -201,20 +368,17 @@ impl<'a> Reader<'a> {
 
     fn members(&mut self, at: &At<'a>, known: &Fields) -> Members<'a> {
         let mut members = Members::new();
-        let names = || known.read.iter().chain(known.dropped).chain(known.ignored).copied();
+        let names = || known.read.iter().chain(known.ignored).copied();
         for member in at.value.members().unwrap_or_default() {
             let key_at = At { value: member.place, path: format!("{}.{}", at.path, member.key) };
             let Some(name) = names().find(|name| is_same_key(name, &member.key)) else {
-                self.unknown_field(&key_at, &member.key, names());
+                self.unknown_field(known.otherwise, &key_at, &member.key, names());
                 continue;
             };
             if name != member.key {
                 let message =
                     format!("{:?} is read as {name:?}: Go does not distinguish case in keys", member.key);
                 self.find(Code::KeyCase, &key_at, message, "write it as the specification does");
-            }
-            if known.dropped.contains(&name) && !is_empty(member.value) {
-                self.dropped_field(&key_at, name);
             }
             if !known.read.contains(&name) {
                 continue;
@@ -248,6 +412,11 @@ impl<'a> Reader<'a> {
         self.word_at(at?)
     }
 
+    /// A text that means nothing if it is empty.
+    fn text(&mut self, at: Option<&At<'a>>) -> Option<Word<'a>> {
+        self.word(at).filter(|word| !word.text.is_empty())
+    }
+
     fn word_at(&mut self, at: &At<'a>) -> Option<Word<'a>> {
         let text = at.value.decode();
         if text.is_none() {
@@ -275,29 +444,19 @@ impl<'a> Reader<'a> {
         );
     }
 
-    fn unknown_field(&mut self, at: &At<'a>, key: &str, known: impl Iterator<Item = &'static str>) {
-        let meant =
-            suggestion(key, known).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+    fn unknown_field(
+        &mut self,
+        code: Code,
+        at: &At<'a>,
+        key: &str,
+        known: impl Iterator<Item = &'static str>,
+    ) {
+        let meant = self
+            .suggestion(code, key, known)
+            .map(|name| format!("; did you mean {name:?}?"))
+            .unwrap_or_default();
         let message = format!("no runtime reads {:?}{meant}", excerpt(key));
-        self.find(Code::UnknownField, at, message, "correct or remove it");
-    }
-
-    fn dropped_field(&mut self, at: &At<'a>, name: &'static str) {
-        let (message, help) = match name {
-            "archMap" => (
-                "containerd drops \"archMap\", so only the node's own architecture would be allowed",
-                "list the architectures in \"architectures\"",
-            ),
-            "name" => (
-                "containerd drops \"name\", so the rule would be for no system call",
-                "write \"names\": [\"…\"]",
-            ),
-            _ => (
-                "containerd drops \"includes\" and \"excludes\", so the rule would hold always",
-                "write the rules that are to hold on your nodes, without conditions",
-            ),
-        };
-        self.find(Code::DroppedField, at, message.to_owned(), help);
+        self.find(code, at, message, "correct or remove it");
     }
 }
 
@@ -310,16 +469,6 @@ fn is_same_key(name: &str, key: &str) -> bool {
         other => other.to_ascii_lowercase(),
     };
     name.chars().map(fold).eq(key.chars().map(fold))
-}
-
-fn is_empty(value: Value<'_>) -> bool {
-    match value.kind() {
-        Kind::Null => true,
-        Kind::Array => value.elements().is_some_and(|elements| elements.is_empty()),
-        Kind::Object => value.members().is_some_and(|members| members.is_empty()),
-        Kind::Text => value.decode::<String>().is_some_and(|text| text.is_empty()),
-        Kind::Boolean | Kind::Number => false,
-    }
 }
 
 /// A text of the author's, cut to what a message can hold.

@@ -1,12 +1,16 @@
-//! Seccomp profiles, as the OCI runtime specification and the runtimes have them.
+//! Seccomp profiles, as the OCI runtime specification, Docker and Podman have them.
 //!
-//! `source` takes the text apart, `document` reads it as the runtimes do, `check` says what is wrong with it.
+//! `source` takes the text apart, `document` reads it, `resolve` says what it is on a node, `check` what is
+//! wrong with it, and `oci` writes what is resolved.
 
 mod check;
 mod document;
+mod errno;
+mod oci;
+mod resolve;
 mod source;
 mod vocabulary;
 
-pub use check::check;
+pub use check::{Checked, check};
 pub(crate) use source::cut;
 pub(crate) use vocabulary::suggestion;

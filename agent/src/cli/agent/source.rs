@@ -9,6 +9,7 @@ use futures::stream::LocalBoxStream;
 use futures::{FutureExt, StreamExt};
 use profiles::name::NodeName;
 use profiles::plan::LabelChange;
+use profiles::platform::Platform;
 use profiles::state::{Config, Event};
 use tracing::info;
 
@@ -44,20 +45,20 @@ pub(super) struct Connections {
 }
 
 /// Connects with the API server, of which nothing is asked yet.
-pub(super) async fn cluster(node: NodeName, rules: &Config) -> Result<Connections> {
+pub(super) async fn cluster(node: NodeName, platform: Platform, rules: &Config) -> Result<Connections> {
     let client = cluster::connect().await?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
     let node = OwnNode::new(client.clone(), node);
     let mut events = vec![node.watch().boxed_local()];
     for namespace in rules.namespaces() {
-        events.push(bundles::watch(client.clone(), namespace.clone()).boxed_local());
+        events.push(bundles::watch(client.clone(), namespace.clone(), platform).boxed_local());
     }
     Ok(Connections { events, write_labels: Box::new(move |change| node.write(change).boxed_local()) })
 }
 
 /// Connects with a directory of bundles.
-pub(super) fn directory(path: &Path, rules: &Config) -> Result<Connections> {
-    let bundles = BundleDirectory::open(path, &rules.home, &rules.others)?;
+pub(super) fn directory(path: &Path, platform: Platform, rules: &Config) -> Result<Connections> {
+    let bundles = BundleDirectory::open(path, &rules.home, &rules.others, platform)?;
     info!(source = %path.display(), version = env!("CARGO_PKG_VERSION"), "Agent started");
     // Where there is no Node, no change of labels is ever planned.
     let write_labels = |_| future::pending().boxed_local();

@@ -29,7 +29,9 @@ use crate::bundle::{Bundle, BundleId, Profile, Source};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::file::Want;
 use crate::name::Namespace;
+use crate::platform::Platform;
 use crate::state::{Config, Event, Found, NodeLabels, State};
+use crate::verdicts::Verdicts;
 
 const HOME: &str = "home";
 const TEAM: &str = "team";
@@ -247,11 +249,12 @@ fn bundle(text: &str) -> Bundle {
         (key.to_owned(), content(version))
     };
     let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
-    Bundle::of_seccomp(Source {
+    let source = Source {
         annotations: annotations.into_iter().filter_map(annotation).collect(),
         created: created.parse().ok(),
         ..Source::new(bundle_id(id), data)
-    })
+    };
+    Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
 }
 
 fn unreadable() -> Diagnostic {

@@ -1,0 +1,123 @@
+//! What was judged before, so that an edit of one profile among many costs as much as one profile.
+//!
+//! Invariant: of each bundle, the verdicts of its last version are here, and no others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bundle::{BundleId, Profile};
+use crate::digest::Digest;
+use crate::platform::Platform;
+
+/// The verdicts on the bundles of a source, for one kind of node.
+#[derive(Debug)]
+pub struct Verdicts {
+    platform: Platform,
+    /// By the digests of the texts that were judged.
+    last: BTreeMap<BundleId, BTreeMap<Digest, Profile>>,
+}
+
+impl Verdicts {
+    /// None yet.
+    #[must_use]
+    pub fn new(platform: Platform) -> Self {
+        Self { platform, last: BTreeMap::new() }
+    }
+
+    /// Forgets a bundle that is gone.
+    pub fn forget(&mut self, id: &BundleId) {
+        self.last.remove(id);
+    }
+
+    /// Forgets all bundles but these, which are all that there are.
+    pub fn retain(&mut self, bundles: &BTreeSet<&BundleId>) {
+        self.last.retain(|id, _| bundles.contains(id));
+    }
+
+    /// Judges the texts of a new version of the bundle `id`, by their keys.
+    pub(crate) fn of_seccomp(
+        &mut self,
+        id: &BundleId,
+        data: BTreeMap<String, String>,
+    ) -> Vec<(String, Profile)> {
+        let mut before = self.last.remove(id).unwrap_or_default();
+        let mut now = BTreeMap::new();
+        let mut profiles = Vec::new();
+        for (key, text) in data {
+            let digest = Digest::of(text.as_bytes());
+            let judge = || before.remove(&digest).unwrap_or_else(|| Profile::of_seccomp(text, self.platform));
+            profiles.push((key, now.entry(digest).or_insert_with(judge).clone()));
+        }
+        self.last.insert(id.clone(), now);
+        profiles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::{Bundle, Source};
+
+    /// A version of a bundle: a key and the text at it, each.
+    type Version<'t> = &'t [(&'t str, &'t str)];
+
+    const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
+    const WARNED: &str = r#"{"defaultAction":"SCMP_ACT_LOG","x":1}"#;
+    const RESOLVED: &str = r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"EPERM"}"#;
+    const REFUSED: &str = "{}";
+
+    fn judged(verdicts: &mut Verdicts, name: &str, version: Version<'_>) -> Bundle {
+        let data = version.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+        Bundle::of_seccomp(Source::new(BundleId::new("ns", name).unwrap(), data), verdicts)
+    }
+
+    /// Whether two profiles are one verdict, not two equal ones.
+    fn is_same(one: Option<&Profile>, other: Option<&Profile>) -> bool {
+        match (one, other) {
+            (Some(Profile::Accepted(one, _)), Some(Profile::Accepted(other, _))) => {
+                one.content().as_ptr() == other.content().as_ptr()
+            }
+            (Some(Profile::Refused(one)), Some(Profile::Refused(other))) => one.as_ptr() == other.as_ptr(),
+            _ => false,
+        }
+    }
+
+    /// Claims which keys of the version `after` are not judged again after `before`.
+    fn check(before: Version<'_>, after: Version<'_>, expected: &[&str]) {
+        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
+        let one = judged(&mut verdicts, "b", before);
+        let other = judged(&mut verdicts, "b", after);
+        let of_same_text = |key: &str| {
+            let text = after.iter().find(|(other, _)| *other == key)?.1;
+            let (key, _) = before.iter().find(|(_, other)| *other == text)?;
+            one.profiles.iter().find(|(other, _)| other.as_str() == *key).map(|(_, profile)| profile)
+        };
+        let kept = other.profiles.iter().filter(|(key, new)| is_same(of_same_text(key.as_str()), Some(new)));
+        assert_eq!(kept.map(|(key, _)| key.as_str()).collect::<Vec<_>>(), expected);
+        let fresh = judged(&mut Verdicts::new(Platform::EXAMPLE), "b", after);
+        assert_eq!(other, fresh, "what is kept differs from what is judged");
+    }
+
+    #[test]
+    fn what_is_unchanged_is_not_judged_again() {
+        let before = [("a", GOOD), ("b", WARNED), ("c", RESOLVED), ("d", REFUSED)];
+        check(&before, &before, &["a", "b", "c", "d"]);
+        check(&before, &[("a", GOOD), ("b", REFUSED), ("e", RESOLVED)], &["a", "b", "e"]);
+        check(&before, &[("a", " {}"), ("d", REFUSED)], &["d"]);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
+        let size = |verdicts: &Verdicts| verdicts.last.values().map(BTreeMap::len).sum::<usize>();
+        for name in ["a", "b", "c"] {
+            judged(&mut verdicts, name, &[("k", GOOD), ("l", GOOD), ("m", REFUSED)]);
+        }
+        assert_eq!(size(&verdicts), 6);
+        let a = judged(&mut verdicts, "a", &[("k", WARNED)]);
+        assert_eq!(size(&verdicts), 5);
+        verdicts.forget(&BundleId::new("ns", "b").unwrap());
+        assert_eq!(size(&verdicts), 3);
+        verdicts.retain(&[&a.id].into());
+        assert_eq!(size(&verdicts), 1);
+    }
+}
