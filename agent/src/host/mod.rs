@@ -5,6 +5,7 @@
 
 pub(crate) mod dir;
 pub(crate) mod error;
+mod fault;
 pub(crate) mod ledger;
 pub(crate) mod lock;
 mod mount;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an install is look, ledger, write; a removal is unlink, ledger. So whatever step a crash comes after,
 //! all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes the ledger once,
-//! and makes each directory durable once. Only what failed costs another write of the ledger, which takes back the
+//! and makes contents and each directory durable once. Only what failed costs another write of the ledger, which takes back the
 //! claim to paths that hold nothing of ours.
 //!
 //! A scan first watches, then looks, so that no change comes between the two. A thousand profiles cost it a system
@@ -21,7 +21,7 @@ use profiles::reference::Reference;
 use profiles::state::Found;
 use tracing::{debug, warn};
 
-use super::dir::{Directory, Object, Stamp, Way};
+use super::dir::{Directory, Draft, Object, Stamp, Way};
 use super::error::HostError;
 use super::ledger::{Ledger, Record};
 use super::lock::Lock;
@@ -41,6 +41,10 @@ const LOST: &str = " (it was deleted or moved while the agent ran, which ends fo
 const FOREIGN_FILE: &str = "a file with other content";
 const NEWCOMER: &str = "something that came just now";
 const NO_WAY: &str = "something on the way that is no directory";
+/// From so many files on, all of the file system is made durable at once, and not each file by itself.
+const MANY: usize = 64;
+/// So many files are open at once: containers are often allowed 1,024, directories and all else included.
+const AT_ONCE: usize = 256;
 
 /// The node that this process runs on.
 #[derive(Debug)]
@@ -65,6 +69,16 @@ struct Pending {
     /// came later is replaced.
     is_new: bool,
 }
+
+impl Pending {
+    /// The directory that its file is in, relative to the seccomp directory.
+    fn directory(&self) -> String {
+        directory_of(&self.install.reference)
+    }
+}
+
+/// A profile that is written under a temporary name; none if nothing needs to be.
+type Drafted<'a> = Result<Option<Draft<'a>>, HostError>;
 
 type Outcome = (Reference, Result<Installed, HostError>);
 
@@ -231,27 +245,42 @@ impl NodeHost {
         outcomes
     }
 
-    fn write_all(&self, batch: Vec<Pending>) -> Outcomes<Installed> {
-        let mut groups: BTreeMap<Vec<String>, Vec<Pending>> = BTreeMap::new();
-        for one in batch {
-            groups.entry(one.install.reference.directories()).or_default().push(one);
-        }
-        groups.iter().flat_map(|(directories, group)| self.write(directories, group)).collect()
+    fn write_all(&self, mut batch: Vec<Pending>) -> Outcomes<Installed> {
+        batch.sort_by_cached_key(Pending::directory);
+        batch.chunks(AT_ONCE).flat_map(|some| self.write(some)).collect()
     }
 
-    /// Writes what is not there yet in one directory, and makes it durable.
-    fn write(&self, directories: &[String], group: &[Pending]) -> Outcomes<Installed> {
-        let each = |write: &dyn Fn(&Pending) -> Result<Installed, HostError>| {
-            group.iter().map(|pending| (pending.install.reference.clone(), write(pending))).collect()
-        };
-        let directory = match self.make_all(directories) {
-            Ok(directory) => directory,
-            Err(error) => return each(&|_| Err(error.clone())),
-        };
-        let written = each(&|pending| write_one(&directory, pending));
-        match directory.sync() {
-            Ok(()) => written,
-            Err(error) => each(&|_| Err(error.clone())),
+    /// Writes what is not there yet, makes the contents durable, then gives them their names, then makes those durable.
+    fn write(&self, batch: &[Pending]) -> Outcomes<Installed> {
+        let groups = batch.chunk_by(|one, next| one.directory() == next.directory());
+        let groups: Vec<_> = groups.map(|group| (self.make_ready(group), group)).collect();
+        let drafts = groups.iter().flat_map(|(directory, group)| draft_all(directory, group));
+        let mut drafts = drafts.collect();
+        self.make_durable(&mut drafts);
+        let mut drafts = drafts.into_iter();
+        let place = |(directory, group)| place_all(directory, group, &mut drafts);
+        groups.iter().map(|(directory, group)| (directory, *group)).flat_map(place).collect()
+    }
+
+    /// The directory of `group`, made if it is absent and clear of what a crash left.
+    fn make_ready(&self, group: &[Pending]) -> Result<Directory, HostError> {
+        let directories = group.first().map(|one| one.install.reference.directories()).unwrap_or_default();
+        let directory = self.make_all(&directories)?;
+        directory.sweep()?;
+        Ok(directory)
+    }
+
+    /// Makes the content of the drafts durable, so that they can have their names.
+    fn make_durable(&self, drafts: &mut Vec<Drafted<'_>>) {
+        let count = drafts.iter().flatten().flatten().count();
+        let is_all_synced = count >= MANY && self.root.has_synced_all();
+        for drafted in drafts {
+            let Ok(Some(draft)) = drafted else { continue };
+            if !(is_all_synced && draft.is_beside(&self.root))
+                && let Err(error) = draft.sync()
+            {
+                *drafted = Err(error);
+            }
         }
     }
 
@@ -301,7 +330,23 @@ impl NodeHost {
             Ok(Object::Absent | Object::Directory | Object::Other(_)) => {}
             Ok(Object::File { .. }) | Err(_) => directory.remove_file(reference.key().as_str())?,
         }
-        directory.sync()
+        Ok(())
+    }
+
+    /// Makes durable that these are gone.
+    fn sync_removed(&self, outcomes: &mut Outcomes<()>) {
+        let removed = outcomes.iter().filter(|(_, outcome)| outcome.is_ok());
+        let directories: BTreeSet<String> = removed.map(|(reference, _)| directory_of(reference)).collect();
+        for path in directories {
+            let synced = self.root.descend(&path).and_then(|way| match way {
+                Way::Open(directory) => directory.sync(),
+                Way::Absent | Way::Blocked => Ok(()),
+            });
+            let Err(error) = synced else { continue };
+            for (_, outcome) in outcomes.iter_mut().filter(|(reference, _)| directory_of(reference) == path) {
+                *outcome = outcome.clone().and(Err(error.clone()));
+            }
+        }
     }
 
     /// Removes the directories on the way to `removed` that we made and nobody needs. Returns those that are gone.
@@ -373,6 +418,7 @@ impl Host for NodeHost {
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {
         let mut outcomes: Outcomes<()> =
             batch.into_iter().map(|reference| (reference.clone(), self.unlink(&reference))).collect();
+        self.sync_removed(&mut outcomes);
         let removed: Vec<Reference> =
             outcomes.iter().filter(|(_, one)| one.is_ok()).map(|(reference, _)| reference.clone()).collect();
         let directories = self.remove_directories(&removed);
@@ -386,20 +432,47 @@ impl Host for NodeHost {
     }
 }
 
-fn write_one(directory: &Directory, pending: &Pending) -> Result<Installed, HostError> {
-    let document = &pending.install.document;
-    if pending.present == Some(document.digest()) {
-        return Ok(Installed::Adopted(document.digest()));
-    }
-    let name = pending.install.reference.key().as_str();
-    if !pending.is_new {
-        if !directory.replace_any(name, document.content())? {
-            return Ok(Installed::Foreign(FULL_DIRECTORY));
+/// Writes what is not there yet in one directory, under temporary names.
+fn draft_all<'a>(directory: &'a Result<Directory, HostError>, group: &'a [Pending]) -> Vec<Drafted<'a>> {
+    let draft = |(number, pending): (usize, &'a Pending)| {
+        let directory = directory.as_ref().map_err(Clone::clone)?;
+        let document = &pending.install.document;
+        if pending.present == Some(document.digest()) {
+            return Ok(None);
         }
-    } else if !directory.create(name, document.content())? {
-        return Ok(Installed::Foreign(NEWCOMER));
+        directory.draft(number, pending.install.reference.key().as_str(), document.content()).map(Some)
+    };
+    group.iter().enumerate().map(draft).collect()
+}
+
+/// Gives the files in one directory their names, and makes that durable.
+fn place_all(
+    directory: &Result<Directory, HostError>,
+    group: &[Pending],
+    drafts: &mut dyn Iterator<Item = Drafted<'_>>,
+) -> Outcomes<Installed> {
+    let place = |(pending, drafted): (&Pending, Drafted<'_>)| {
+        (pending.install.reference.clone(), drafted.and_then(|draft| place(pending, draft)))
+    };
+    let mut outcomes: Outcomes<Installed> = group.iter().zip(drafts).map(place).collect();
+    if let Ok(directory) = directory
+        && let Err(error) = directory.sync()
+    {
+        for (_, outcome) in &mut outcomes {
+            if let Ok(Installed::Written(_) | Installed::Adopted(_)) = outcome {
+                *outcome = Err(error.clone());
+            }
+        }
     }
-    Ok(Installed::Written(document.digest()))
+    outcomes
+}
+
+fn place(pending: &Pending, draft: Option<Draft<'_>>) -> Result<Installed, HostError> {
+    let digest = pending.install.document.digest();
+    let Some(draft) = draft else { return Ok(Installed::Adopted(digest)) };
+    let (is_placed, what) =
+        if pending.is_new { (draft.create()?, NEWCOMER) } else { (draft.replace_any()?, FULL_DIRECTORY) };
+    Ok(if is_placed { Installed::Written(digest) } else { Installed::Foreign(what) })
 }
 
 fn open_root(kubelet_root: &Path) -> Result<Directory, HostError> {

@@ -1,6 +1,7 @@
 //! Installs and removals on a real file system.
 
 mod drift;
+mod faults;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -213,7 +214,7 @@ fn an_install_that_failed_leaves_nothing_behind() {
 fn an_install_that_failed_in_part_keeps_what_came_true() {
     let mut scene = Scene::new();
     scene.install("web/a", "1").unwrap();
-    fs::create_dir_all(scene.path("full/~pavise")).unwrap();
+    fs::create_dir_all(scene.path("full/~pavise0")).unwrap();
     let batch = ["web/a", "web/b", "full/c"].map(|reference| scene.judged(reference, "2"));
     let outcomes = scene.host().carry_out(batch.into());
     let failed: Vec<String> =
@@ -238,10 +239,10 @@ fn what_was_written_is_ours_even_if_it_may_not_be_durable() {
 #[test]
 fn a_file_that_came_after_a_failed_install_is_foreign() {
     let mut scene = Scene::new();
-    fs::create_dir_all(scene.path("web/~pavise")).unwrap();
+    fs::create_dir_all(scene.path("web/~pavise0")).unwrap();
     scene.install("web/a", "1").unwrap_err();
     scene.plant("web/a", "by hand");
-    fs::remove_dir(scene.path("web/~pavise")).unwrap();
+    fs::remove_dir(scene.path("web/~pavise0")).unwrap();
     assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Foreign(FOREIGN_FILE));
     assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("by hand").content());
 }
@@ -265,11 +266,11 @@ fn a_crash_before_the_write_leaves_old_or_nothing_and_is_finished() {
     scene.install("web/a", "1").unwrap();
     let batch = ["web/a", "new/b"].map(|reference| scene.judged(reference, "2"));
     scene.host().intend(&batch).unwrap();
-    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    fs::write(scene.path("web/~pavise0"), "half a prof").unwrap();
 
     let after = scene.restart();
     assert_eq!(after, found(&[("web/a", Found::Ours(document("1").digest())), ("new/b", Found::Absent)]));
-    assert!(!scene.path("web/~pavise").exists());
+    assert!(!scene.path("web/~pavise0").exists());
     for reference in ["web/a", "new/b"] {
         assert_eq!(scene.install(reference, "2").unwrap(), Installed::Written(document("2").digest()));
     }
@@ -305,7 +306,7 @@ fn a_removal_of_what_the_ledger_does_not_have_removes_nothing() {
 fn half_a_file_keeps_no_directory() {
     let mut scene = Scene::new();
     scene.install("web/a", "1").unwrap();
-    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    fs::write(scene.path("web/~pavise0"), "half a prof").unwrap();
     scene.remove("web/a");
     assert!(scene.is_clean());
 }
@@ -315,9 +316,9 @@ fn half_a_file_is_swept_from_a_directory_without_profiles() {
     let mut scene = Scene::new();
     fs::create_dir(scene.path("web")).unwrap();
     scene.host().ledger.commit(|record| record.directories.extend(["web".to_owned()])).unwrap();
-    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    fs::write(scene.path("web/~pavise0"), "half a prof").unwrap();
     scene.restart();
-    assert!(!scene.path("web/~pavise").exists());
+    assert!(!scene.path("web/~pavise0").exists());
 }
 
 #[test]
@@ -335,9 +336,9 @@ fn what_is_no_file_any_more_is_left_and_no_longer_ours() {
 fn nothing_is_written_when_the_ledger_can_not_be() {
     let mut scene = Scene::new();
     let state_dir = scene.temporary.path().join("state");
-    fs::create_dir(state_dir.join("~pavise")).unwrap();
+    fs::create_dir(state_dir.join("~pavise0")).unwrap();
     let error = scene.install("web/a", "1").unwrap_err();
-    assert!(error.in_full().contains("state/~pavise"), "{}", error.in_full());
+    assert!(error.in_full().contains("state/~pavise0"), "{}", error.in_full());
     assert!(!scene.path("web").exists() && !scene.owns("web/a"));
 }
 
