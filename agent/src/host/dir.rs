@@ -20,7 +20,7 @@ use profiles::digest::Digest;
 
 use super::error::HostError;
 use super::fault::{Step, about_to};
-use super::mount;
+use super::mount::{self, WrongDirectory};
 pub(crate) use draft::Draft;
 
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
@@ -128,6 +128,11 @@ impl Directory {
     /// Where the mount that it is in comes from.
     pub(crate) fn origin(&self) -> Option<String> {
         mount::origin(&self.fd)
+    }
+
+    /// Whether it is the directory `seccomp` of the kubelet that runs this process. False if that can't be told.
+    pub(crate) fn is_the_kubelets(&self) -> Result<bool, WrongDirectory> {
+        mount::is_the_kubelets(&self.fd)
     }
 
     /// Goes to the directory at `relative`.

@@ -2,8 +2,8 @@
 //!
 //! Invariant: an install is look, ledger, write; a removal is unlink, ledger. So whatever step a crash comes after,
 //! all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes the ledger once,
-//! and makes contents and each directory durable once. Only what failed costs another write of the ledger, which takes back the
-//! claim to paths that hold nothing of ours.
+//! and makes contents, and then each directory, durable once. Only what failed costs another write of the ledger,
+//! which takes back the claim to paths that hold nothing of ours.
 //!
 //! A scan first watches, then looks, so that no change comes between the two. A thousand profiles cost it a system
 //! call each if they are as they were ([`Care::Glance`]); reading and digesting them takes some ten milliseconds.
@@ -35,6 +35,9 @@ const OTHER_MODE: &str = "another mode or owner";
 const UNREADABLE: &str = "a file that can't be read";
 const DIRECTORY: &str = "a directory";
 const FULL_DIRECTORY: &str = "a directory that is not empty";
+/// What to do about a seccomp directory that is not there and can't be made.
+const NO_ROOT: &str = " (see --kubelet-root: it must be the kubelet's --root-dir; in a container, its directory \
+                       seccomp must be mounted from the node, as the volume `seccomp` of the DaemonSet is)";
 /// What becomes of an agent that can't reach the seccomp directory any more.
 const LOST: &str = " (it was deleted or moved while the agent ran, which ends for that: its next container gets the \
                     node's directory of now; if not, delete the pod, and the kubelet makes the directory)";
@@ -84,8 +87,14 @@ type Outcome = (Reference, Result<Installed, HostError>);
 
 impl NodeHost {
     /// Opens the kubelet's seccomp directory, which is made if it is absent, and the ledger.
+    ///
+    /// # Errors
+    /// One of them is out of reach or not usable, or the directory is known to be another one than the kubelet's.
     pub(crate) fn open(kubelet_root: &Path, state_dir: &Path, lock: Lock) -> Result<Self> {
         let root = open_root(kubelet_root)?;
+        if !root.is_the_kubelets()? {
+            debug!(path = %root.path().display(), "Whether the kubelet has its profiles there can't be told");
+        }
         Ok(Self {
             kubelet_root: kubelet_root.to_owned(),
             origin: root.origin(),
@@ -476,9 +485,8 @@ fn place(pending: &Pending, draft: Option<Draft<'_>>) -> Result<Installed, HostE
 }
 
 fn open_root(kubelet_root: &Path) -> Result<Directory, HostError> {
-    let parent = Directory::open(kubelet_root)
-        .map_err(|error| error.advise(" (see --kubelet-root: it must be the kubelet's --root-dir)"))?;
-    parent.make(SECCOMP)
+    let parent = Directory::open(kubelet_root).map_err(|error| error.advise(NO_ROOT))?;
+    parent.make(SECCOMP).map_err(|error| error.advise(NO_ROOT))
 }
 
 /// What a look at a path of the ledger means, where these digests are ours.

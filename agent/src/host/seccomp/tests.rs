@@ -30,11 +30,16 @@ impl Scene {
 
     /// What a crash and the next start come to. Returns what the scan finds.
     fn restart(&mut self) -> BTreeMap<Reference, Found> {
+        let host = self.open("kubelet").unwrap();
+        self.host.insert(host).scan(Care::Glance).unwrap()
+    }
+
+    /// Opens the host anew, with this kubelet root.
+    fn open(&mut self, kubelet_root: &str) -> Result<NodeHost> {
         self.host = None;
         let state_dir = self.temporary.path().join("state");
         let lock = Lock::try_take(&state_dir).unwrap().unwrap();
-        let host = NodeHost::open(&self.temporary.path().join("kubelet"), &state_dir, lock).unwrap();
-        self.host.insert(host).scan(Care::Glance).unwrap()
+        NodeHost::open(&self.temporary.path().join(kubelet_root), &state_dir, lock)
     }
 
     fn host(&mut self) -> &mut NodeHost {
@@ -344,8 +349,6 @@ fn nothing_is_written_when_the_ledger_can_not_be() {
 
 #[test]
 fn a_missing_kubelet_root_names_its_flag() {
-    let temporary = tempfile::tempdir().unwrap();
-    let lock = Lock::try_take(temporary.path()).unwrap().unwrap();
-    let error = NodeHost::open(&temporary.path().join("absent"), temporary.path(), lock).unwrap_err();
+    let error = Scene::new().open("absent").unwrap_err();
     assert!(format!("{error:#}").contains("--kubelet-root"), "{error:#}");
 }

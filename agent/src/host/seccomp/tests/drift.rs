@@ -235,6 +235,27 @@ fn a_container_that_lost_the_nodes_directory_ends_the_scan() {
 }
 
 #[test]
+fn an_agent_whose_seccomp_directory_is_not_the_kubelets_does_not_start() {
+    in_container(|scene, _| {
+        let (none, bind) = (None::<&str>, MsFlags::MS_BIND);
+        let pod = scene.temporary.path().join("kubelet/pods/6d1c");
+        fs::create_dir_all(&pod).unwrap();
+        fs::write(pod.join("etc-hosts"), "").unwrap();
+        mount(Some(&pod.join("etc-hosts")), "/etc/hosts", none, bind, none).unwrap();
+        let error = scene.open("kubelet").unwrap_err().to_string();
+        assert!(error.contains("/source in the node's file system"), "{error}");
+
+        umount2(&scene.path(""), MntFlags::empty()).unwrap();
+        let error = scene.open("kubelet").unwrap_err().to_string();
+        assert!(error.contains("not mounted from the node"), "{error}");
+
+        mount(Some(&scene.path("")), &scene.path(""), none, bind, none).unwrap();
+        scene.open("kubelet").unwrap();
+        umount2("/etc/hosts", MntFlags::empty()).unwrap();
+    });
+}
+
+#[test]
 fn a_file_that_is_adopted_gets_the_mode_of_ours() {
     let mut scene = Scene::new();
     scene.plant("web/a", "1");

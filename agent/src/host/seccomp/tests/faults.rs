@@ -237,12 +237,31 @@ fn a_full_disk_is_said_keeps_the_old_file_and_takes_what_fits() {
         let outcomes = scene.host().carry_out(batch.into());
         let errors: Vec<String> =
             outcomes.into_iter().filter_map(|(_, outcome)| Some(outcome.err()?.in_full())).collect();
-        let expected = format!("writing {}: No space left on device", scene.path("web/a").display());
+        let path = scene.path("web/a");
+        let expected = format!("writing {} (make room on the node's disk): No space left", path.display());
         assert!(matches!(&errors[..], [error] if error.starts_with(&expected)), "{errors:?}");
         assert_eq!((scene.version("web/a"), scene.version("web/b")), (Some("1"), Some("2")));
         assert_eq!(scene.temporaries(), Vec::<PathBuf>::new());
         fs::remove_file(scene.path("ballast")).unwrap();
         scene.install("web/a", &large).unwrap();
         assert_eq!(fs::read(scene.path("web/a")).unwrap(), document(&large).content());
+    });
+}
+
+#[test]
+fn a_read_only_disk_is_said_and_changes_nothing() {
+    let disk =
+        |path: &Path| mount(Some("none"), path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    with_mounts(disk, |scene| {
+        scene.install("web/a", "1").unwrap();
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, &scene.path(""), None::<&str>, flags, None::<&str>).unwrap();
+        let found = scene.restart();
+        for reference in ["web/a", "web/b", "other/c"] {
+            let error = scene.install(reference, "2").unwrap_err().in_full();
+            assert!(error.contains("disk is read-only after a failure, or"), "{error}");
+        }
+        assert_eq!(scene.restart(), found);
+        assert_eq!((scene.version("web/a"), scene.owns("web/b")), (Some("1"), false));
     });
 }
