@@ -125,9 +125,10 @@ impl Directory {
         identity(fstat(&self.fd)) == identity(fstat(&other.fd))
     }
 
-    /// Where the mount that it is in comes from.
-    pub(crate) fn origin(&self) -> Option<String> {
-        mount::origin(&self.fd)
+    /// What tells it from all others of this node, also after a reboot, and after it was deleted and made anew: its
+    /// path in its file system. If the kernel does not tell that, its path here.
+    pub(crate) fn origin(&self) -> String {
+        mount::origin(&self.fd).unwrap_or_else(|| self.path.display().to_string())
     }
 
     /// Whether it is the directory `seccomp` of the kubelet that runs this process. False if that can't be told.

@@ -49,20 +49,26 @@ struct Mount<'a> {
     point: &'a str,
 }
 
-/// Where in its file system the mount begins that `fd` is in: for a container's volume, the path of the node's
-/// directory, also after that was moved. None if the kernel does not tell.
+impl Mount<'_> {
+    /// Where `path`, which is in this mount, is in its file system.
+    fn origin(&self, path: &str) -> Option<String> {
+        let below = path.strip_prefix(self.point.trim_end_matches('/'))?;
+        Some(format!("{}{below}", self.root.trim_end_matches('/')))
+    }
+}
+
+/// Where the directory `fd` is in its file system: for a container's volume, the path of the node's directory, also
+/// after that was moved. None if the kernel does not tell.
 pub(crate) fn origin(fd: impl AsFd) -> Option<String> {
     let mounts = mountinfo()?;
-    Some(mount_of(&mounts, &mount_id(fd)?)?.root.to_owned())
+    mount_of(&mounts, &mount_id(&fd)?)?.origin(&path_of(fd)?)
 }
 
 /// Whether the directory `fd` is `<root>/seccomp`, where `<root>` is the directory of the kubelet that made the
 /// container that this process runs in. False if that can't be told, as outside of a container.
 pub(crate) fn is_the_kubelets(fd: impl AsFd) -> Result<bool, WrongDirectory> {
-    let path = fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd())).ok();
-    let path = path.as_ref().and_then(|path| path.to_str());
-    match (path, mount_id(&fd), mountinfo()) {
-        (Some(path), Some(id), Some(mounts)) => compare(&mounts, &id, path),
+    match (path_of(&fd), mount_id(&fd), mountinfo()) {
+        (Some(path), Some(id), Some(mounts)) => compare(&mounts, &id, &path),
         _ => Ok(false),
     }
 }
@@ -80,11 +86,7 @@ fn compare(mounts: &str, id: &str, path: &str) -> Result<bool, WrongDirectory> {
     if own.point == "/" {
         return Err(WrongDirectory::NotMounted { path });
     }
-    let Some(below) = path.strip_prefix(own.point) else { return Ok(false) };
-    if own.device != hosts.device {
-        return Ok(false);
-    }
-    let found = format!("{}{below}", own.root.trim_end_matches('/'));
+    let Some(found) = own.origin(&path).filter(|_| own.device == hosts.device) else { return Ok(false) };
     let expected = format!("{kubelet_root}/seccomp");
     if found == expected { Ok(true) } else { Err(WrongDirectory::Elsewhere { path, found, expected }) }
 }
@@ -93,6 +95,11 @@ fn compare(mounts: &str, id: &str, path: &str) -> Result<bool, WrongDirectory> {
 fn kubelet_root(hosts: &str) -> Option<&str> {
     let (pods, _uid) = hosts.strip_suffix("/etc-hosts")?.rsplit_once('/')?;
     pods.strip_suffix("/pods")
+}
+
+fn path_of(fd: impl AsFd) -> Option<String> {
+    let path = fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd())).ok()?;
+    path.into_os_string().into_string().ok()
 }
 
 fn mountinfo() -> Option<String> {
@@ -120,11 +127,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_origin_of_a_mount_is_told() {
-        let line = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
-        assert_eq!(mount_of(line, "36").map(|mount| mount.root), Some("/mnt1"));
-        assert!(mount_of(line, "3").is_none());
-        assert!(origin(fs::File::open("/").unwrap()).is_some_and(|origin| origin.starts_with('/')));
+    fn the_origin_of_a_directory_is_told() {
+        for (mount, path, expected) in [
+            ("98:0 /mnt1 /mnt2", "/mnt2", Some("/mnt1")),
+            ("98:0 /mnt1 /mnt2", "/mnt2/a/b", Some("/mnt1/a/b")),
+            ("98:0 / /mnt2", "/mnt2/a", Some("/a")),
+            ("98:0 / /", "/a/b", Some("/a/b")),
+            ("98:0 /mnt1 /mnt\\0402", "/mnt 2/a", None),
+        ] {
+            let line = format!("36 35 {mount} rw,noatime master:1 - ext3 /dev/root rw,errors=continue");
+            let origin = mount_of(&line, "36").unwrap().origin(path);
+            assert_eq!(origin.as_deref(), expected, "{mount}");
+            assert!(mount_of(&line, "3").is_none());
+        }
+        let temporary = tempfile::tempdir().unwrap();
+        let name = temporary.path().file_name().unwrap().to_str().unwrap();
+        assert!(
+            origin(fs::File::open(temporary.path()).unwrap()).is_some_and(|origin| origin.ends_with(name))
+        );
     }
 
     const PATH: &str = "/var/lib/kubelet/seccomp";

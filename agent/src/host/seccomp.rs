@@ -54,8 +54,6 @@ const AT_ONCE: usize = 256;
 pub(crate) struct NodeHost {
     kubelet_root: PathBuf,
     root: Directory,
-    /// Where the mount of `root` came from when it was opened.
-    origin: Option<String>,
     ledger: Ledger,
     watch: Watch,
     /// What was found at paths of the ledger, and in which state.
@@ -97,9 +95,8 @@ impl NodeHost {
         }
         Ok(Self {
             kubelet_root: kubelet_root.to_owned(),
-            origin: root.origin(),
+            ledger: Ledger::open(state_dir, root.origin())?,
             root,
-            ledger: Ledger::open(state_dir)?,
             watch: Watch::default(),
             seen: BTreeMap::new(),
             _lock: lock,
@@ -122,15 +119,15 @@ impl NodeHost {
     /// Opens the seccomp directory anew, if it was deleted or moved. In a container that leads to the same one: it
     /// keeps the node's directory that it was started with, wherever that is.
     fn find_root(&mut self) -> Result<(), HostError> {
-        if self.root.is_in_place() && self.root.origin() == self.origin {
+        let is_the_ledgers = |root: &Directory| root.origin() == self.ledger.record().root;
+        if self.root.is_in_place() && is_the_ledgers(&self.root) {
             return Ok(());
         }
         let root = open_root(&self.kubelet_root).map_err(|error| error.advise(LOST))?;
-        if root.is_same(&self.root) {
+        if root.is_same(&self.root) || !is_the_ledgers(&root) {
             return Err(HostError::new("using", root.path(), Errno::ENOENT).advise(LOST));
         }
         warn!(path = %root.path().display(), "The seccomp directory was deleted or moved: using the new one");
-        self.origin = root.origin();
         self.root = root;
         Ok(())
     }

@@ -73,8 +73,9 @@ impl Scene {
 
     /// Whether nothing is left on the disk or in the ledger.
     fn is_clean(&mut self) -> bool {
-        fs::read_dir(self.path("")).unwrap().next().is_none()
-            && *self.host().ledger.record() == Record::default()
+        let Record { files, directories, .. } = self.host().ledger.record();
+        let is_forgotten = files.is_empty() && directories.is_empty();
+        is_forgotten && fs::read_dir(self.path("")).unwrap().next().is_none()
     }
 
     fn remove(&mut self, reference: &str) {
@@ -345,6 +346,39 @@ fn nothing_is_written_when_the_ledger_can_not_be() {
     let error = scene.install("web/a", "1").unwrap_err();
     assert!(error.in_full().contains("state/~pavise0"), "{}", error.in_full());
     assert!(!scene.path("web").exists() && !scene.owns("web/a"));
+}
+
+#[test]
+fn another_kubelet_root_needs_another_ledger() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    let other = scene.temporary.path().join("other");
+    fs::create_dir_all(other.join("seccomp/web")).unwrap();
+    fs::write(other.join("seccomp/web/a"), "somebody's").unwrap();
+    let error = scene.open("other").unwrap_err().to_string();
+    assert!(error.contains("/other/seccomp") && error.contains("--state-dir of its own"), "{error}");
+    assert_eq!(fs::read(other.join("seccomp/web/a")).unwrap(), b"somebody's");
+
+    symlink("kubelet", scene.temporary.path().join("link")).unwrap();
+    scene.open("link").unwrap();
+    fs::remove_dir_all(scene.path("")).unwrap();
+    assert_eq!(scene.restart(), found(&[("web/a", Found::Absent)]), "made anew, it is the same");
+}
+
+#[test]
+fn a_link_to_the_kubelet_root_that_leads_elsewhere_now_ends_the_scan() {
+    let mut scene = Scene::new();
+    for name in ["one", "two"] {
+        fs::create_dir(scene.temporary.path().join(name)).unwrap();
+    }
+    let link = scene.temporary.path().join("link");
+    symlink("one", &link).unwrap();
+    let mut host = scene.open("link").unwrap();
+    host.scan(Care::Glance).unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink("two", &link).unwrap();
+    let error = host.scan(Care::Glance).unwrap_err();
+    assert!(error.to_string().contains("deleted or moved"), "{error}");
 }
 
 #[test]

@@ -250,6 +250,7 @@ fn an_agent_whose_seccomp_directory_is_not_the_kubelets_does_not_start() {
         assert!(error.contains("not mounted from the node"), "{error}");
 
         mount(Some(&scene.path("")), &scene.path(""), none, bind, none).unwrap();
+        fs::remove_file(scene.temporary.path().join("state/ledger.json")).unwrap();
         scene.open("kubelet").unwrap();
         umount2("/etc/hosts", MntFlags::empty()).unwrap();
     });

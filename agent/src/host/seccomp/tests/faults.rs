@@ -187,12 +187,13 @@ fn a_removal_that_may_not_be_durable_is_not_forgotten() {
     assert!(scene.is_clean());
 }
 
-/// A copy of all that is on the disk of a scene.
-fn copy(of: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    let status = Command::new("cp").arg("-a").arg(of.join(".")).arg(copy.path()).status().unwrap();
+/// Makes what is in the directory `to` a copy of what is in `from`.
+fn copy(from: &Path, to: &Path) {
+    for directory in ["kubelet", "state"] {
+        drop(fs::remove_dir_all(to.join(directory)));
+    }
+    let status = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
     assert!(status.success());
-    copy
 }
 
 #[test]
@@ -202,24 +203,26 @@ fn a_crash_before_any_step_leaves_old_or_new_and_is_finished() {
     let crashes = Rc::new(RefCell::new(Vec::new()));
     let (told, disk) = (crashes.clone(), scene.temporary.path().to_owned());
     let watcher = move |step, path: &Path| {
-        told.borrow_mut().push((format!("{step:?} {}", path.display()), copy(&disk)));
+        let then = tempfile::tempdir().unwrap();
+        copy(&disk, then.path());
+        told.borrow_mut().push((format!("{step:?} {}", path.display()), then));
         Ok(())
     };
     assert_eq!(scene.install_watched(&BATCH, watcher), Vec::<String>::new());
     let digests = ["1", "2"].map(|version| Found::Ours(document(version).digest()));
     let crashes = crashes.take();
     assert!(crashes.len() > 14, "{crashes:?}");
-    for (before, temporary) in crashes {
-        let mut after = Scene { temporary, host: None };
-        let versions = BATCH.map(|reference| after.version(reference));
+    for (before, then) in crashes {
+        copy(then.path(), scene.temporary.path());
+        let versions = BATCH.map(|reference| scene.version(reference));
         assert_ne!(versions[0], None, "before {before}");
         assert!(!versions.contains(&Some("neither")), "before {before}");
-        let found = after.restart();
+        let found = scene.restart();
         let is_right = |found: &Found| *found == Found::Absent || digests.contains(found);
         assert!(found.values().all(is_right), "before {before}: {found:?}");
-        assert_eq!(after.install_watched(&BATCH, |_, _| Ok(())), Vec::<String>::new(), "before {before}");
-        assert_eq!(BATCH.map(|reference| after.version(reference)), [Some("2"); 3], "before {before}");
-        assert_eq!(after.temporaries(), Vec::<PathBuf>::new(), "before {before}");
+        assert_eq!(scene.install_watched(&BATCH, |_, _| Ok(())), Vec::<String>::new(), "before {before}");
+        assert_eq!(BATCH.map(|reference| scene.version(reference)), [Some("2"); 3], "before {before}");
+        assert_eq!(scene.temporaries(), Vec::<PathBuf>::new(), "before {before}");
     }
 }
 
