@@ -14,6 +14,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 
+use profiles::bundle::Document;
 use profiles::digest::Digest;
 use profiles::plan::Install;
 use profiles::reference::Reference;
@@ -39,6 +40,9 @@ pub(crate) trait Host {
 
     /// Puts profiles on disk.
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed>;
+
+    /// What is at `reference`, if it has this digest.
+    fn content(&self, reference: &Reference, digest: Digest) -> Option<Document>;
 
     /// Whether the ledger has `reference`.
     fn owns(&self, reference: &Reference) -> bool;

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures::Stream;
 use nix::errno::Errno;
+use profiles::bundle::Document;
 use profiles::digest::Digest;
 use profiles::plan::Install;
 use profiles::reference::Reference;
@@ -415,6 +416,18 @@ impl Host for NodeHost {
         outcomes.extend(self.carry_out(pending));
         self.follow_up(&outcomes);
         outcomes
+    }
+
+    fn content(&self, reference: &Reference, digest: Digest) -> Option<Document> {
+        let Ok(Way::Open(directory)) = self.root.descend(&directory_of(reference)) else { return None };
+        let name = reference.key().as_str();
+        // A look reads no more than a profile can hold.
+        match directory.look(name) {
+            Ok(Object::File { digest: Some(found), .. }) if found == digest => {
+                Document::kept(directory.read(name).ok()??, digest)
+            }
+            _ => None,
+        }
     }
 
     fn owns(&self, reference: &Reference) -> bool {

@@ -81,6 +81,11 @@ impl Drifts {
         self.found.remove(reference).map(|(what, _)| what)
     }
 
+    /// Whether the profile is on disk.
+    fn is_loaded(&self, reference: &Reference) -> bool {
+        self.loaded.contains(reference) && !self.found.contains_key(reference)
+    }
+
     fn forget(&mut self, reference: &Reference) {
         self.loaded.remove(reference);
         self.found.remove(reference);
@@ -190,8 +195,10 @@ impl Journal {
             };
             if let Some(Profile::Accepted(..)) = bundle.profiles.get(reference.key()) {
                 warn!(bundle = %bundle.id, %reference, diagnostic, "Profile has a flaw");
+            } else if self.drifts.is_loaded(&reference) {
+                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused; the version before it stays");
             } else {
-                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused");
+                warn!(bundle = %bundle.id, %reference, diagnostic, "Profile refused; nothing was loaded before");
             }
         }
     }
@@ -324,7 +331,9 @@ mod tests {
             let said: Vec<_> = journal.drifts.news().map(|(_, found)| found).collect();
             assert_eq!(said, Vec::from_iter(news), "{found:?}");
         }
+        assert!(!journal.drifts.is_loaded(&reference));
         assert_eq!(journal.drifts.loaded(&reference), Some("nothing"));
+        assert!(journal.drifts.is_loaded(&reference));
         assert_eq!(journal.drifts.loaded(&reference), None);
     }
 

@@ -125,6 +125,21 @@ fn a_profile_is_written_and_found_again() {
 }
 
 #[test]
+fn a_content_is_told_only_if_it_is_the_one_asked_for() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    let mut check = |reference: &str, version: &str, is_told: bool| {
+        let told = scene.host().content(&reference.parse().unwrap(), document(version).digest());
+        let told = told.map(|document| document.content().to_vec());
+        assert_eq!(told, is_told.then(|| document(version).content().to_vec()), "{reference} {version}");
+    };
+    check("web/a", "1", true);
+    check("web/a", "2", false);
+    check("web/b", "1", false);
+    check("other/a", "1", false);
+}
+
+#[test]
 fn an_equal_file_is_adopted_and_not_rewritten() {
     let mut scene = Scene::new();
     scene.plant("web/a.json", "1");
