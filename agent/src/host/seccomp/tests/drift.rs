@@ -246,9 +246,6 @@ fn an_agent_whose_seccomp_directory_is_not_the_kubelets_does_not_start() {
         assert!(error.contains("/source in the node's file system"), "{error}");
 
         umount2(&scene.path(""), MntFlags::empty()).unwrap();
-        let error = scene.open("kubelet").unwrap_err().to_string();
-        assert!(error.contains("not mounted from the node"), "{error}");
-
         mount(Some(&scene.path("")), &scene.path(""), none, bind, none).unwrap();
         fs::remove_file(scene.temporary.path().join("state/ledger.json")).unwrap();
         scene.open("kubelet").unwrap();
