@@ -231,6 +231,13 @@ impl Document {
         Self { digest: Digest::of(text.as_bytes()), content: text.into() }
     }
 
+    /// What was accepted before, by the bytes that are on disk now. None if they are others.
+    #[must_use]
+    pub fn kept(content: Vec<u8>, digest: Digest) -> Option<Self> {
+        let document = Self::new(String::from_utf8(content).ok()?);
+        Some(document).filter(|document| document.digest == digest)
+    }
+
     /// The bytes: as the author wrote them, or what that is on the node.
     #[must_use]
     pub fn content(&self) -> &[u8] {

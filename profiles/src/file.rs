@@ -20,6 +20,8 @@ pub(crate) struct File {
     /// The label of the bundle.
     pub(crate) bundle_label: LabelKey,
     pub(crate) want: Want,
+    /// What is on disk, while what is wanted is refused: no bundle has it any more when somebody changes the file.
+    kept: Option<Document>,
     disk: Disk,
     /// Whether the ledger has it, so that we may replace and remove it.
     pub(crate) is_owned: bool,
@@ -32,7 +34,8 @@ pub(crate) struct File {
 pub(crate) enum Want {
     /// This content.
     Document(Document),
-    /// A content that is refused, or that may not be meant for this node: whatever is there stays.
+    /// A content that is refused, or that may not be meant for this node: whatever is there stays, and is put back if
+    /// somebody changes it.
     Refused,
     /// No bundle has asked for it since then.
     Nothing { since: Time },
@@ -82,6 +85,7 @@ impl File {
             label: LabelKey::of_profile(reference),
             bundle_label: LabelKey::of_bundle(reference.namespace(), reference.bundle()),
             want: Want::Nothing { since: now },
+            kept: None,
             disk: Disk::Absent,
             is_owned: false,
             retry: Retry::default(),
@@ -94,8 +98,36 @@ impl File {
     pub(crate) fn set_want(&mut self, want: Want) {
         if self.want != want {
             self.retry = Retry::default();
+            self.kept = match (&self.want, &want) {
+                (Want::Document(before), Want::Refused) if self.disk == Disk::Ours(before.digest()) => {
+                    Some(before.clone())
+                }
+                _ => None,
+            };
         }
         self.want = want;
+    }
+
+    /// The content on disk of which there is no copy, and that no bundle has any more.
+    pub(crate) fn unkept(&self) -> Option<Digest> {
+        match (&self.want, self.disk) {
+            (Want::Refused, Disk::Ours(digest))
+                if self.kept.as_ref().map(Document::digest) != Some(digest) =>
+            {
+                Some(digest)
+            }
+            _ => None,
+        }
+    }
+
+    /// `document` is on disk.
+    pub(crate) fn kept(&mut self, document: Document) {
+        self.kept = Some(document).filter(|_| self.want == Want::Refused);
+    }
+
+    /// What is on disk could not be copied.
+    pub(crate) fn keep_failed(&mut self, now: Time) {
+        self.retry.failed(now);
     }
 
     /// No bundle asks for it any more. Asked again, it does not start the delay anew.
@@ -176,10 +208,11 @@ impl File {
         !self.is_wanted() && !self.is_owned
     }
 
-    /// The document that is not on disk yet.
+    /// The document that should be on disk and is not.
     pub(crate) fn missing(&self) -> Option<&Document> {
         match &self.want {
             Want::Document(document) if self.disk != Disk::Ours(document.digest()) => Some(document),
+            Want::Refused if !self.is_loaded() => self.kept.as_ref(),
             Want::Document(_) | Want::Refused | Want::Nothing { .. } => None,
         }
     }

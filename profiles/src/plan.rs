@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::{Bundle, Document};
+use crate::digest::Digest;
 use crate::file::File;
 use crate::label::{LABEL_VALUE, LabelKey};
 use crate::name::Namespace;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub install: Vec<Install>,
     /// Profiles to take off it.
     pub remove: Vec<Reference>,
+    /// Profiles to read from it, of which a newer version is refused.
+    pub keep: Vec<Keep>,
     /// How to change the Node's labels. Announce it with [`crate::state::Event::LabelsSent`].
     pub labels: Option<LabelChange>,
     /// When to ask again, if nothing happens before.
@@ -43,6 +46,15 @@ pub struct Install {
     pub reference: Reference,
     /// What.
     pub document: Document,
+}
+
+/// One profile to read from disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Keep {
+    /// Which.
+    pub reference: Reference,
+    /// Of what is to be there.
+    pub digest: Digest,
 }
 
 /// A change of the Node's labels; all of it is one write.
@@ -73,7 +85,7 @@ impl Plan {
     /// Whether anything is to be done on the disk.
     #[must_use]
     pub fn has_disk_steps(&self) -> bool {
-        !self.install.is_empty() || !self.remove.is_empty()
+        !self.install.is_empty() || !self.remove.is_empty() || !self.keep.is_empty()
     }
 
     fn consider_install(&mut self, reference: &Reference, file: &File, now: Time) {
@@ -81,6 +93,14 @@ impl Plan {
         match file.blocked_until(now) {
             Some(later) => self.wake(later),
             None => self.install.push(Install { reference: reference.clone(), document: document.clone() }),
+        }
+    }
+
+    fn consider_keep(&mut self, reference: &Reference, file: &File, now: Time) {
+        let Some(digest) = file.unkept() else { return };
+        match file.blocked_until(now) {
+            Some(later) => self.wake(later),
+            None => self.keep.push(Keep { reference: reference.clone(), digest }),
         }
     }
 
@@ -113,6 +133,7 @@ impl State {
         let standings = self.standings(now);
         for (reference, file) in &self.files {
             plan.consider_install(reference, file, now);
+            plan.consider_keep(reference, file, now);
             self.plan_removal(reference, file, &standings, now, &mut plan);
         }
         if !plan.has_disk_steps() {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::bundle::{Bundle, BundleId, Profile};
+use crate::bundle::{Bundle, BundleId, Document, Profile};
 use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
@@ -73,6 +73,15 @@ pub enum Event {
         /// Whether the ledger has it nevertheless, so that something of ours may be there.
         is_owned: bool,
     },
+    /// What is on disk of a profile whose newest text is refused.
+    Kept {
+        /// Which profile.
+        reference: Reference,
+        /// What was read.
+        document: Document,
+    },
+    /// It could not be read, or it was something else.
+    KeepFailed(Reference),
     /// A profile is off the disk and the ledger.
     Removed(Reference),
     /// A profile could not be taken off the disk, or not durably.
@@ -274,6 +283,8 @@ impl State {
             Event::InstallFailed { reference, is_owned } => {
                 self.update(&reference, |file| file.install_failed(is_owned, now));
             }
+            Event::Kept { reference, document } => self.update(&reference, |file| file.kept(document)),
+            Event::KeepFailed(reference) => self.update(&reference, |file| file.keep_failed(now)),
             Event::Removed(reference) => self.update(&reference, File::removed),
             Event::RemoveFailed(reference) => self.update(&reference, |file| file.remove_failed(now)),
             Event::NodeLabels(node) => {

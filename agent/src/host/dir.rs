@@ -4,23 +4,25 @@
 //! opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do not depend
 //! on the umask.
 
+mod draft;
+
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, stat};
 use nix::unistd::{Uid, UnlinkatFlags, fsync, setfsuid, unlinkat};
 use profiles::digest::Digest;
 
 use super::error::HostError;
-use super::mount;
+use super::fault::{Step, about_to};
+use super::mount::{self, WrongDirectory};
+pub(crate) use draft::Draft;
 
-/// The name of a file that is being written. No ConfigMap key can hold `~`, so it is in nobody's way.
-const TEMPORARY: &str = "~pavise";
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 /// All that chmod(2) can change.
@@ -123,9 +125,15 @@ impl Directory {
         identity(fstat(&self.fd)) == identity(fstat(&other.fd))
     }
 
-    /// Where the mount that it is in comes from.
-    pub(crate) fn origin(&self) -> Option<String> {
-        mount::origin(&self.fd)
+    /// What tells it from all others of this node, also after a reboot, and after it was deleted and made anew: its
+    /// path in its file system. If the kernel does not tell that, its path here.
+    pub(crate) fn origin(&self) -> String {
+        mount::origin(&self.fd).unwrap_or_else(|| self.path.display().to_string())
+    }
+
+    /// Whether it is the directory `seccomp` of the kubelet that runs this process. False if that can't be told.
+    pub(crate) fn is_the_kubelets(&self) -> Result<bool, WrongDirectory> {
+        mount::is_the_kubelets(&self.fd)
     }
 
     /// Goes to the directory at `relative`.
@@ -186,61 +194,6 @@ impl Directory {
         }
     }
 
-    /// Makes `content` what is called `name`, whatever file that was before. Call [`Self::sync`] afterwards: only
-    /// then is it durable, and one call is enough for many files.
-    pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), HostError> {
-        self.put(name, content, || renameat(&self.fd, TEMPORARY, &self.fd, name))
-    }
-
-    /// The same, whatever is called `name`, which [`Self::replace`] leaves alone if it is a directory. Returns whether
-    /// that was possible: a directory that holds something is left as it is.
-    pub(crate) fn replace_any(&self, name: &str, content: &[u8]) -> Result<bool, HostError> {
-        let rename = || renameat(&self.fd, TEMPORARY, &self.fd, name);
-        self.put(name, content, || match rename() {
-            // rename(2): a file is to take the place of a directory.
-            Err(Errno::EISDIR) => match unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir) {
-                Ok(()) => rename().map(|()| true),
-                Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
-                Err(error) => Err(error),
-            },
-            other => other.map(|()| true),
-        })
-    }
-
-    /// The same where nothing is called `name`. Returns whether nothing was; if not, it is left as it is.
-    pub(crate) fn create(&self, name: &str, content: &[u8]) -> Result<bool, HostError> {
-        let flags = RenameFlags::RENAME_NOREPLACE;
-        self.put(name, content, || match renameat2(&self.fd, TEMPORARY, &self.fd, name, flags) {
-            Ok(()) => Ok(true),
-            Err(Errno::EEXIST) => Ok(false),
-            // renameat2(2): the file system does not know the flag.
-            Err(Errno::EINVAL) => renameat(&self.fd, TEMPORARY, &self.fd, name).map(|()| true),
-            Err(error) => Err(error),
-        })
-    }
-
-    /// Writes `content` to the temporary file, has `rename` make it `name`, and leaves no temporary file.
-    fn put<T>(
-        &self,
-        name: &str,
-        content: &[u8],
-        rename: impl FnOnce() -> nix::Result<T>,
-    ) -> Result<T, HostError> {
-        self.sweep()?;
-        let put = match self.write_temporary(content) {
-            Ok(()) => rename().map_err(|error| self.error("replacing", name, error)),
-            Err(error) => Err(self.error("writing", name, error)),
-        };
-        // If this fails as well, what is wrong is in `put`, and the next sweep tries again.
-        drop(self.sweep());
-        put
-    }
-
-    /// Removes what a replacement left behind that did not come to its end.
-    pub(crate) fn sweep(&self) -> Result<(), HostError> {
-        self.remove_file(TEMPORARY)
-    }
-
     /// Removes the file `name`, if there is one.
     pub(crate) fn remove_file(&self, name: &str) -> Result<(), HostError> {
         match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
@@ -266,15 +219,8 @@ impl Directory {
 
     /// Makes what was done to the names in this directory durable.
     pub(crate) fn sync(&self) -> Result<(), HostError> {
-        fsync(&self.fd).map_err(|error| HostError::new("making durable", &self.path, error))
-    }
-
-    fn write_temporary(&self, content: &[u8]) -> std::io::Result<()> {
-        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
-        let mut file = File::from(self.open_beneath(TEMPORARY, flags)?);
-        file.write_all(content)?;
-        fchmod(&file, FILE_MODE)?;
-        file.sync_all()
+        let sync = about_to(Step::SyncDirectory, &self.path).and_then(|()| fsync(&self.fd));
+        sync.map_err(|error| HostError::new("making durable", &self.path, error))
     }
 
     /// Opens `name` for reading if it is a regular file.
@@ -357,19 +303,19 @@ mod tests {
 
     use super::*;
 
-    struct Scene {
+    pub(super) struct Scene {
         temporary: tempfile::TempDir,
-        directory: Directory,
+        pub(super) directory: Directory,
     }
 
-    fn scene() -> Scene {
+    pub(super) fn scene() -> Scene {
         let temporary = tempfile::tempdir().unwrap();
         let directory = Directory::open(temporary.path()).unwrap();
         Scene { temporary, directory }
     }
 
     impl Scene {
-        fn path(&self, name: &str) -> PathBuf {
+        pub(super) fn path(&self, name: &str) -> PathBuf {
             self.temporary.path().join(name)
         }
 
@@ -443,49 +389,6 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_leaves_nothing_behind() {
-        let scene = scene();
-        fs::write(scene.path(TEMPORARY), "left over").unwrap();
-        scene.directory.replace("f", b"new").unwrap();
-        assert_eq!(fs::read(scene.path("f")).unwrap(), b"new");
-        assert!(!scene.path(TEMPORARY).exists());
-    }
-
-    #[test]
-    fn a_replacement_that_fails_leaves_the_old_content() {
-        let scene = scene();
-        fs::write(scene.path("f"), "old").unwrap();
-        fs::create_dir(scene.path(TEMPORARY)).unwrap();
-        let error = scene.directory.replace("f", b"new").unwrap_err();
-        assert!(error.to_string().starts_with("removing "), "{error}");
-        assert_eq!(fs::read(scene.path("f")).unwrap(), b"old");
-    }
-
-    #[test]
-    fn what_can_not_be_replaced_is_left_alone_and_nothing_beside_it() {
-        let scene = scene();
-        fs::create_dir(scene.path("f")).unwrap();
-        scene.directory.replace("f", b"new").unwrap_err();
-        assert!(scene.path("f").is_dir() && !scene.path(TEMPORARY).exists());
-    }
-
-    #[test]
-    fn whatever_holds_nothing_is_replaced_if_told_so() {
-        let scene = scene();
-        fs::write(scene.path("target"), "old").unwrap();
-        symlink("target", scene.path("link")).unwrap();
-        fs::create_dir(scene.path("empty")).unwrap();
-        fs::create_dir_all(scene.path("full/inner")).unwrap();
-        for (name, expected) in [("link", true), ("empty", true), ("absent", true), ("full", false)] {
-            assert_eq!(scene.directory.replace_any(name, b"new").unwrap(), expected, "{name}");
-            let is_file = fs::symlink_metadata(scene.path(name)).unwrap().is_file();
-            assert_eq!(is_file, expected, "{name}");
-        }
-        assert_eq!(fs::read(scene.path("target")).unwrap(), b"old");
-        assert!(scene.path("full/inner").exists() && !scene.path(TEMPORARY).exists());
-    }
-
-    #[test]
     fn a_stamp_tells_every_change_once_it_is_settled() {
         let scene = scene();
         fs::write(scene.path("f"), "1").unwrap();
@@ -512,16 +415,6 @@ mod tests {
             fs::create_dir(scene.path("d")).unwrap();
             assert!(!made.is_in_place());
             fs::remove_dir(scene.path("d")).unwrap();
-        }
-    }
-
-    #[test]
-    fn nothing_is_created_in_the_place_of_something() {
-        let scene = scene();
-        for (content, is_new) in [("first", true), ("second", false)] {
-            assert_eq!(scene.directory.create("f", content.as_bytes()).unwrap(), is_new);
-            assert_eq!(fs::read(scene.path("f")).unwrap(), b"first");
-            assert!(!scene.path(TEMPORARY).exists());
         }
     }
 

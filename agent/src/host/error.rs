@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+const READ_ONLY: &str = " (the node's disk is read-only after a failure, or the volume is mounted so)";
+const FULL: &str = " (make room on the node's disk)";
+
 /// What was attempted on which path. Why it failed is its source.
 #[derive(Clone, Debug, Error)]
 #[error("{attempted} {}{advice}", path.display())]
@@ -21,10 +24,16 @@ pub(crate) struct HostError {
 impl HostError {
     /// `attempted` on `path` failed with `source`. Such as `writing`.
     pub(crate) fn new(attempted: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self { attempted, path: path.to_owned(), advice: "", source: Arc::new(source.into()) }
+        let source = source.into();
+        let advice = match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => READ_ONLY,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FULL,
+            _ => "",
+        };
+        Self { attempted, path: path.to_owned(), advice, source: Arc::new(source) }
     }
 
-    /// Adds what to do about it.
+    /// Says what to do about it.
     pub(crate) fn advise(self, advice: &'static str) -> Self {
         Self { advice, ..self }
     }

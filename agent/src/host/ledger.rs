@@ -41,6 +41,20 @@ pub(crate) enum LedgerError {
         /// Its version.
         found: u32,
     },
+    /// It is about another directory than this agent's.
+    #[error(
+        "reading {}: it is about {found}, but the seccomp directory of this agent is {expected} (each in its file \
+         system): give each --kubelet-root a --state-dir of its own, or move the ledger away to have the agent start \
+         over (it then adopts files that equal a profile, and leaves all others alone)", path.display()
+    )]
+    OtherRoot {
+        /// The ledger.
+        path: PathBuf,
+        /// What it is about.
+        found: String,
+        /// What it should be about.
+        expected: String,
+    },
 }
 
 /// The open ledger.
@@ -57,6 +71,9 @@ pub(crate) struct Ledger {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     version: u32,
+    /// The seccomp directory that the paths are in, by [`Directory::origin`]. At equal paths in another one may be
+    /// what is somebody else's.
+    pub(crate) root: String,
     /// Each path of ours, and the contents that are ours there: the one that is being written, and the one before
     /// it. A file with other bytes was changed by somebody.
     pub(crate) files: BTreeMap<Reference, BTreeSet<Digest>>,
@@ -70,19 +87,13 @@ struct Preamble {
     version: u32,
 }
 
-impl Default for Record {
-    fn default() -> Self {
-        Self { version: VERSION, files: BTreeMap::new(), directories: BTreeSet::new() }
-    }
-}
-
 impl Ledger {
-    /// Reads the ledger in `state_dir`. Without one, nothing is ours.
-    pub(crate) fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+    /// Reads the ledger in `state_dir`, which is about the seccomp directory `root`. Without one, nothing is ours.
+    pub(crate) fn open(state_dir: &Path, root: String) -> Result<Self, LedgerError> {
         let directory = Directory::open(state_dir)?;
         let record = match directory.read(NAME)? {
-            None => Record::default(),
-            Some(text) => parse(&state_dir.join(NAME), &text)?,
+            None => Record { version: VERSION, root, files: BTreeMap::new(), directories: BTreeSet::new() },
+            Some(text) => parse(&state_dir.join(NAME), &text, root)?,
         };
         Ok(Self { directory, record, is_durable: true })
     }
@@ -111,13 +122,17 @@ impl Ledger {
     }
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<Record, LedgerError> {
+fn parse(path: &Path, text: &[u8], root: String) -> Result<Record, LedgerError> {
     let damaged = |source| LedgerError::Damaged { path: path.to_owned(), source };
     let found = serde_json::from_slice::<Preamble>(text).map_err(damaged)?.version;
     if found != VERSION {
         return Err(LedgerError::Version { path: path.to_owned(), found });
     }
-    serde_json::from_slice(text).map_err(damaged)
+    let record: Record = serde_json::from_slice(text).map_err(damaged)?;
+    if record.root != root {
+        return Err(LedgerError::OtherRoot { path: path.to_owned(), found: record.root, expected: root });
+    }
+    Ok(record)
 }
 
 #[cfg(test)]
@@ -126,10 +141,14 @@ mod tests {
 
     use super::*;
 
+    fn open(state_dir: &Path) -> Result<Ledger, LedgerError> {
+        Ledger::open(state_dir, "/kubelet/seccomp".to_owned())
+    }
+
     #[test]
     fn what_is_committed_is_read_again() {
         let temporary = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open(temporary.path()).unwrap();
+        let mut ledger = open(temporary.path()).unwrap();
         let reference: Reference = "_team/web/a.json".parse().unwrap();
         ledger
             .commit(|record| {
@@ -137,7 +156,7 @@ mod tests {
                 record.directories.insert("_team".to_owned());
             })
             .unwrap();
-        let again = Ledger::open(temporary.path()).unwrap();
+        let again = open(temporary.path()).unwrap();
         assert_eq!(again.record(), ledger.record());
         assert!(again.record().files.contains_key(&reference));
     }
@@ -145,7 +164,7 @@ mod tests {
     #[test]
     fn no_change_is_no_write() {
         let temporary = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open(temporary.path()).unwrap();
+        let mut ledger = open(temporary.path()).unwrap();
         ledger.commit(|_| {}).unwrap();
         assert!(!temporary.path().join(NAME).exists());
     }
@@ -155,7 +174,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join(NAME);
         fs::write(&path, text).unwrap();
-        let error = format!("{:#}", anyhow::Error::from(Ledger::open(temporary.path()).unwrap_err()));
+        let error = format!("{:#}", anyhow::Error::from(open(temporary.path()).unwrap_err()));
         assert!(error.contains(expected) && error.contains("ledger.json"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
@@ -165,7 +184,18 @@ mod tests {
         check_refused("", "move it away");
         check_refused("{", "move it away");
         check_refused(r#"{"version":1}"#, "move it away");
-        check_refused(r#"{"version":1,"files":{"../x":[]},"directories":[]}"#, "move it away");
+        let rest = r#""root":"/kubelet/seccomp","directories":[]"#;
+        check_refused(&format!(r#"{{"version":1,"files":{{"../x":[]}},{rest}}}"#), "move it away");
+    }
+
+    #[test]
+    fn a_ledger_of_another_kubelet_root_is_refused_and_kept() {
+        let text = r#"{"version":1,"root":"/other/seccomp","files":{},"directories":[]}"#;
+        check_refused(
+            text,
+            "it is about /other/seccomp, but the seccomp directory of this agent is /kubelet/seccomp",
+        );
+        check_refused(text, "--state-dir of its own");
     }
 
     #[test]

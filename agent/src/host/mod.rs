@@ -5,6 +5,7 @@
 
 pub(crate) mod dir;
 pub(crate) mod error;
+mod fault;
 pub(crate) mod ledger;
 pub(crate) mod lock;
 mod mount;
@@ -15,6 +16,7 @@ pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
+use profiles::bundle::Document;
 use profiles::digest::Digest;
 use profiles::plan::Install;
 use profiles::reference::Reference;
@@ -40,6 +42,9 @@ pub(crate) trait Host {
 
     /// Puts profiles on disk.
     fn install(&mut self, batch: Vec<Install>) -> Outcomes<Installed>;
+
+    /// What is at `reference`, if it has this digest.
+    fn content(&self, reference: &Reference, digest: Digest) -> Option<Document>;
 
     /// Whether the ledger has `reference`.
     fn owns(&self, reference: &Reference) -> bool;

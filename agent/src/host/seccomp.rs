@@ -2,8 +2,8 @@
 //!
 //! Invariant: an install is look, ledger, write; a removal is unlink, ledger. So whatever step a crash comes after,
 //! all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes the ledger once,
-//! and makes each directory durable once. Only what failed costs another write of the ledger, which takes back the
-//! claim to paths that hold nothing of ours.
+//! and makes contents, and then each directory, durable once. Only what failed costs another write of the ledger,
+//! which takes back the claim to paths that hold nothing of ours.
 //!
 //! A scan first watches, then looks, so that no change comes between the two. A thousand profiles cost it a system
 //! call each if they are as they were ([`Care::Glance`]); reading and digesting them takes some ten milliseconds.
@@ -15,13 +15,14 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures::Stream;
 use nix::errno::Errno;
+use profiles::bundle::Document;
 use profiles::digest::Digest;
 use profiles::plan::Install;
 use profiles::reference::Reference;
 use profiles::state::Found;
 use tracing::{debug, warn};
 
-use super::dir::{Directory, Object, Stamp, Way};
+use super::dir::{Directory, Draft, Object, Stamp, Way};
 use super::error::HostError;
 use super::ledger::{Ledger, Record};
 use super::lock::Lock;
@@ -35,20 +36,25 @@ const OTHER_MODE: &str = "another mode or owner";
 const UNREADABLE: &str = "a file that can't be read";
 const DIRECTORY: &str = "a directory";
 const FULL_DIRECTORY: &str = "a directory that is not empty";
+/// What to do about a seccomp directory that is not there and can't be made.
+const NO_ROOT: &str = " (see --kubelet-root: it must be the kubelet's --root-dir; in a container, its directory \
+                       seccomp must be mounted from the node, as the volume `seccomp` of the DaemonSet is)";
 /// What becomes of an agent that can't reach the seccomp directory any more.
 const LOST: &str = " (it was deleted or moved while the agent ran, which ends for that: its next container gets the \
                     node's directory of now; if not, delete the pod, and the kubelet makes the directory)";
 const FOREIGN_FILE: &str = "a file with other content";
 const NEWCOMER: &str = "something that came just now";
 const NO_WAY: &str = "something on the way that is no directory";
+/// From so many files on, all of the file system is made durable at once, and not each file by itself.
+const MANY: usize = 64;
+/// So many files are open at once: containers are often allowed 1,024, directories and all else included.
+const AT_ONCE: usize = 256;
 
 /// The node that this process runs on.
 #[derive(Debug)]
 pub(crate) struct NodeHost {
     kubelet_root: PathBuf,
     root: Directory,
-    /// Where the mount of `root` came from when it was opened.
-    origin: Option<String>,
     ledger: Ledger,
     watch: Watch,
     /// What was found at paths of the ledger, and in which state.
@@ -66,17 +72,32 @@ struct Pending {
     is_new: bool,
 }
 
+impl Pending {
+    /// The directory that its file is in, relative to the seccomp directory.
+    fn directory(&self) -> String {
+        directory_of(&self.install.reference)
+    }
+}
+
+/// A profile that is written under a temporary name; none if nothing needs to be.
+type Drafted<'a> = Result<Option<Draft<'a>>, HostError>;
+
 type Outcome = (Reference, Result<Installed, HostError>);
 
 impl NodeHost {
     /// Opens the kubelet's seccomp directory, which is made if it is absent, and the ledger.
+    ///
+    /// # Errors
+    /// One of them is out of reach or not usable, or the directory is known to be another one than the kubelet's.
     pub(crate) fn open(kubelet_root: &Path, state_dir: &Path, lock: Lock) -> Result<Self> {
         let root = open_root(kubelet_root)?;
+        if !root.is_the_kubelets()? {
+            debug!(path = %root.path().display(), "Whether the kubelet has its profiles there can't be told");
+        }
         Ok(Self {
             kubelet_root: kubelet_root.to_owned(),
-            origin: root.origin(),
+            ledger: Ledger::open(state_dir, root.origin())?,
             root,
-            ledger: Ledger::open(state_dir)?,
             watch: Watch::default(),
             seen: BTreeMap::new(),
             _lock: lock,
@@ -99,15 +120,15 @@ impl NodeHost {
     /// Opens the seccomp directory anew, if it was deleted or moved. In a container that leads to the same one: it
     /// keeps the node's directory that it was started with, wherever that is.
     fn find_root(&mut self) -> Result<(), HostError> {
-        if self.root.is_in_place() && self.root.origin() == self.origin {
+        let is_the_ledgers = |root: &Directory| root.origin() == self.ledger.record().root;
+        if self.root.is_in_place() && is_the_ledgers(&self.root) {
             return Ok(());
         }
         let root = open_root(&self.kubelet_root).map_err(|error| error.advise(LOST))?;
-        if root.is_same(&self.root) {
+        if root.is_same(&self.root) || !is_the_ledgers(&root) {
             return Err(HostError::new("using", root.path(), Errno::ENOENT).advise(LOST));
         }
         warn!(path = %root.path().display(), "The seccomp directory was deleted or moved: using the new one");
-        self.origin = root.origin();
         self.root = root;
         Ok(())
     }
@@ -231,27 +252,42 @@ impl NodeHost {
         outcomes
     }
 
-    fn write_all(&self, batch: Vec<Pending>) -> Outcomes<Installed> {
-        let mut groups: BTreeMap<Vec<String>, Vec<Pending>> = BTreeMap::new();
-        for one in batch {
-            groups.entry(one.install.reference.directories()).or_default().push(one);
-        }
-        groups.iter().flat_map(|(directories, group)| self.write(directories, group)).collect()
+    fn write_all(&self, mut batch: Vec<Pending>) -> Outcomes<Installed> {
+        batch.sort_by_cached_key(Pending::directory);
+        batch.chunks(AT_ONCE).flat_map(|some| self.write(some)).collect()
     }
 
-    /// Writes what is not there yet in one directory, and makes it durable.
-    fn write(&self, directories: &[String], group: &[Pending]) -> Outcomes<Installed> {
-        let each = |write: &dyn Fn(&Pending) -> Result<Installed, HostError>| {
-            group.iter().map(|pending| (pending.install.reference.clone(), write(pending))).collect()
-        };
-        let directory = match self.make_all(directories) {
-            Ok(directory) => directory,
-            Err(error) => return each(&|_| Err(error.clone())),
-        };
-        let written = each(&|pending| write_one(&directory, pending));
-        match directory.sync() {
-            Ok(()) => written,
-            Err(error) => each(&|_| Err(error.clone())),
+    /// Writes what is not there yet, makes the contents durable, then gives them their names, then makes those durable.
+    fn write(&self, batch: &[Pending]) -> Outcomes<Installed> {
+        let groups = batch.chunk_by(|one, next| one.directory() == next.directory());
+        let groups: Vec<_> = groups.map(|group| (self.make_ready(group), group)).collect();
+        let drafts = groups.iter().flat_map(|(directory, group)| draft_all(directory, group));
+        let mut drafts = drafts.collect();
+        self.make_durable(&mut drafts);
+        let mut drafts = drafts.into_iter();
+        let place = |(directory, group)| place_all(directory, group, &mut drafts);
+        groups.iter().map(|(directory, group)| (directory, *group)).flat_map(place).collect()
+    }
+
+    /// The directory of `group`, made if it is absent and clear of what a crash left.
+    fn make_ready(&self, group: &[Pending]) -> Result<Directory, HostError> {
+        let directories = group.first().map(|one| one.install.reference.directories()).unwrap_or_default();
+        let directory = self.make_all(&directories)?;
+        directory.sweep()?;
+        Ok(directory)
+    }
+
+    /// Makes the content of the drafts durable, so that they can have their names.
+    fn make_durable(&self, drafts: &mut Vec<Drafted<'_>>) {
+        let count = drafts.iter().flatten().flatten().count();
+        let is_all_synced = count >= MANY && self.root.has_synced_all();
+        for drafted in drafts {
+            let Ok(Some(draft)) = drafted else { continue };
+            if !(is_all_synced && draft.is_beside(&self.root))
+                && let Err(error) = draft.sync()
+            {
+                *drafted = Err(error);
+            }
         }
     }
 
@@ -301,7 +337,23 @@ impl NodeHost {
             Ok(Object::Absent | Object::Directory | Object::Other(_)) => {}
             Ok(Object::File { .. }) | Err(_) => directory.remove_file(reference.key().as_str())?,
         }
-        directory.sync()
+        Ok(())
+    }
+
+    /// Makes durable that these are gone.
+    fn sync_removed(&self, outcomes: &mut Outcomes<()>) {
+        let removed = outcomes.iter().filter(|(_, outcome)| outcome.is_ok());
+        let directories: BTreeSet<String> = removed.map(|(reference, _)| directory_of(reference)).collect();
+        for path in directories {
+            let synced = self.root.descend(&path).and_then(|way| match way {
+                Way::Open(directory) => directory.sync(),
+                Way::Absent | Way::Blocked => Ok(()),
+            });
+            let Err(error) = synced else { continue };
+            for (_, outcome) in outcomes.iter_mut().filter(|(reference, _)| directory_of(reference) == path) {
+                *outcome = outcome.clone().and(Err(error.clone()));
+            }
+        }
     }
 
     /// Removes the directories on the way to `removed` that we made and nobody needs. Returns those that are gone.
@@ -366,6 +418,18 @@ impl Host for NodeHost {
         outcomes
     }
 
+    fn content(&self, reference: &Reference, digest: Digest) -> Option<Document> {
+        let Ok(Way::Open(directory)) = self.root.descend(&directory_of(reference)) else { return None };
+        let name = reference.key().as_str();
+        // A look reads no more than a profile can hold.
+        match directory.look(name) {
+            Ok(Object::File { digest: Some(found), .. }) if found == digest => {
+                Document::kept(directory.read(name).ok()??, digest)
+            }
+            _ => None,
+        }
+    }
+
     fn owns(&self, reference: &Reference) -> bool {
         self.ledger.record().files.contains_key(reference)
     }
@@ -373,6 +437,7 @@ impl Host for NodeHost {
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {
         let mut outcomes: Outcomes<()> =
             batch.into_iter().map(|reference| (reference.clone(), self.unlink(&reference))).collect();
+        self.sync_removed(&mut outcomes);
         let removed: Vec<Reference> =
             outcomes.iter().filter(|(_, one)| one.is_ok()).map(|(reference, _)| reference.clone()).collect();
         let directories = self.remove_directories(&removed);
@@ -386,26 +451,52 @@ impl Host for NodeHost {
     }
 }
 
-fn write_one(directory: &Directory, pending: &Pending) -> Result<Installed, HostError> {
-    let document = &pending.install.document;
-    if pending.present == Some(document.digest()) {
-        return Ok(Installed::Adopted(document.digest()));
-    }
-    let name = pending.install.reference.key().as_str();
-    if !pending.is_new {
-        if !directory.replace_any(name, document.content())? {
-            return Ok(Installed::Foreign(FULL_DIRECTORY));
+/// Writes what is not there yet in one directory, under temporary names.
+fn draft_all<'a>(directory: &'a Result<Directory, HostError>, group: &'a [Pending]) -> Vec<Drafted<'a>> {
+    let draft = |(number, pending): (usize, &'a Pending)| {
+        let directory = directory.as_ref().map_err(Clone::clone)?;
+        let document = &pending.install.document;
+        if pending.present == Some(document.digest()) {
+            return Ok(None);
         }
-    } else if !directory.create(name, document.content())? {
-        return Ok(Installed::Foreign(NEWCOMER));
+        directory.draft(number, pending.install.reference.key().as_str(), document.content()).map(Some)
+    };
+    group.iter().enumerate().map(draft).collect()
+}
+
+/// Gives the files in one directory their names, and makes that durable.
+fn place_all(
+    directory: &Result<Directory, HostError>,
+    group: &[Pending],
+    drafts: &mut dyn Iterator<Item = Drafted<'_>>,
+) -> Outcomes<Installed> {
+    let place = |(pending, drafted): (&Pending, Drafted<'_>)| {
+        (pending.install.reference.clone(), drafted.and_then(|draft| place(pending, draft)))
+    };
+    let mut outcomes: Outcomes<Installed> = group.iter().zip(drafts).map(place).collect();
+    if let Ok(directory) = directory
+        && let Err(error) = directory.sync()
+    {
+        for (_, outcome) in &mut outcomes {
+            if let Ok(Installed::Written(_) | Installed::Adopted(_)) = outcome {
+                *outcome = Err(error.clone());
+            }
+        }
     }
-    Ok(Installed::Written(document.digest()))
+    outcomes
+}
+
+fn place(pending: &Pending, draft: Option<Draft<'_>>) -> Result<Installed, HostError> {
+    let digest = pending.install.document.digest();
+    let Some(draft) = draft else { return Ok(Installed::Adopted(digest)) };
+    let (is_placed, what) =
+        if pending.is_new { (draft.create()?, NEWCOMER) } else { (draft.replace_any()?, FULL_DIRECTORY) };
+    Ok(if is_placed { Installed::Written(digest) } else { Installed::Foreign(what) })
 }
 
 fn open_root(kubelet_root: &Path) -> Result<Directory, HostError> {
-    let parent = Directory::open(kubelet_root)
-        .map_err(|error| error.advise(" (see --kubelet-root: it must be the kubelet's --root-dir)"))?;
-    parent.make(SECCOMP)
+    let parent = Directory::open(kubelet_root).map_err(|error| error.advise(NO_ROOT))?;
+    parent.make(SECCOMP).map_err(|error| error.advise(NO_ROOT))
 }
 
 /// What a look at a path of the ledger means, where these digests are ours.

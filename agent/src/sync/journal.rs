@@ -17,6 +17,12 @@ use tracing::{info, warn};
 use crate::host::Installed;
 use crate::host::error::HostError;
 
+/// What a diagnostic is about.
+const PROBLEM: &str = "Bundle has a problem";
+const FLAW: &str = "Profile has a flaw";
+const REFUSED_EDIT: &str = "Profile refused; the version before it stays";
+const REFUSED: &str = "Profile refused; nothing was loaded before";
+
 /// Remembers the problems that were logged.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -85,6 +91,11 @@ impl Drifts {
     fn loaded(&mut self, reference: &Reference) -> Option<&'static str> {
         self.loaded.insert(reference.clone());
         self.found.remove(reference).map(|(what, _)| what)
+    }
+
+    /// Whether the profile is on disk.
+    fn is_loaded(&self, reference: &Reference) -> bool {
+        self.loaded.contains(reference) && !self.found.contains_key(reference)
     }
 
     fn forget(&mut self, reference: &Reference) {
@@ -161,7 +172,7 @@ impl Journal {
             info!(bundle = %id, "Bundle is not for this node");
         }
         for (id, line) in self.new_findings(state) {
-            say(&id, &line, false);
+            say(&id, &line, if line.0.is_some() { FLAW } else { PROBLEM });
         }
         for (reference, found) in self.drifts.news() {
             warn!(%reference, found, "Drift not repaired");
@@ -236,8 +247,17 @@ impl Journal {
 
     fn judged(&mut self, bundle: &Bundle) {
         for line in self.new_lines(bundle) {
-            let profile = line.0.as_ref().and_then(|reference| bundle.profiles.get(reference.key()));
-            say(&bundle.id, &line, matches!(profile, Some(Profile::Refused(_))));
+            let profile = line
+                .0
+                .as_ref()
+                .and_then(|reference| Some((reference, bundle.profiles.get(reference.key())?)));
+            let what = match profile {
+                None => PROBLEM,
+                Some((_, Profile::Accepted(..))) => FLAW,
+                Some((reference, Profile::Refused(_))) if self.drifts.is_loaded(reference) => REFUSED_EDIT,
+                Some((_, Profile::Refused(_))) => REFUSED,
+            };
+            say(&bundle.id, &line, what);
         }
     }
 
@@ -264,11 +284,10 @@ impl Journal {
     }
 }
 
-fn say(bundle: &BundleId, (reference, diagnostic): &Line, is_refused: bool) {
+fn say(bundle: &BundleId, (reference, diagnostic): &Line, what: &str) {
     match reference {
-        None => warn!(%bundle, diagnostic, "Bundle has a problem"),
-        Some(reference) if is_refused => warn!(%bundle, %reference, diagnostic, "Profile refused"),
-        Some(reference) => warn!(%bundle, %reference, diagnostic, "Profile has a flaw"),
+        None => warn!(%bundle, diagnostic, "{what}"),
+        Some(reference) => warn!(%bundle, %reference, diagnostic, "{what}"),
     }
 }
 
@@ -436,7 +455,9 @@ mod tests {
             let said: Vec<_> = journal.drifts.news().map(|(_, found)| found).collect();
             assert_eq!(said, Vec::from_iter(news), "{found:?}");
         }
+        assert!(!journal.drifts.is_loaded(&reference));
         assert_eq!(journal.drifts.loaded(&reference), Some("nothing"));
+        assert!(journal.drifts.is_loaded(&reference));
         assert_eq!(journal.drifts.loaded(&reference), None);
     }
 

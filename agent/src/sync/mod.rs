@@ -16,7 +16,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
-use profiles::plan::{LabelChange, Plan};
+use profiles::plan::{Keep, LabelChange, Plan};
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
 use tokio::time::Instant;
@@ -151,6 +151,12 @@ where
                 }
                 Ok(Installed::Foreign(_)) => Event::Foreign(reference),
                 Err(_) => Event::InstallFailed { is_owned: self.host.owns(&reference), reference },
+            });
+        }
+        for Keep { reference, digest } in plan.keep {
+            self.take(match self.host.content(&reference, digest) {
+                Some(document) => Event::Kept { reference, document },
+                None => Event::KeepFailed(reference),
             });
         }
         for (reference, outcome) in self.host.remove(plan.remove) {

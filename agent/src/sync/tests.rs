@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedSender, unbounded};
-use profiles::bundle::{Bundle, BundleId, Source};
+use profiles::bundle::{Bundle, BundleId, Document, Source};
+use profiles::digest::Digest;
 use profiles::label::LABEL_VALUE;
 use profiles::name::Namespace;
 use profiles::plan::Install;
@@ -94,6 +95,11 @@ impl Host for FakeHost {
         batch.into_iter().map(install).collect()
     }
 
+    fn content(&self, _: &Reference, digest: Digest) -> Option<Document> {
+        // All profiles of these tests have the same content.
+        Document::kept(CONTENT.into(), digest)
+    }
+
     fn owns(&self, _: &Reference) -> bool {
         self.0.borrow().is_intent_kept
     }
@@ -131,8 +137,14 @@ fn seen(world: &World) -> NodeLabels {
     }
 }
 
+const CONTENT: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
+
 fn bundle(name: &str) -> Bundle {
-    let data = [("a".to_owned(), r#"{"defaultAction":"SCMP_ACT_LOG"}"#.to_owned())].into();
+    with_content(name, CONTENT)
+}
+
+fn with_content(name: &str, content: &str) -> Bundle {
+    let data = [("a".to_owned(), content.to_owned())].into();
     let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
     let source = Source::new(BundleId::new("home", name).unwrap(), data);
     Bundle::of_seccomp(source, &mut Verdicts::new(platform))
@@ -337,6 +349,22 @@ async fn a_drift_that_can_not_be_repaired_takes_the_label_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drift_of_the_version_before_a_refused_one_is_repaired() {
+    let ours = Found::Ours(Digest::of(CONTENT.as_bytes()));
+    let world = World { disk: [("x/a".parse().unwrap(), ours)].into(), ..World::default() };
+    let done = play(world, async |sender, world| {
+        send(&sender, Event::NodeLabels(seen(&world.borrow())));
+        let bundles = vec![with_content("x", "{}")];
+        send(&sender, Event::Listed { namespace: Namespace::new("home").unwrap(), bundles });
+        seconds(2).await;
+        world.borrow_mut().drift("x/a", Found::Absent);
+        seconds(2).await;
+    })
+    .await;
+    assert_eq!(done, ["labels +2 -0", "install x/a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_loop_writes_itself_leads_to_one_scan_that_does_nothing() {
     let (world, outcome) = play_to_the_end(World::default(), async |sender, _| {
         send(&sender, Event::NodeLabels(NodeLabels::default()));
@@ -388,19 +416,35 @@ async fn a_disk_out_of_reach_ends_the_loop() {
     assert!(outcome.is_err());
 }
 
-/// On a real disk, in real time.
+/// Runs the loop on a real disk, in real time, with these bundles, until `script` ends.
+async fn play_on_disk(temporary: &Path, bundles: Vec<Bundle>, script: impl Future<Output = ()>) {
+    let lock = Lock::try_take(&temporary.join("state")).unwrap().unwrap();
+    let host = NodeHost::open(temporary, &temporary.join("state"), lock).unwrap();
+    let changes = host.changes();
+    let never = |_| future::pending().boxed_local();
+    let listed = Event::Listed { namespace: Namespace::new("home").unwrap(), bundles };
+    let events = stream::iter([Event::NodeLabels(NodeLabels::default()), listed]);
+    let events = events.chain(stream::pending()).boxed_local();
+    SyncLoop::new(host, rules(), vec![events], changes, never).run(script).await.unwrap();
+}
+
+/// Waits until `path` has the content of the profiles, and the agent has seen its own write and rests.
+async fn wait_for(path: &Path, what: &str) {
+    for _ in 0..1_000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if fs::read(path).is_ok_and(|text| text == CONTENT.as_bytes()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return;
+        }
+    }
+    panic!("{what}");
+}
+
 #[tokio::test]
 async fn a_drift_on_disk_is_repaired() {
     let temporary = tempfile::tempdir().unwrap();
-    let lock = Lock::try_take(&temporary.path().join("state")).unwrap().unwrap();
-    let host = NodeHost::open(temporary.path(), &temporary.path().join("state"), lock).unwrap();
-    let changes = host.changes();
-    let never = |_| future::pending().boxed_local();
-    let events = stream::iter([Event::NodeLabels(NodeLabels::default()), listed(&["x"])]);
-    let events = events.chain(stream::pending()).boxed_local();
+    let seccomp = temporary.path().join("seccomp");
     let script = async {
-        let seccomp = temporary.path().join("seccomp");
-        let is_there = || fs::read(seccomp.join("x/a")).is_ok_and(|text| text.starts_with(b"{\"default"));
         let drifts: [&dyn Fn() -> std::io::Result<()>; 5] = [
             &|| Ok(()),
             &|| fs::write(seccomp.join("x/a"), "{}"),
@@ -410,16 +454,23 @@ async fn a_drift_on_disk_is_repaired() {
         ];
         for (number, drift) in drifts.into_iter().enumerate() {
             drift().unwrap();
-            for _ in 0..1_000 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                if is_there() {
-                    break;
-                }
-            }
-            assert!(is_there(), "drift {number}");
-            // Until the agent has seen its own write, and rests.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            wait_for(&seccomp.join("x/a"), &format!("drift {number}")).await;
         }
     };
-    SyncLoop::new(host, rules(), vec![events], changes, never).run(script).await.unwrap();
+    play_on_disk(temporary.path(), vec![bundle("x")], script).await;
+}
+
+#[tokio::test]
+async fn a_drift_of_the_version_before_a_refused_one_is_repaired_after_a_restart() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("seccomp/x/a");
+    play_on_disk(temporary.path(), vec![bundle("x")], wait_for(&path, "the version before")).await;
+    let script = async {
+        wait_for(&path, "it stays").await;
+        for number in 0..3 {
+            fs::remove_file(&path).unwrap();
+            wait_for(&path, &format!("drift {number}")).await;
+        }
+    };
+    play_on_disk(temporary.path(), vec![with_content("x", "{}")], script).await;
 }

@@ -171,8 +171,10 @@ fn a_bad_new_version_keeps_the_old_one() {
     check(&[
         ("scan web/a=1", ""),
         ("node seccomp/web_a bundle/web", ""),
-        ("list web:a=bad", ""),
+        ("list web:a=bad", "keep web/a"),
+        ("done", ""),
         ("+9000s", ""),
+        ("list web:a=bad", ""),
         ("apply web:a=1", ""),
     ]);
 }

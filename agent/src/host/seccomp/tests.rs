@@ -1,6 +1,7 @@
 //! Installs and removals on a real file system.
 
 mod drift;
+mod faults;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -31,11 +32,16 @@ impl Scene {
 
     /// What a crash and the next start come to. Returns what the scan finds.
     fn restart(&mut self) -> BTreeMap<Reference, Found> {
+        let host = self.open("kubelet").unwrap();
+        self.host.insert(host).scan(Care::Glance).unwrap()
+    }
+
+    /// Opens the host anew, with this kubelet root.
+    fn open(&mut self, kubelet_root: &str) -> Result<NodeHost> {
         self.host = None;
         let state_dir = self.temporary.path().join("state");
         let lock = Lock::try_take(&state_dir).unwrap().unwrap();
-        let host = NodeHost::open(&self.temporary.path().join("kubelet"), &state_dir, lock).unwrap();
-        self.host.insert(host).scan(Care::Glance).unwrap()
+        NodeHost::open(&self.temporary.path().join(kubelet_root), &state_dir, lock)
     }
 
     fn host(&mut self) -> &mut NodeHost {
@@ -69,8 +75,9 @@ impl Scene {
 
     /// Whether nothing is left on the disk or in the ledger.
     fn is_clean(&mut self) -> bool {
-        fs::read_dir(self.path("")).unwrap().next().is_none()
-            && *self.host().ledger.record() == Record::default()
+        let Record { files, directories, .. } = self.host().ledger.record();
+        let is_forgotten = files.is_empty() && directories.is_empty();
+        is_forgotten && fs::read_dir(self.path("")).unwrap().next().is_none()
     }
 
     fn remove(&mut self, reference: &str) {
@@ -119,6 +126,21 @@ fn a_profile_is_written_and_found_again() {
     }
     let ours = Found::Ours(document("1").digest());
     assert_eq!(scene.restart(), found(&[("web/a.json", ours), ("_team/web/a.json", ours)]));
+}
+
+#[test]
+fn a_content_is_told_only_if_it_is_the_one_asked_for() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    let mut check = |reference: &str, version: &str, is_told: bool| {
+        let told = scene.host().content(&reference.parse().unwrap(), document(version).digest());
+        let told = told.map(|document| document.content().to_vec());
+        assert_eq!(told, is_told.then(|| document(version).content().to_vec()), "{reference} {version}");
+    };
+    check("web/a", "1", true);
+    check("web/a", "2", false);
+    check("web/b", "1", false);
+    check("other/a", "1", false);
 }
 
 #[test]
@@ -217,7 +239,7 @@ fn an_install_that_failed_leaves_nothing_behind() {
 fn an_install_that_failed_in_part_keeps_what_came_true() {
     let mut scene = Scene::new();
     scene.install("web/a", "1").unwrap();
-    fs::create_dir_all(scene.path("full/~pavise")).unwrap();
+    fs::create_dir_all(scene.path("full/~pavise0")).unwrap();
     let batch = ["web/a", "web/b", "full/c"].map(|reference| scene.judged(reference, "2"));
     let outcomes = scene.host().carry_out(batch.into());
     let failed: Vec<String> =
@@ -242,10 +264,10 @@ fn what_was_written_is_ours_even_if_it_may_not_be_durable() {
 #[test]
 fn a_file_that_came_after_a_failed_install_is_foreign() {
     let mut scene = Scene::new();
-    fs::create_dir_all(scene.path("web/~pavise")).unwrap();
+    fs::create_dir_all(scene.path("web/~pavise0")).unwrap();
     scene.install("web/a", "1").unwrap_err();
     scene.plant("web/a", "by hand");
-    fs::remove_dir(scene.path("web/~pavise")).unwrap();
+    fs::remove_dir(scene.path("web/~pavise0")).unwrap();
     assert_eq!(scene.install("web/a", "1").unwrap(), Installed::Foreign(FOREIGN_FILE));
     assert_eq!(fs::read(scene.path("web/a")).unwrap(), document("by hand").content());
 }
@@ -269,11 +291,11 @@ fn a_crash_before_the_write_leaves_old_or_nothing_and_is_finished() {
     scene.install("web/a", "1").unwrap();
     let batch = ["web/a", "new/b"].map(|reference| scene.judged(reference, "2"));
     scene.host().intend(&batch).unwrap();
-    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    fs::write(scene.path("web/~pavise0"), "half a prof").unwrap();
 
     let after = scene.restart();
     assert_eq!(after, found(&[("web/a", Found::Ours(document("1").digest())), ("new/b", Found::Absent)]));
-    assert!(!scene.path("web/~pavise").exists());
+    assert!(!scene.path("web/~pavise0").exists());
     for reference in ["web/a", "new/b"] {
         assert_eq!(scene.install(reference, "2").unwrap(), Installed::Written(document("2").digest()));
     }
@@ -309,7 +331,7 @@ fn a_removal_of_what_the_ledger_does_not_have_removes_nothing() {
 fn half_a_file_keeps_no_directory() {
     let mut scene = Scene::new();
     scene.install("web/a", "1").unwrap();
-    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    fs::write(scene.path("web/~pavise0"), "half a prof").unwrap();
     scene.remove("web/a");
     assert!(scene.is_clean());
 }
@@ -319,9 +341,9 @@ fn half_a_file_is_swept_from_a_directory_without_profiles() {
     let mut scene = Scene::new();
     fs::create_dir(scene.path("web")).unwrap();
     scene.host().ledger.commit(|record| record.directories.extend(["web".to_owned()])).unwrap();
-    fs::write(scene.path("web/~pavise"), "half a prof").unwrap();
+    fs::write(scene.path("web/~pavise0"), "half a prof").unwrap();
     scene.restart();
-    assert!(!scene.path("web/~pavise").exists());
+    assert!(!scene.path("web/~pavise0").exists());
 }
 
 #[test]
@@ -339,16 +361,47 @@ fn what_is_no_file_any_more_is_left_and_no_longer_ours() {
 fn nothing_is_written_when_the_ledger_can_not_be() {
     let mut scene = Scene::new();
     let state_dir = scene.temporary.path().join("state");
-    fs::create_dir(state_dir.join("~pavise")).unwrap();
+    fs::create_dir(state_dir.join("~pavise0")).unwrap();
     let error = scene.install("web/a", "1").unwrap_err();
-    assert!(error.in_full().contains("state/~pavise"), "{}", error.in_full());
+    assert!(error.in_full().contains("state/~pavise0"), "{}", error.in_full());
     assert!(!scene.path("web").exists() && !scene.owns("web/a"));
 }
 
 #[test]
+fn another_kubelet_root_needs_another_ledger() {
+    let mut scene = Scene::new();
+    scene.install("web/a", "1").unwrap();
+    let other = scene.temporary.path().join("other");
+    fs::create_dir_all(other.join("seccomp/web")).unwrap();
+    fs::write(other.join("seccomp/web/a"), "somebody's").unwrap();
+    let error = scene.open("other").unwrap_err().to_string();
+    assert!(error.contains("/other/seccomp") && error.contains("--state-dir of its own"), "{error}");
+    assert_eq!(fs::read(other.join("seccomp/web/a")).unwrap(), b"somebody's");
+
+    symlink("kubelet", scene.temporary.path().join("link")).unwrap();
+    scene.open("link").unwrap();
+    fs::remove_dir_all(scene.path("")).unwrap();
+    assert_eq!(scene.restart(), found(&[("web/a", Found::Absent)]), "made anew, it is the same");
+}
+
+#[test]
+fn a_link_to_the_kubelet_root_that_leads_elsewhere_now_ends_the_scan() {
+    let mut scene = Scene::new();
+    for name in ["one", "two"] {
+        fs::create_dir(scene.temporary.path().join(name)).unwrap();
+    }
+    let link = scene.temporary.path().join("link");
+    symlink("one", &link).unwrap();
+    let mut host = scene.open("link").unwrap();
+    host.scan(Care::Glance).unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink("two", &link).unwrap();
+    let error = host.scan(Care::Glance).unwrap_err();
+    assert!(error.to_string().contains("deleted or moved"), "{error}");
+}
+
+#[test]
 fn a_missing_kubelet_root_names_its_flag() {
-    let temporary = tempfile::tempdir().unwrap();
-    let lock = Lock::try_take(temporary.path()).unwrap().unwrap();
-    let error = NodeHost::open(&temporary.path().join("absent"), temporary.path(), lock).unwrap_err();
+    let error = Scene::new().open("absent").unwrap_err();
     assert!(format!("{error:#}").contains("--kubelet-root"), "{error:#}");
 }

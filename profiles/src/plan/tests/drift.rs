@@ -33,8 +33,74 @@ fn a_drift_that_can_not_be_repaired_takes_the_label_away() {
         ("scan web/a=changed", "install web/a=1"),
         ("fail-owned", &format!("{down} wake 1s")),
     ]);
-    check_after(&[("list web:a=bad", ""), ("scan web/a=changed", down)]);
+    check_after(&[("list web:a=bad", "keep web/a"), ("scan web/a=changed", down)]);
+    check_after(&[
+        ("list web:a=bad", "keep web/a"),
+        ("done", ""),
+        ("scan web/a=notafile", "install web/a=1"),
+        ("foreign", &format!("{down} wake 60s")),
+    ]);
     check_after(&[("list", "wake 300s"), ("scan web/a=changed", &format!("{down} wake 300s"))]);
+}
+
+#[test]
+fn a_drift_of_the_version_before_a_refused_one_is_repaired() {
+    for drift in ["changed", "absent", "notafile"] {
+        let scan = &format!("scan web/a={drift}");
+        // The first as a restart finds it.
+        let begin = [("scan web/a=1", ""), ("node seccomp/web_a bundle/web", "")];
+        let check_after = |script: &[(&str, &str)]| check(&[&begin, script].concat());
+        check_after(&[
+            ("list web:a=bad", "keep web/a"),
+            ("done", ""),
+            (scan, "install web/a=1"),
+            ("done", ""),
+            ("scan web/a=1", ""),
+            (scan, "install web/a=1"),
+            ("fail-owned", "-bundle/web -seccomp/web_a wake 1s"),
+            ("apply web:a=2", "install web/a=2"),
+        ]);
+        check_after(&[
+            ("list web:a=1", ""),
+            ("apply web:a=2", "install web/a=2"),
+            ("fail", "wake 1s"),
+            ("apply web:a=bad", "keep web/a"),
+            ("done", ""),
+            (scan, "install web/a=1"),
+            ("done", ""),
+            ("apply web:a=2", "install web/a=2"),
+            ("done", ""),
+            ("apply web:a=bad", ""),
+            (scan, "install web/a=2"),
+        ]);
+    }
+}
+
+#[test]
+fn what_can_not_be_read_is_read_again_more_and_more_slowly() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("node seccomp/web_a bundle/web", ""),
+        ("list web:a=bad", "keep web/a"),
+        ("fail-keep", "wake 1s"),
+        ("scan web/a=1", "wake 1s"),
+        ("+1s", "keep web/a"),
+        ("fail-keep", "wake 2s"),
+        ("list", "wake 300s"),
+        ("list web:a=bad", "keep web/a"),
+    ]);
+}
+
+#[test]
+fn what_nobody_asks_for_is_not_kept() {
+    check(&[
+        ("scan web/a=1", ""),
+        ("list web:a=bad", "keep web/a"),
+        ("done", ""),
+        ("list", "wake 300s"),
+        ("scan web/a=absent", "wake 300s"),
+        ("list web:a=bad", ""),
+    ]);
 }
 
 #[test]

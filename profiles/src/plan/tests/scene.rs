@@ -15,6 +15,7 @@
 //! | `apply web!:a=2` | one whose profiles shall have no labels |
 //! | `done`, `fail`, `foreign`, `fail-removal` | the planned steps end so |
 //! | `fail-owned` | the same as `fail`, but the ledger has the profile nevertheless |
+//! | `fail-keep` | what was to be read from disk can't be |
 //! | `send`, `written`, `lost` | the planned change of labels goes out; its outcome |
 //! | `node seccomp/web_a disk=ssd`, `gone` | what the Node has now, as the watch tells; it does not exist |
 //! | `stale seccomp/web_a` | the watch tells something older than the newest |
@@ -119,6 +120,7 @@ impl Scene {
             "fail-owned" => self.fail(true),
             "foreign" => self.finish(|install| Event::Foreign(install.reference)),
             "fail-removal" => self.fail_removal(),
+            "fail-keep" => self.fail_keep(),
             "send" => self.send(),
             "written" => self.apply(Event::LabelsWritten(self.answer.clone())),
             "lost" => self.apply(Event::LabelsFailed),
@@ -157,6 +159,11 @@ impl Scene {
         let plan = self.state.plan(self.now);
         plan.install.into_iter().for_each(|install| self.apply(outcome(install)));
         plan.remove.into_iter().for_each(|reference| self.apply(Event::Removed(reference)));
+        for Keep { reference, digest } in plan.keep {
+            let mut versions = (1..10).map(|number| document(&number.to_string()));
+            let document = versions.find(|document| document.digest() == digest).unwrap();
+            self.apply(Event::Kept { reference, document });
+        }
         if plan.labels.is_some() {
             self.send();
             self.play("written");
@@ -172,6 +179,11 @@ impl Scene {
     fn fail_removal(&mut self) {
         let plan = self.state.plan(self.now);
         plan.remove.into_iter().for_each(|reference| self.apply(Event::RemoveFailed(reference)));
+    }
+
+    fn fail_keep(&mut self) {
+        let plan = self.state.plan(self.now);
+        plan.keep.into_iter().for_each(|keep| self.apply(Event::KeepFailed(keep.reference)));
     }
 
     fn send(&mut self) {
@@ -197,6 +209,7 @@ impl Scene {
         for install in &plan.install {
             words.push(format!("install {}={}", install.reference, version(install.document.content())));
         }
+        words.extend(plan.keep.iter().map(|keep| format!("keep {}", keep.reference)));
         words.extend(plan.remove.iter().map(|reference| format!("remove {reference}")));
         for (sign, labels) in plan.labels.iter().flat_map(|change| [("+", &change.set), ("-", &change.unset)])
         {

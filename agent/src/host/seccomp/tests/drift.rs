@@ -174,23 +174,37 @@ fn a_seccomp_directory_that_can_not_be_made_anew_ends_the_scan() {
     assert!(error.to_string().contains("deleted or moved"), "{error}");
 }
 
-/// Runs `body` with the scene's seccomp directory mounted from elsewhere, as in a container, on a thread with mounts of
-/// its own. It is told where the mount comes from.
-fn in_container(body: impl FnOnce(&mut Scene, &Path) + Send + 'static) {
-    let contained = move || {
+/// Runs `body` on a thread with mounts of its own, and the seccomp directory of its scene mounted by `make`, which is
+/// told where.
+pub(super) fn with_mounts(
+    make: impl FnOnce(&Path) + Send + 'static,
+    body: impl FnOnce(&mut Scene) + Send + 'static,
+) {
+    let mounted = move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("only root can mount: run the tests as root");
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         let mut scene = Scene::new();
-        let source = scene.temporary.path().join("source");
-        fs::create_dir(&source).unwrap();
-        mount(Some(&source), &scene.path(""), none, MsFlags::MS_BIND, none).unwrap();
+        make(&scene.path(""));
         scene.restart();
-        scene.install("web/a", "1").unwrap();
-        body(&mut scene, &source);
+        body(&mut scene);
         umount2(&scene.path(""), MntFlags::MNT_DETACH).unwrap();
     };
-    thread::spawn(contained).join().unwrap();
+    thread::spawn(mounted).join().unwrap();
+}
+
+/// Runs `body` with the scene's seccomp directory mounted from elsewhere, as in a container. It is told where from.
+fn in_container(body: impl FnOnce(&mut Scene, &Path) + Send + 'static) {
+    let source = |scene: &Path| scene.parent().unwrap().with_file_name("source");
+    let bind = move |path: &Path| {
+        fs::create_dir(source(path)).unwrap();
+        mount(Some(&source(path)), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    };
+    with_mounts(bind, move |scene| {
+        scene.install("web/a", "1").unwrap();
+        let source = scene.temporary.path().join("source");
+        body(scene, &source);
+    });
 }
 
 #[test]
@@ -218,6 +232,25 @@ fn a_container_that_lost_the_nodes_directory_ends_the_scan() {
             assert!(error.to_string().contains("deleted or moved"), "{error}");
         });
     }
+}
+
+#[test]
+fn an_agent_whose_seccomp_directory_is_not_the_kubelets_does_not_start() {
+    in_container(|scene, _| {
+        let (none, bind) = (None::<&str>, MsFlags::MS_BIND);
+        let pod = scene.temporary.path().join("kubelet/pods/6d1c");
+        fs::create_dir_all(&pod).unwrap();
+        fs::write(pod.join("etc-hosts"), "").unwrap();
+        mount(Some(&pod.join("etc-hosts")), "/etc/hosts", none, bind, none).unwrap();
+        let error = scene.open("kubelet").unwrap_err().to_string();
+        assert!(error.contains("/source in the node's file system"), "{error}");
+
+        umount2(&scene.path(""), MntFlags::empty()).unwrap();
+        mount(Some(&scene.path("")), &scene.path(""), none, bind, none).unwrap();
+        fs::remove_file(scene.temporary.path().join("state/ledger.json")).unwrap();
+        scene.open("kubelet").unwrap();
+        umount2("/etc/hosts", MntFlags::empty()).unwrap();
+    });
 }
 
 #[test]
