@@ -25,4 +25,5 @@ pub mod platform;
 pub mod reference;
 pub mod seccomp;
 pub mod state;
+pub mod summary;
 pub mod time;

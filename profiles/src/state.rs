@@ -120,7 +120,7 @@ pub struct State {
     pub(crate) files: BTreeMap<Reference, File>,
     pub(crate) labels: Labels,
     /// The namespaces whose bundles are known, and since when.
-    listed: BTreeMap<Namespace, Time>,
+    pub(crate) listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
 }
 
@@ -293,7 +293,7 @@ impl State {
     fn applied(&mut self, bundle: Bundle, now: Time) {
         for (key, profile) in &bundle.profiles {
             let reference = Reference::new(&self.config.home, &bundle.id, key.clone());
-            self.file(reference, now).set_want(Want::from(profile));
+            self.file(reference, now).set_want(Want::from(profile), now);
         }
         let old = self.bundles.remove(&bundle.id).map(|old| old.profiles).unwrap_or_default();
         for key in old.keys().filter(|key| !bundle.profiles.contains_key(key)) {

@@ -2,6 +2,7 @@
 
 mod drift;
 mod scene;
+mod summary;
 
 use std::time::Duration;
 
