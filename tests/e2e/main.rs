@@ -15,6 +15,7 @@ use testbed::{pavise, progress};
 
 mod drift;
 mod guard;
+mod observe;
 mod own_node;
 mod sync;
 
@@ -55,6 +56,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .iter()
         .chain(drift::TESTS)
         .chain(guard::TESTS)
+        .chain(observe::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()
 }

@@ -1,6 +1,7 @@
 //! Pavise in a cluster: its image, from the Dockerfile, and its manifests, deployed as a user deploys them.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ pub const SYSTEM: &str = "pavise-system";
 /// The namespace of the bundles.
 pub const PROFILES: &str = "pavise-profiles";
 
-/// How long the agent may take to run on every node.
+/// The agent's port, as the manifests have it.
+const PORT: &str = "7284";
+
+/// How long the agent may take to get ready on every node.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and
@@ -59,9 +63,18 @@ fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     cluster.import(image)?;
     let kubectl = cluster.kubectl();
     let overlay = repository().join("manifests/testbed").display().to_string();
-    let manifests = kubectl.run(&["kustomize", &overlay])?;
+    let manifests = kubectl.run(&["kustomize", &overlay])?.replace(PORT, &free_port()?);
     kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
     wait_for_the_policy(&kubectl)
+}
+
+/// The first from [`PORT`] on that nobody listens on. It is below those that the kernel hands out for connections, so
+/// that nobody takes it while the agent is started anew.
+fn free_port() -> anyhow::Result<String> {
+    let first: u16 = PORT.parse().context("reading the agent's port")?;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (first..first + 100).find(is_free).context("finding a free port for the agent")?;
+    Ok(port.to_string())
 }
 
 fn wait_for_the_agents(cluster: &Cluster) -> anyhow::Result<()> {
@@ -130,6 +143,20 @@ fn is_agent(process: Pid, cgroup: &str) -> bool {
     let directory = PathBuf::from(format!("/proc/{process}"));
     let runs_pavise = fs::read_link(directory.join("exe")).is_ok_and(|exe| exe.ends_with("usr/bin/pavise"));
     runs_pavise && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
+}
+
+/// Asks the agent on the host's node for `path` by HTTP, and returns the body of its answer.
+///
+/// # Errors
+/// No agent runs, or its answer is not 200.
+pub fn ask_agent(cluster: &Cluster, path: &str) -> anyhow::Result<String> {
+    let kubectl = cluster.kubectl();
+    let pods = kubectl.get(&["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"])?;
+    let pod = &pods["items"][0];
+    let name = pod["metadata"]["name"].as_str().context("there is no agent")?;
+    let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();
+    let port = port.and_then(|port| port.try_into().ok()).context("the agent has no port")?;
+    kubectl.port_forward(SYSTEM, name, port)?.http_get(path)
 }
 
 /// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody

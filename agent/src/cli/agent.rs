@@ -1,6 +1,7 @@
 //! `pavise agent`: the whole wiring of the agent on one screen.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,8 @@ use tracing::info;
 use crate::cluster::{self, bundles, node::OwnNode};
 use crate::host::NodeHost;
 use crate::host::lock::Lock;
+use crate::observe::http::{self, Listen};
+use crate::observe::status::Status;
 use crate::observe::{logs, signals};
 use crate::sync::SyncLoop;
 
@@ -47,6 +50,12 @@ pub(crate) struct Arguments {
     /// How long a profile and its label stay after no bundle has it any more, such as 300s or 5m.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
+
+    /// Where /healthz, /readyz and /metrics are served: `[::]` is all addresses, `none` instead serves nothing.
+    // The port is below those that Kubernetes and the kernel hand out, and none of the kubelet's or of a well-known
+    // exporter's: the agent may be on the node's network.
+    #[arg(long, default_value = "[::]:7284", value_name = "ADDRESS:PORT")]
+    listen: Listen,
 
     /// How log lines are written. `RUST_LOG` filters them, as in `RUST_LOG=pavise=debug`.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -83,8 +92,11 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<()> {
     else {
         return Ok(());
     };
-    let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock?)?;
-    let client = cluster::connect().await?;
+    let lock = lock?;
+    let status = Arc::new(Status::new());
+    http::start(arguments.listen, status.clone()).await?;
+    let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock)?;
+    let client = cluster::connect(status.metrics.clone()).await?;
     info!(node = %arguments.node_name, version = env!("CARGO_PKG_VERSION"), "Agent started");
 
     let node = OwnNode::new(client.clone(), arguments.node_name);
@@ -94,7 +106,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<()> {
     }
     let write_labels = move |change| node.write(change).boxed_local();
     let changes = host.changes();
-    SyncLoop::new(host, rules, events, changes, write_labels).run(stop).await?;
+    SyncLoop::new(host, rules, events, changes, write_labels, status).run(stop).await?;
     info!("Agent stopped");
     Ok(())
 }

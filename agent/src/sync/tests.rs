@@ -1,5 +1,7 @@
 //! The loop with a host that fails on demand, and paused time.
 
+mod shown;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,6 +41,8 @@ struct World {
     changes: Option<UnboundedSender<()>>,
     is_unwatched: bool,
     is_out_of_reach: bool,
+    /// What the loop shows.
+    status: Option<Arc<Status>>,
 }
 
 impl World {
@@ -165,13 +169,15 @@ where
     F: Future<Output = ()>,
 {
     let (tell, changes) = unbounded();
+    let status = Arc::new(Status::new());
     world.changes = Some(tell);
+    world.status = Some(status.clone());
     let shared = Rc::new(RefCell::new(world));
     let (sender, events) = unbounded();
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
-    let sync =
-        SyncLoop::new(FakeHost(shared.clone()), rules(), vec![events.boxed_local()], changes, write_labels);
+    let events = vec![events.boxed_local()];
+    let sync = SyncLoop::new(FakeHost(shared.clone()), rules(), events, changes, write_labels, status);
     let outcome = sync.run(script(sender, shared.clone())).await;
     (shared.take(), outcome)
 }
@@ -385,5 +391,8 @@ async fn a_drift_on_disk_is_repaired() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    SyncLoop::new(host, rules(), vec![events], changes, never).run(script).await.unwrap();
+    SyncLoop::new(host, rules(), vec![events], changes, never, Arc::new(Status::new()))
+        .run(script)
+        .await
+        .unwrap();
 }
