@@ -26,6 +26,11 @@ pub(crate) struct File {
     /// Whether the ledger has it, so that we may replace and remove it.
     pub(crate) is_owned: bool,
     retry: Retry,
+    /// Whether the last step on the disk failed, and nothing has changed since.
+    pub(crate) is_failing: bool,
+    /// Since when a content is wanted that was never on disk. None as well if the path was found taken: then it is
+    /// not up to us when the content comes.
+    pub(crate) asked_at: Option<Time>,
     drifts: Drifts,
 }
 
@@ -89,15 +94,17 @@ impl File {
             disk: Disk::Absent,
             is_owned: false,
             retry: Retry::default(),
+            is_failing: false,
+            asked_at: None,
             drifts: Drifts::default(),
         }
     }
 
     /// Takes over what the bundles ask for. Another wish than before is tried at once. An equal one is taken over
     /// as well: its content is the newest bundle's own, and the one before would be held beside it.
-    pub(crate) fn set_want(&mut self, want: Want) {
-        if self.want != want {
-            self.retry = Retry::default();
+    pub(crate) fn set_want(&mut self, want: Want, now: Time) {
+        let is_news = self.want != want;
+        if is_news {
             self.kept = match (&self.want, &want) {
                 (Want::Document(before), Want::Refused) if self.disk == Disk::Ours(before.digest()) => {
                     Some(before.clone())
@@ -106,6 +113,15 @@ impl File {
             };
         }
         self.want = want;
+        if is_news {
+            self.start_anew();
+            self.asked_at = self.missing().map(|_| now);
+        }
+    }
+
+    fn start_anew(&mut self) {
+        self.retry = Retry::default();
+        self.is_failing = false;
     }
 
     /// The content on disk of which there is no copy, and that no bundle has any more.
@@ -133,7 +149,7 @@ impl File {
     /// No bundle asks for it any more. Asked again, it does not start the delay anew.
     pub(crate) fn unwant(&mut self, now: Time) {
         if self.is_wanted() {
-            self.set_want(Want::Nothing { since: now });
+            self.set_want(Want::Nothing { since: now }, now);
         }
     }
 
@@ -159,7 +175,8 @@ impl File {
         }
         let is_drift = self.is_loaded() && !matches!(disk, Disk::Ours(_));
         self.disk = disk;
-        self.retry = Retry::default();
+        self.start_anew();
+        self.asked_at = self.asked_at.filter(|_| self.missing().is_some());
         if is_drift && self.drifts.count(now) {
             self.retry = Retry::after(self.drifts.fought(), now);
         }
@@ -168,30 +185,35 @@ impl File {
     pub(crate) fn installed(&mut self, digest: Digest) {
         self.is_owned = true;
         self.disk = Disk::Ours(digest);
-        self.retry = Retry::default();
+        self.asked_at = None;
+        self.start_anew();
     }
 
     /// The path is taken. Only somebody else can change that, so it is looked at again at a slow, even pace.
     pub(crate) fn blocked(&mut self, now: Time) {
         self.disk = Disk::Foreign;
+        self.is_failing = false;
+        self.asked_at = None;
         self.retry.pause(now, Retry::LONGEST);
     }
 
     /// Writing failed. The write is atomic, so what was there is still there, or what was to be.
     pub(crate) fn install_failed(&mut self, is_owned: bool, now: Time) {
         self.is_owned = is_owned;
+        self.is_failing = true;
         self.retry.failed(now);
     }
 
     pub(crate) fn removed(&mut self) {
         self.is_owned = false;
         self.disk = Disk::Absent;
-        self.retry = Retry::default();
+        self.start_anew();
     }
 
     /// Removing failed, maybe only after the file was gone: nothing may lean on it any more.
     pub(crate) fn remove_failed(&mut self, now: Time) {
         self.disk = Disk::Changed;
+        self.is_failing = true;
         self.retry.failed(now);
     }
 
@@ -206,6 +228,16 @@ impl File {
     /// Whether there is no reason to remember it.
     pub(crate) fn is_forgettable(&self) -> bool {
         !self.is_wanted() && !self.is_owned
+    }
+
+    /// Whether its path is taken by something that was never ours.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.disk == Disk::Foreign && !self.is_owned
+    }
+
+    /// Whether somebody changed it, and it is not put right.
+    pub(crate) fn is_drifted(&self) -> bool {
+        self.is_wanted() && self.is_owned && !self.is_loaded() && !self.is_failing
     }
 
     /// The document that should be on disk and is not.

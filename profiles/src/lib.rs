@@ -31,5 +31,6 @@ pub mod reference;
 pub mod seccomp;
 pub mod selector;
 pub mod state;
+pub mod summary;
 pub mod time;
 pub mod verdicts;

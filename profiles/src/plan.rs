@@ -172,6 +172,13 @@ impl State {
         }
     }
 
+    /// Whether the Node was seen, or has answered, with all labels that it is to have, and no other of ours that is
+    /// known to be wrong.
+    pub(crate) fn are_labels_right(&self, now: Time) -> bool {
+        let is_seen = self.labels.observed.is_some() && self.labels.sent.is_none();
+        is_seen && self.change_towards(&self.standings(now)).is_none()
+    }
+
     /// The change that would put the labels right, if they are not.
     fn change_towards(&self, standings: &Standings) -> Option<LabelChange> {
         let observed = self.labels.observed.as_ref()?;

@@ -143,7 +143,7 @@ pub struct State {
     /// The labels of others that the Node has, or had when it was last seen; none if it never was.
     pub(crate) others: Option<BTreeMap<String, String>>,
     /// The namespaces whose bundles are known, and since when.
-    listed: BTreeMap<Namespace, Time>,
+    pub(crate) listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
 }
 
@@ -367,7 +367,7 @@ impl State {
             match Want::of(profile, is_here) {
                 Some(want) => {
                     let reference = Reference::new(&self.config.home, &bundle.id, key.clone());
-                    self.file(reference, now).set_want(want);
+                    self.file(reference, now).set_want(want, now);
                 }
                 None => self.unwant(&bundle.id, key, now),
             }

@@ -16,6 +16,7 @@ use testbed::{pavise, progress};
 mod catalog;
 mod drift;
 mod guard;
+mod observe;
 mod own_node;
 mod sync;
 
@@ -57,6 +58,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(drift::TESTS)
         .chain(catalog::TESTS)
         .chain(guard::TESTS)
+        .chain(observe::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()
 }

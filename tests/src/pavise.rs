@@ -1,6 +1,7 @@
 //! Pavise in a cluster: its image, from the Dockerfile, and its manifests, deployed as a user deploys them.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +21,10 @@ pub const PROFILES: &str = "pavise-profiles";
 /// What runs in the cluster.
 const WORKLOADS: &[&str] = &["daemonset/pavise-agent", "deployment/pavise-catalog"];
 
-/// How long one of them may take to run wherever it is to.
+/// The agent's port, as the manifests have it.
+const PORT: &str = "7284";
+
+/// How long one of them may take to get ready wherever it is to.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and
@@ -63,9 +67,18 @@ fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     cluster.import(image)?;
     let kubectl = cluster.kubectl();
     let overlay = repository().join("manifests/testbed").display().to_string();
-    let manifests = kubectl.run(&["kustomize", &overlay])?;
+    let manifests = kubectl.run(&["kustomize", &overlay])?.replace(PORT, &free_port()?);
     kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
     wait_for_the_policy(&kubectl)
+}
+
+/// The first from [`PORT`] on that nobody listens on. It is below those that the kernel hands out for connections, so
+/// that nobody takes it while the agent is started anew.
+fn free_port() -> anyhow::Result<String> {
+    let first: u16 = PORT.parse().context("reading the agent's port")?;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (first..first + 100).find(is_free).context("finding a free port for the agent")?;
+    Ok(port.to_string())
 }
 
 fn wait_until_it_runs(cluster: &Cluster) -> anyhow::Result<()> {
@@ -158,6 +171,20 @@ fn is_pavise(process: Pid, command: &str, cgroup: &str) -> bool {
     runs_pavise
         && words.split(|byte| *byte == 0).nth(1) == Some(command.as_bytes())
         && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
+}
+
+/// Asks the agent on the host's node for `path` by HTTP, and returns the body of its answer.
+///
+/// # Errors
+/// No agent runs, or its answer is not 200.
+pub fn ask_agent(cluster: &Cluster, path: &str) -> anyhow::Result<String> {
+    let kubectl = cluster.kubectl();
+    let pods = kubectl.get(&["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"])?;
+    let pod = &pods["items"][0];
+    let name = pod["metadata"]["name"].as_str().context("there is no agent")?;
+    let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();
+    let port = port.and_then(|port| port.try_into().ok()).context("the agent has no port")?;
+    kubectl.port_forward(SYSTEM, name, port)?.http_get(path)
 }
 
 /// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody

@@ -14,6 +14,8 @@ const CONFINED: &[(&str, &str, &str)] = &[
     ("kube::", "agent/src/cluster", "agent"),
     ("nix::", "agent/src/host", "agent"),
     ("notify::", "agent/src/host", "agent"),
+    ("procfs::", "agent/src/host", "agent"),
+    ("prometheus_client::", "agent/src/observe", "agent"),
     ("unsafe {", "agent/src/host", "agent"),
 ];
 

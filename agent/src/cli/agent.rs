@@ -2,7 +2,9 @@
 
 mod source;
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,12 +18,18 @@ use tracing::info;
 use super::Outcome;
 use crate::host::lock::Lock;
 use crate::host::{NodeHost, platform};
+use crate::observe::http::{self, Listen};
+use crate::observe::status::Status;
 use crate::observe::{logs, signals};
 use crate::sync::SyncLoop;
 use source::{Connections, Source};
 
 /// How often to look whether another agent has let go of the state directory.
 const LOCK_POLL: Duration = Duration::from_millis(200);
+
+/// The port is below those that Kubernetes and the kernel hand out, and none of the kubelet's or of a well-known
+/// exporter's: the agent may be on the node's network.
+const ALL_ADDRESSES: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7284);
 
 /// What the user typed.
 #[derive(Args, Debug)]
@@ -66,6 +74,11 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
 
+    /// Where /healthz, /readyz and /metrics are served: `[::]` is all addresses, `none` instead serves nothing
+    /// [default: [::]:7284; none for bundles from a directory, and with --once].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<Listen>,
+
     /// How log lines are written. `RUST_LOG` filters them, as in `RUST_LOG=pavise=debug`.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: logs::Format,
@@ -84,6 +97,12 @@ impl Arguments {
             removal_delay: self.removal_delay,
             has_node: self.source == Source::Cluster,
         })
+    }
+
+    /// Where to answer probes. Who is run by hand, or by an init container, has none, and need not have the port.
+    fn listen(&self) -> Listen {
+        let has_probes = self.source == Source::Cluster && !self.once;
+        self.listen.unwrap_or(if has_probes { Listen::At(ALL_ADDRESSES) } else { Listen::Nowhere })
     }
 }
 
@@ -106,17 +125,20 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
     else {
         return stopped(arguments.once);
     };
-    let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock?)?;
+    let lock = lock?;
+    let status = Arc::new(Status::new());
+    http::start(arguments.listen(), status.clone()).await?;
+    let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock)?;
     let platform = platform::of_this_machine()?;
     let Connections { events, write_labels } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
-            source::cluster(node, platform, &rules).await?
+            source::cluster(node, platform, &rules, status.metrics.clone()).await?
         }
         Source::Directory(path) => source::directory(path, platform, &rules)?,
     };
     let changes = host.changes();
-    let sync = SyncLoop::new(host, rules, events, changes, write_labels);
+    let sync = SyncLoop::new(host, rules, events, changes, write_labels, status);
     if arguments.once {
         return match sync.run_once(stop).await? {
             Some(true) => Ok(Outcome::Done),
@@ -194,7 +216,9 @@ mod tests {
             match (understood.map(|parsed| parsed.command), expected) {
                 (Ok(cli::Command::Agent(parsed)), Ok(expected)) => {
                     assert_eq!(parsed.source, expected);
-                    assert_eq!(parsed.rules().unwrap().has_node, expected == Source::Cluster);
+                    let has_node = expected == Source::Cluster;
+                    assert_eq!(parsed.rules().unwrap().has_node, has_node);
+                    assert_eq!(parsed.listen() != Listen::Nowhere, has_node);
                 }
                 (Err(error), Err(expected)) => {
                     assert!(error.to_string().contains(expected), "{arguments:?}: {error}");

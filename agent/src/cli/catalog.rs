@@ -11,6 +11,7 @@ use tracing::info;
 
 use crate::catalog;
 use crate::cluster::{self, bundles, events, nodes};
+use crate::observe::metrics::Metrics;
 use crate::observe::{logs, signals};
 
 /// What the user typed.
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
 
 async fn serve(arguments: Arguments) -> Result<()> {
     let stop = signals::stop().context("listening for SIGTERM and SIGINT")?;
-    let client = cluster::connect().await?;
+    let client = cluster::connect(Metrics::new()).await?;
     info!(version = env!("CARGO_PKG_VERSION"), "Catalog started");
 
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();

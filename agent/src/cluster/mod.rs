@@ -8,23 +8,29 @@ pub(crate) mod bundles;
 pub(crate) mod events;
 pub(crate) mod node;
 pub(crate) mod nodes;
+mod requests;
 #[cfg(test)]
 mod script;
 
 use std::error::Error;
 
 use anyhow::{Result, anyhow};
+use kube::client::ClientBuilder;
 use kube::runtime::watcher;
 use kube::{Client, Config};
 
-/// Prepares to talk to the API server, without talking to it yet.
-pub(crate) async fn connect() -> Result<Client> {
+use crate::observe::metrics::Metrics;
+use requests::Counting;
+
+/// Prepares to talk to the API server, without talking to it yet. What will be asked of it counts in `metrics`.
+pub(crate) async fn connect(metrics: Metrics) -> Result<Client> {
     let config = Config::infer().await.map_err(|error| {
         let attempted = "finding the API server by KUBECONFIG, ~/.kube/config or a pod's service account";
         anyhow!("{attempted}: {}", in_full(&error))
     })?;
-    Client::try_from(config)
-        .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))
+    let client = ClientBuilder::try_from(config)
+        .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))?;
+    Ok(client.with_layer(&Counting(metrics)).build())
 }
 
 /// What to do about a failed request for `what`, which needs `permission`.

@@ -1,7 +1,7 @@
-//! The node itself: its disk.
+//! The node itself: its disk, and what this process costs it.
 //!
-//! Invariant: system calls and the types of nix and notify stop here. Nothing is touched that the ledger does not have, and the
-//! ledger has it before it is touched.
+//! Invariant: system calls and the types of nix, notify and procfs stop here. Nothing is touched that the ledger does
+//! not have, and the ledger has it before it is touched.
 
 pub(crate) mod dir;
 pub(crate) mod error;
@@ -10,6 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod lock;
 mod mount;
 pub(crate) mod platform;
+pub(crate) mod process;
 mod seccomp;
 pub(crate) mod text;
 pub(crate) mod watch;

@@ -1,10 +1,11 @@
-//! What the log says about bundles and profiles.
+//! What the log says about bundles and profiles, and what is counted of it.
 //!
 //! Invariants: a problem is logged when it begins and when it changes, not each time it is met again: a bundle that is
 //! listed anew, or a step that is tried every minute, adds no line. What a bundle does not ask for any more is
-//! forgotten, so the same problem of one that asks again is a new one.
+//! forgotten, so the same problem of one that asks again is a new one. What is counted is what happened, logged or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use profiles::bundle::{Bundle, BundleId, Profile};
 use profiles::diagnostic::Diagnostic;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::host::Installed;
 use crate::host::error::HostError;
+use crate::observe::metrics::Metrics;
 
 /// What a diagnostic is about.
 const PROBLEM: &str = "Bundle has a problem";
@@ -38,6 +40,7 @@ pub(crate) struct Journal {
     /// Why profiles that nobody asks for are still there.
     unremoved: Problems,
     drifts: Drifts,
+    metrics: Metrics,
 }
 
 /// A diagnostic as it is logged: the reference of the profile, none for the bundle itself, and the text.
@@ -115,7 +118,7 @@ impl Drifts {
 
 impl Journal {
     /// Remembers nothing yet. Bundles of `home` need no namespace in a reference.
-    pub(crate) fn new(home: Namespace) -> Self {
+    pub(crate) fn new(home: Namespace, metrics: Metrics) -> Self {
         Self {
             home,
             bundles: BTreeMap::new(),
@@ -125,10 +128,11 @@ impl Journal {
             unwritten: Problems::default(),
             unremoved: Problems::default(),
             drifts: Drifts::default(),
+            metrics,
         }
     }
 
-    /// Logs what `event` says about bundles, and remembers what it says about the disk.
+    /// Logs what `event` says about bundles, counts what it says about labels, and remembers what it says about the disk.
     pub(crate) fn note(&mut self, event: &Event) {
         match event {
             Event::Listed { namespace, bundles } => {
@@ -150,6 +154,8 @@ impl Journal {
                 self.bundles.remove(id);
             }
             Event::Scanned(found) => self.drifts.scanned(found),
+            Event::LabelsWritten(_) => self.metrics.labels_changed(true),
+            Event::LabelsFailed => self.metrics.labels_changed(false),
             _ => {}
         }
     }
@@ -179,12 +185,19 @@ impl Journal {
         }
     }
 
-    /// Logs how putting a profile on disk ended.
-    pub(crate) fn installed(&mut self, reference: &Reference, outcome: &Result<Installed, HostError>) {
+    /// Logs how putting a profile on disk ended. If that was for a new content, it was asked for since `latency`.
+    pub(crate) fn installed(
+        &mut self,
+        reference: &Reference,
+        outcome: &Result<Installed, HostError>,
+        latency: Option<Duration>,
+    ) {
+        self.metrics.installed(outcome.as_ref().ok().copied(), latency);
         match outcome {
             Ok(Installed::Written(digest)) => {
                 self.unwritten.0.remove(reference);
                 if let Some(found) = self.drifts.loaded(reference) {
+                    self.metrics.drift_repaired();
                     warn!(%reference, found, "Drift repaired");
                 } else {
                     info!(%reference, %digest, "Profile written");
@@ -208,6 +221,7 @@ impl Journal {
 
     /// Logs how taking a profile off the disk ended.
     pub(crate) fn removed(&mut self, reference: &Reference, outcome: &Result<(), HostError>) {
+        self.metrics.removed(outcome.is_ok());
         match outcome {
             Ok(()) => {
                 self.unremoved.0.remove(reference);
@@ -307,7 +321,7 @@ mod tests {
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 
     fn journal() -> Journal {
-        Journal::new(namespace())
+        Journal::new(namespace(), Metrics::new())
     }
 
     fn namespace() -> Namespace {
@@ -383,7 +397,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_reference() {
         for (home, expected) in [("n", "b/a"), ("elsewhere", "_n/b/a")] {
-            let mut journal = Journal::new(Namespace::new(home).unwrap());
+            let mut journal = Journal::new(Namespace::new(home).unwrap(), Metrics::new());
             let lines = journal.new_lines(&bundle(&[("a", "{}")]));
             let references: Vec<String> =
                 lines.into_iter().filter_map(|(reference, _)| Some(reference?.to_string())).collect();
@@ -515,7 +529,7 @@ mod tests {
         journal.unwritten.is_news(&reference, "full");
         journal.unremoved.is_news(&reference, "full");
         journal.removed(&reference, &Ok(()));
-        journal.installed(&reference, &Ok(Installed::Written(Digest::of(b""))));
+        journal.installed(&reference, &Ok(Installed::Written(Digest::of(b""))), None);
         assert!(journal.unwritten.0.is_empty() && journal.unremoved.0.is_empty());
     }
 }

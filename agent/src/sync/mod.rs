@@ -11,17 +11,21 @@ pub(crate) mod rescan;
 mod tests;
 
 use std::future;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use profiles::plan::{Keep, LabelChange, Plan};
+use profiles::reference::Reference;
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
 use tokio::time::Instant;
 
 use crate::host::{Care, Host, Installed};
+use crate::observe::status::Status;
 use journal::Journal;
 
 /// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
@@ -33,6 +37,7 @@ pub(crate) struct SyncLoop<H, W> {
     /// Tells when the disk is to be looked at.
     changes: LocalBoxStream<'static, ()>,
     write_labels: W,
+    status: Arc<Status>,
     started: Instant,
 }
 
@@ -48,14 +53,16 @@ where
         events: Vec<LocalBoxStream<'static, Event>>,
         changes: impl Stream<Item = ()> + 'static,
         write_labels: W,
+        status: Arc<Status>,
     ) -> Self {
         Self {
             host,
-            journal: Journal::new(rules.home.clone()),
+            journal: Journal::new(rules.home.clone(), status.metrics.clone()),
             state: State::new(rules),
             events: stream::select_all(events),
             changes: rescan::settled(changes).boxed_local(),
             write_labels,
+            status,
             started: Instant::now(),
         }
     }
@@ -93,6 +100,7 @@ where
         loop {
             let wake_at = self.act();
             self.journal.acted(&self.state);
+            self.status.update(&self.state, self.now());
             if is_done(&self.state, self.now()) {
                 return Ok(true);
             }
@@ -144,7 +152,7 @@ where
 
     fn act_on_disk(&mut self, plan: Plan) {
         for (reference, outcome) in self.host.install(plan.install) {
-            self.journal.installed(&reference, &outcome);
+            self.journal.installed(&reference, &outcome, self.latency(&reference));
             self.take(match outcome {
                 Ok(Installed::Written(digest) | Installed::Adopted(digest)) => {
                     Event::Installed { reference, digest }
@@ -166,6 +174,12 @@ where
                 Err(_) => Event::RemoveFailed(reference),
             });
         }
+    }
+
+    /// For how long a content of `reference` was asked for that has never been on disk.
+    fn latency(&self, reference: &Reference) -> Option<Duration> {
+        let asked_at = self.state.asked_at(reference)?;
+        Some(self.now().elapsed().saturating_sub(asked_at.elapsed()))
     }
 
     fn start_labels(&mut self, change: Option<LabelChange>) {

@@ -1,5 +1,7 @@
 //! The loop with a host that fails on demand, and paused time.
 
+mod shown;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,6 +44,8 @@ struct World {
     changes: Option<UnboundedSender<()>>,
     is_unwatched: bool,
     is_out_of_reach: bool,
+    /// What the loop shows.
+    status: Option<Arc<Status>>,
 }
 
 impl World {
@@ -181,8 +185,9 @@ async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<boo
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
     let events = stream::iter(events).chain(stream::pending()).boxed_local();
-    let sync =
-        SyncLoop::new(FakeHost(shared.clone()), rules(), vec![events], stream::pending(), write_labels);
+    let host = FakeHost(shared.clone());
+    let status = Arc::new(Status::new());
+    let sync = SyncLoop::new(host, rules(), vec![events], stream::pending(), write_labels, status);
     let outcome = sync.run_once(seconds(60)).await.unwrap();
     (shared.take().done, outcome)
 }
@@ -196,13 +201,15 @@ where
     F: Future<Output = ()>,
 {
     let (tell, changes) = unbounded();
+    let status = Arc::new(Status::new());
     world.changes = Some(tell);
+    world.status = Some(status.clone());
     let shared = Rc::new(RefCell::new(world));
     let (sender, events) = unbounded();
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
-    let sync =
-        SyncLoop::new(FakeHost(shared.clone()), rules(), vec![events.boxed_local()], changes, write_labels);
+    let events = vec![events.boxed_local()];
+    let sync = SyncLoop::new(FakeHost(shared.clone()), rules(), events, changes, write_labels, status);
     let outcome = sync.run(script(sender, shared.clone())).await;
     (shared.take(), outcome)
 }
@@ -425,7 +432,8 @@ async fn play_on_disk(temporary: &Path, bundles: Vec<Bundle>, script: impl Futur
     let listed = Event::Listed { namespace: Namespace::new("home").unwrap(), bundles };
     let events = stream::iter([Event::NodeLabels(NodeLabels::default()), listed]);
     let events = events.chain(stream::pending()).boxed_local();
-    SyncLoop::new(host, rules(), vec![events], changes, never).run(script).await.unwrap();
+    let status = Arc::new(Status::new());
+    SyncLoop::new(host, rules(), vec![events], changes, never, status).run(script).await.unwrap();
 }
 
 /// Waits until `path` has the content of the profiles, and the agent has seen its own write and rests.

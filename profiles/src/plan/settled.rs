@@ -13,10 +13,7 @@ impl State {
     /// where there is one, are right. What is to be removed later is not waited for.
     #[must_use]
     pub fn is_settled(&self, now: Time) -> bool {
-        let is_known = |namespace| self.known_since(Some(namespace)).is_some();
-        let is_all_known =
-            self.is_scanned && self.config.namespaces().all(|namespace| is_known(namespace.as_str()));
-        is_all_known && !self.plan(now).has_disk_steps() && self.is_labelled(now)
+        self.waits(now).is_empty() && !self.plan(now).has_disk_steps()
     }
 
     /// What is asked for and not served, by name: profiles that were refused or are not on disk, bundles that are not
@@ -28,14 +25,6 @@ impl State {
         let bundles = self.bundles.values().filter(|bundle| !bundle.is_sound());
         let bundles = bundles.map(|bundle: &Bundle| format!("bundle {}", bundle.id));
         profiles.chain(bundles).chain(self.strays.values().flatten().cloned()).collect()
-    }
-
-    fn is_labelled(&self, now: Time) -> bool {
-        if !self.config.has_node {
-            return true;
-        }
-        let is_quiet = self.labels.observed.is_some() && self.labels.sent.is_none();
-        is_quiet && self.change_towards(&self.standings(now)).is_none()
     }
 }
 

@@ -4,6 +4,7 @@ mod drift;
 mod labelling;
 mod scene;
 mod settled;
+mod summary;
 mod targeting;
 
 use std::time::Duration;

@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::cluster::{self, bundles, node::OwnNode};
 use crate::directory::BundleDirectory;
+use crate::observe::metrics::Metrics;
 
 /// What the user typed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,9 +45,14 @@ pub(super) struct Connections {
     pub(super) write_labels: Box<dyn Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>>,
 }
 
-/// Connects with the API server, of which nothing is asked yet.
-pub(super) async fn cluster(node: NodeName, platform: Platform, rules: &Config) -> Result<Connections> {
-    let client = cluster::connect().await?;
+/// Connects with the API server, of which nothing is asked yet. What will be counts in `metrics`.
+pub(super) async fn cluster(
+    node: NodeName,
+    platform: Platform,
+    rules: &Config,
+    metrics: Metrics,
+) -> Result<Connections> {
+    let client = cluster::connect(metrics).await?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
     let node = OwnNode::new(client.clone(), node);
     let mut events = vec![node.watch().boxed_local()];

@@ -1,0 +1,28 @@
+//! What this process costs the node.
+
+use std::time::Duration;
+
+use procfs::process::Process;
+
+/// As proc(5) tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// Processor time, in user and kernel mode.
+    pub(crate) cpu: Duration,
+    /// Memory that is in RAM.
+    pub(crate) resident_bytes: u64,
+    /// Open file descriptors.
+    pub(crate) open_files: u64,
+}
+
+/// The usage until now. None if the kernel does not tell.
+pub(crate) fn usage() -> Option<Usage> {
+    let process = Process::myself().ok()?;
+    let stat = process.stat().ok()?;
+    Some(Usage {
+        cpu: Duration::from_secs(1).saturating_mul(u32::try_from(stat.utime + stat.stime).ok()?)
+            / u32::try_from(procfs::ticks_per_second()).ok()?,
+        resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
+        open_files: process.fd_count().ok()?.try_into().ok()?,
+    })
+}

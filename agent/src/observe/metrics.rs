@@ -1,0 +1,310 @@
+//! Numbers for Prometheus, in OpenMetrics' text format.
+//!
+//! Invariant: labels have few values, all of them written in the code. No bundle, profile or Node is named: everybody
+//! in the pod network can read this.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use profiles::summary::Summary;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::host::{Installed, process};
+
+/// What [`Metrics::text`] is, in the words of HTTP.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The upper bounds of the latency's buckets, in seconds. A retry comes after one second at the earliest.
+const LATENCIES: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// Labels with their values.
+type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
+
+/// All that is counted. Clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    registry: Arc<Registry>,
+    ready: Gauge,
+    bundles: Gauge,
+    profiles: Family<Labels<1>, Gauge>,
+    problems: Family<Labels<1>, Gauge>,
+    installs: Family<Labels<1>, Counter>,
+    removals: Family<Labels<1>, Counter>,
+    drift_repairs: Counter,
+    sync_latency: Histogram,
+    label_changes: Family<Labels<1>, Counter>,
+    api_requests: Family<Labels<3>, Counter>,
+}
+
+impl Metrics {
+    /// Nothing is counted yet.
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Arc::default(),
+            ready: Gauge::default(),
+            bundles: Gauge::default(),
+            profiles: Family::default(),
+            problems: Family::default(),
+            installs: counters("outcome", &["written", "adopted", "foreign", "failed"]),
+            removals: counters("outcome", &["removed", "failed"]),
+            drift_repairs: Counter::default(),
+            sync_latency: Histogram::new(LATENCIES),
+            label_changes: counters("outcome", &["written", "failed"]),
+            api_requests: Family::default(),
+        };
+        metrics.show(&Summary::default());
+        metrics.registry = Arc::new(metrics.registry());
+        metrics
+    }
+
+    fn registry(&self) -> Registry {
+        let mut all = Registry::default();
+        all.register_collector(Box::new(Process::starting_now()));
+        let ours = all.sub_registry_with_prefix("pavise");
+        ours.register("build", "The agent that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        ours.register("ready", "Whether /readyz says ready (1) or not (0)", self.ready.clone());
+        ours.register("bundles", "Bundles that the agent sees", self.bundles.clone());
+        ours.register(
+            "label_changes",
+            "Changes of the Node's labels, by how they ended",
+            self.label_changes.clone(),
+        );
+        ours.register(
+            "api_requests",
+            "Requests to the API server, by the class of its answer",
+            self.api_requests.clone(),
+        );
+        let seccomp = ours.sub_registry_with_label(("kind".into(), "seccomp".into()));
+        seccomp.register("profiles", "Profiles, by state; one can be in several", self.profiles.clone());
+        seccomp.register("problems", "Profiles that have a problem now", self.problems.clone());
+        seccomp.register("installs", "Attempts to put a profile on disk, by outcome", self.installs.clone());
+        seccomp.register(
+            "removals",
+            "Attempts to take a profile off the disk, by outcome",
+            self.removals.clone(),
+        );
+        seccomp.register(
+            "drift_repairs",
+            "Profiles put right that somebody had changed",
+            self.drift_repairs.clone(),
+        );
+        let help = "From the event of a new content to its file being durable, retries included";
+        seccomp.register_with_unit("sync_latency", help, Unit::Seconds, self.sync_latency.clone());
+        all
+    }
+
+    /// Whether the agent is ready.
+    pub(crate) fn is_ready(&self, is_ready: bool) {
+        self.ready.set(i64::from(is_ready));
+    }
+
+    /// What is known now.
+    pub(crate) fn show(&self, now: &Summary) {
+        self.bundles.set(whole(now.bundles));
+        for (state, count) in [
+            ("desired", now.desired),
+            ("loaded", now.loaded),
+            ("refused", now.refused),
+            ("retained", now.retained),
+        ] {
+            self.profiles.get_or_create(&[("state", state)]).set(whole(count));
+        }
+        for (problem, count) in [
+            ("refused", now.refused),
+            ("foreign", now.foreign),
+            ("drifted", now.drifted),
+            ("unwritten", now.unwritten),
+            ("unremoved", now.unremoved),
+        ] {
+            self.problems.get_or_create(&[("problem", problem)]).set(whole(count));
+        }
+    }
+
+    /// A profile was to be put on disk; no outcome is a failure. If that was for a new content, it was asked for since
+    /// `latency`.
+    pub(crate) fn installed(&self, outcome: Option<Installed>, latency: Option<Duration>) {
+        let name = match outcome {
+            Some(Installed::Written(_)) => "written",
+            Some(Installed::Adopted(_)) => "adopted",
+            Some(Installed::Foreign(_)) => "foreign",
+            None => "failed",
+        };
+        self.installs.get_or_create(&[("outcome", name)]).inc();
+        if let (Some(Installed::Written(_)), Some(latency)) = (outcome, latency) {
+            self.sync_latency.observe(latency.as_secs_f64());
+        }
+    }
+
+    /// What somebody did to a profile was put right.
+    pub(crate) fn drift_repaired(&self) {
+        self.drift_repairs.inc();
+    }
+
+    /// A profile was to be taken off the disk.
+    pub(crate) fn removed(&self, is_done: bool) {
+        let outcome = if is_done { "removed" } else { "failed" };
+        self.removals.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A change of the Node's labels has ended.
+    pub(crate) fn labels_changed(&self, is_done: bool) {
+        let outcome = if is_done { "written" } else { "failed" };
+        self.label_changes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// The API server has answered, or will not.
+    pub(crate) fn requested(&self, verb: &'static str, resource: &'static str, code: &'static str) {
+        self.api_requests.get_or_create(&[("verb", verb), ("resource", resource), ("code", code)]).inc();
+    }
+
+    /// All numbers as text.
+    pub(crate) fn text(&self) -> String {
+        let mut all = String::new();
+        match text::encode(&mut all, &self.registry) {
+            Ok(()) => all,
+            Err(std::fmt::Error) => String::new(),
+        }
+    }
+}
+
+/// Counters that are there from the start, so that their first step is seen as one.
+fn counters(label: &'static str, values: &[&'static str]) -> Family<Labels<1>, Counter> {
+    let all = Family::default();
+    for value in values {
+        drop(all.get_or_create(&[(label, *value)]));
+    }
+    all
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What the process costs, looked up for each scrape, under the names that all programs use.
+#[derive(Debug)]
+struct Process {
+    /// Seconds since 1970, as the node's clock had them.
+    started: f64,
+}
+
+impl Process {
+    fn starting_now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { started: since_epoch.as_secs_f64() }
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut encode = |name: &str, help: &str, unit: Option<&Unit>, metric: &dyn EncodeMetric| {
+            metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+        };
+        let started = ConstGauge::new(self.started);
+        encode("process_start_time", "Start of the agent, since 1970", Some(&Unit::Seconds), &started)?;
+        let Some(usage) = process::usage() else { return Ok(()) };
+        let cpu = ConstCounter::new(usage.cpu.as_secs_f64());
+        encode("process_cpu", "Processor time", Some(&Unit::Seconds), &cpu)?;
+        let memory = ConstGauge::new(usage.resident_bytes);
+        encode("process_resident_memory", "Memory that is in RAM", Some(&Unit::Bytes), &memory)?;
+        encode("process_open_fds", "Open file descriptors", None, &ConstGauge::new(usage.open_files))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiles::digest::Digest;
+
+    use super::*;
+
+    /// The name under which a metric of this type is found.
+    fn shown(name: &str, kind: &str) -> String {
+        match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// The rows of the documentation: name, and all of it.
+    fn documented() -> Vec<(&'static str, &'static str)> {
+        let lines = include_str!("../../../docs/operations.md").lines();
+        let names = lines.filter_map(|line| Some((line.strip_prefix("| `")?.split_once('`')?.0, line)));
+        names.filter(|(name, _)| name.starts_with("pavise_") || name.starts_with("process_")).collect()
+    }
+
+    #[test]
+    fn each_metric_is_documented_with_its_type() {
+        let metrics = Metrics::new();
+        metrics.requested("get", "nodes", "2xx");
+        let text = metrics.text();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let mut existing: Vec<(String, &str)> = types.map(|(name, kind)| (shown(name, kind), kind)).collect();
+        let kind_of = |row: &'static str| row.split('|').nth(2).unwrap_or_default().trim();
+        let mut documented: Vec<(String, &str)> =
+            documented().into_iter().map(|(name, row)| (name.to_owned(), kind_of(row))).collect();
+        existing.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(existing, documented);
+    }
+
+    #[test]
+    fn each_value_of_a_label_is_documented_and_there_from_the_start() {
+        let text = Metrics::new().text();
+        for label in ["state", "problem", "outcome"] {
+            let is_shown = |line: &&str| line.contains(&format!("{label}=\""));
+            let mut samples = text.lines().filter(is_shown).peekable();
+            assert!(samples.peek().is_some(), "{label}");
+            for sample in samples {
+                let (name, labels) = sample.split_once('{').unwrap();
+                let value = labels.split(&format!("{label}=\"")).nth(1).unwrap().split('"').next().unwrap();
+                let is_said =
+                    |(named, row): &(&str, &str)| *named == name && row.contains(&format!("`{value}`"));
+                assert!(documented().iter().any(is_said), "docs/operations.md does not explain {sample}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_latency_is_that_of_what_was_written_for_a_new_content() {
+        let metrics = Metrics::new();
+        let written = Some(Installed::Written(Digest::of(b"")));
+        metrics.installed(written, Some(Duration::from_millis(3)));
+        metrics.installed(written, None);
+        metrics.installed(Some(Installed::Adopted(Digest::of(b""))), Some(Duration::from_secs(1)));
+        metrics.installed(Some(Installed::Foreign("a directory")), Some(Duration::from_secs(1)));
+        metrics.installed(None, Some(Duration::from_secs(1)));
+        let text = metrics.text();
+        for expected in [
+            r#"pavise_installs_total{kind="seccomp",outcome="written"} 2"#,
+            r#"pavise_installs_total{kind="seccomp",outcome="adopted"} 1"#,
+            r#"pavise_installs_total{kind="seccomp",outcome="foreign"} 1"#,
+            r#"pavise_installs_total{kind="seccomp",outcome="failed"} 1"#,
+            r#"pavise_sync_latency_seconds_count{kind="seccomp"} 1"#,
+            r#"pavise_sync_latency_seconds_bucket{kind="seccomp",le="0.002"} 0"#,
+            r#"pavise_sync_latency_seconds_bucket{kind="seccomp",le="0.005"} 1"#,
+        ] {
+            assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_process_costs_is_shown_under_the_usual_names() {
+        let text = Metrics::new().text();
+        for name in [
+            "process_start_time_seconds",
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+        ] {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            let value: f64 = value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap();
+            assert!(value >= 0.0 && (value > 0.0 || name.contains("cpu")), "{name}: {value}");
+        }
+    }
+}

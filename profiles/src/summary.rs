@@ -1,0 +1,120 @@
+//! What is known, in numbers, and what is still to come: for metrics and probes.
+//!
+//! Invariants: a query changes nothing, and its answers are numbers. They name no bundle, profile or namespace.
+
+use std::fmt;
+
+use crate::bundle::Bundle;
+use crate::diagnostic::Code;
+use crate::file::{File, Want};
+use crate::reference::Reference;
+use crate::state::State;
+use crate::time::Time;
+
+/// How many there are of what is known. But for the bundles, all are profiles.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Summary {
+    /// Bundles.
+    pub bundles: usize,
+    /// Bundles ask for it, whether it is accepted or refused.
+    pub desired: usize,
+    /// It is on disk, in some version that was accepted.
+    pub loaded: usize,
+    /// It is on disk, and no bundle asks for it: not any more, or not yet, because they are not all known.
+    pub retained: usize,
+    /// Its newest version is refused.
+    pub refused: usize,
+    /// Its path is taken by something that is not ours.
+    pub foreign: usize,
+    /// Somebody changed it on disk, and it is not put right.
+    pub drifted: usize,
+    /// Writing it failed.
+    pub unwritten: usize,
+    /// Removing it failed.
+    pub unremoved: usize,
+}
+
+impl Summary {
+    /// A key that can be no part of a reference is a finding about the bundle, and has no file.
+    fn count_keys_without_file(&mut self, bundle: &Bundle) {
+        let count = bundle.diagnostics.iter().filter(|finding| finding.code == Code::InvalidKey).count();
+        self.desired += count;
+        self.refused += count;
+    }
+
+    fn count_file(&mut self, file: &File) {
+        let is_wanted = file.is_wanted();
+        self.desired += usize::from(is_wanted);
+        self.loaded += usize::from(file.is_loaded());
+        self.retained += usize::from(file.is_loaded() && !is_wanted);
+        self.refused += usize::from(file.want == Want::Refused);
+        self.foreign += usize::from(is_wanted && file.is_foreign());
+        self.drifted += usize::from(file.is_drifted());
+        self.unwritten += usize::from(is_wanted && file.is_failing);
+        self.unremoved += usize::from(!is_wanted && file.is_failing);
+    }
+}
+
+/// Something that has to happen before a node is for the first time as its bundles want it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wait {
+    /// A first look at the disk.
+    Disk,
+    /// The lists of bundles of so many namespaces.
+    Bundles(usize),
+    /// The first attempt to write so many profiles.
+    Writes(usize),
+    /// A first sight of the Node.
+    Node,
+    /// A change of the Node's labels that succeeds.
+    Labels,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk => write!(f, "the disk is not scanned yet"),
+            Self::Bundles(count) => write!(f, "namespaces whose bundles are not listed yet: {count}"),
+            Self::Writes(count) => write!(f, "profiles that are not written yet: {count}"),
+            Self::Node => write!(f, "the Node is not seen yet"),
+            Self::Labels => write!(f, "the labels of the Node are not written yet"),
+        }
+    }
+}
+
+impl State {
+    /// The numbers of now.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary { bundles: self.bundles.len(), ..Summary::default() };
+        let here = self.bundles.values().filter(|bundle| self.is_here(bundle) != Some(false));
+        here.for_each(|bundle| summary.count_keys_without_file(bundle));
+        self.files.values().for_each(|file| summary.count_file(file));
+        summary
+    }
+
+    /// What is still to come at `now`. Nothing that is up to somebody else: a profile that is refused, or whose path
+    /// is taken, is done. Nor what was tried and failed: that is in the [`Summary`].
+    #[must_use]
+    pub fn waits(&self, now: Time) -> Vec<Wait> {
+        let unlisted = self.config.namespaces().filter(|one| !self.listed.contains_key(*one)).count();
+        let is_due = |file: &&File| file.missing().is_some() && file.blocked_until(now).is_none();
+        let writes = self.files.values().filter(is_due).count();
+        let (has_node, is_node_seen) = (self.config.has_node, self.labels.observed.is_some());
+        let all = [
+            (!self.is_scanned, Wait::Disk),
+            (unlisted > 0, Wait::Bundles(unlisted)),
+            (writes > 0, Wait::Writes(writes)),
+            (has_node && !is_node_seen, Wait::Node),
+            (has_node && is_node_seen && !self.are_labels_right(now), Wait::Labels),
+        ];
+        all.into_iter().filter(|(is_awaited, _)| *is_awaited).map(|(_, wait)| wait).collect()
+    }
+
+    /// Since when bundles ask for a content of `reference` that was never on disk. None if there is no such content,
+    /// and if the path was found taken: then it is not up to us when it comes.
+    #[must_use]
+    pub fn asked_at(&self, reference: &Reference) -> Option<Time> {
+        self.files.get(reference)?.asked_at
+    }
+}
