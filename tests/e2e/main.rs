@@ -16,6 +16,8 @@ use testbed::{pavise, progress};
 mod drift;
 mod guard;
 mod own_node;
+mod podman;
+mod resilience;
 mod sync;
 
 /// What a test is given, and what it answers.
@@ -54,6 +56,8 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
     let tests = sync::TESTS
         .iter()
         .chain(drift::TESTS)
+        .chain(resilience::TESTS)
+        .chain(podman::TESTS)
         .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()
