@@ -101,7 +101,7 @@ fn wait_until_right(path: &Path) -> anyhow::Result<()> {
 }
 
 /// When the agent last wrote labels: the entry of its field manager.
-fn written_labels(cluster: &Cluster) -> anyhow::Result<serde_json::Value> {
+pub(crate) fn written_labels(cluster: &Cluster) -> anyhow::Result<serde_json::Value> {
     let node = cluster.kubectl().get(&["node", testbed::HOST_NODE, "--show-managed-fields"])?;
     let mut managers = node["metadata"]["managedFields"].as_array().into_iter().flatten();
     managers.find(|manager| manager["manager"] == "pavise").cloned().context("the agent never wrote a label")

@@ -18,6 +18,8 @@ mod drift;
 mod guard;
 mod observe;
 mod own_node;
+mod podman;
+mod resilience;
 mod sync;
 
 /// What a test is given, and what it answers.
@@ -57,6 +59,8 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .iter()
         .chain(drift::TESTS)
         .chain(catalog::TESTS)
+        .chain(resilience::TESTS)
+        .chain(podman::TESTS)
         .chain(guard::TESTS)
         .chain(observe::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));

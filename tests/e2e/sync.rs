@@ -224,7 +224,7 @@ fn container(cluster: &Cluster, pod: &str) -> anyhow::Result<Value> {
     Ok(cluster.kubectl().get(&["pod", pod])?["status"]["containerStatuses"][0].take())
 }
 
-fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
+pub(crate) fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
     wait_for(&format!("{pod} to run"), PATIENCE, || {
         Ok(container(cluster, pod)?["state"]["running"].is_object().then_some(()))
     })

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::{cache, command, progress, repository, tools};
+use crate::{cache, command, debian, progress, repository, tools};
 
 /// The image of every pod's first container.
 pub const PAUSE: &str = "localhost/testbed/pause:1";
@@ -142,20 +142,9 @@ fn buildah() -> anyhow::Result<Command> {
 
 /// Debian's package is unpacked, not installed: it conflicts with `busybox`, which the machine may need.
 fn fetch_busybox(directory: &Path) -> anyhow::Result<()> {
-    command::output(
-        Command::new("apt-get")
-            .args(["-qq", "-o", "APT::Sandbox::User=root", "download", "busybox-static"])
-            .current_dir(directory),
-    )?;
-    let mut files =
-        fs::read_dir(directory).context("listing the download")?.filter_map(|file| Some(file.ok()?.path()));
-    let package = files
-        .find(|file| file.extension().is_some_and(|ending| ending == "deb"))
-        .context("apt-get downloaded no package")?;
-    let unpacked = directory.join("unpacked");
-    command::output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+    let unpacked = debian::unpack("busybox-static", directory)?;
     fs::copy(unpacked.join("bin/busybox"), directory.join("busybox")).context("copying busybox")?;
-    fs::remove_dir_all(unpacked).and_then(|()| fs::remove_file(package)).context("removing the download")
+    fs::remove_dir_all(unpacked).context("removing the rest of its package")
 }
 
 fn cargo_home() -> anyhow::Result<PathBuf> {

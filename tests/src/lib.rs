@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod command;
 pub mod control_plane;
+pub mod debian;
 pub mod images;
 pub mod init;
 pub mod kubectl;
