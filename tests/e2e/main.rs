@@ -21,6 +21,7 @@ mod own_node;
 mod podman;
 mod resilience;
 mod sync;
+mod targeting;
 
 /// What a test is given, and what it answers.
 type Test = fn(&Cluster) -> anyhow::Result<()>;
@@ -61,6 +62,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(catalog::TESTS)
         .chain(resilience::TESTS)
         .chain(podman::TESTS)
+        .chain(targeting::TESTS)
         .chain(guard::TESTS)
         .chain(observe::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));

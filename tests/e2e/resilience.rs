@@ -73,6 +73,12 @@ fn a_thousand_profiles(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &json!({"apiVersion": "v1", "kind": "List", "items": bundles}))?;
     let bundle_labels: Vec<String> = names.iter().map(|name| format!("bundle.pavise.dev/{name}")).collect();
     wait_for_labels(cluster, &bundle_labels.iter().map(String::as_str).collect::<Vec<_>>())?;
+    // A thousand labels would be sent to everybody who watches Nodes, with each heartbeat.
+    let of_profiles = labels(cluster)?;
+    let of_profiles = of_profiles.as_object().into_iter().flatten();
+    let count = of_profiles.filter(|(key, _)| key.starts_with("seccomp.pavise.dev/")).count();
+    ensure!(count <= 256, "the Node has {count} labels of profiles");
+    expect_log(cluster, &["pavise-profiles/many-9", "[labels-by-bundle]"])?;
     for name in &names {
         for key in &keys {
             let path = file(cluster, &format!("{name}/{key}"));

@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 pub(crate) const ALLOW: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
 const REFUSE: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#;
-const LOG: &str = r#"{"defaultAction": "SCMP_ACT_LOG"}"#;
+pub(crate) const LOG: &str = r#"{"defaultAction": "SCMP_ACT_LOG"}"#;
 const NO_MKDIR: &str = r#"{
     "defaultAction": "SCMP_ACT_ALLOW",
     "architectures": ["SCMP_ARCH_X86_64"],
@@ -37,7 +37,7 @@ const NO_MKDIR: &str = r#"{
 }"#;
 
 /// Longer than the kubelet waits before it tries a container again.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 fn a_pod_waits_for_its_profile(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
