@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
+use crate::platform::Platform;
 use crate::seccomp;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`.
@@ -95,7 +96,7 @@ pub enum Profile {
 
 impl Profile {
     fn of_seccomp(text: String) -> Self {
-        let diagnostics = seccomp::check(&text);
+        let diagnostics = seccomp::check(&text, Platform::of_this_program());
         if has_error(&diagnostics) {
             return Self::Refused(diagnostics);
         }

@@ -16,6 +16,22 @@ pub struct Platform {
     pub kernel: Kernel,
 }
 
+impl Platform {
+    /// That of this program, with a kernel of the kind that most nodes have.
+    #[must_use]
+    pub fn of_this_program() -> Self {
+        let architecture = Architecture::of_this_program().unwrap_or(Architecture::Amd64);
+        Self { architecture, kernel: Kernel { major: 6, minor: 12 } }
+    }
+}
+
+#[cfg(test)]
+impl Platform {
+    /// A node as most are.
+    pub(crate) const EXAMPLE: Self =
+        Self { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+}
+
 /// Makes the enumeration of architectures from a table: Go's name, Rust's target, seccomp's word.
 macro_rules! architectures {
     ($($(#[$meaning:meta])+ $name:ident = $go:literal, $target:meta, $scmp:literal;)+) => {

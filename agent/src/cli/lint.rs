@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use profiles::diagnostic::{Diagnostic, Severity};
+use profiles::platform::Platform;
 use profiles::seccomp;
 
 use super::Outcome;
@@ -44,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 
 fn lint(name: &str, text: &[u8], out: &mut impl Write) -> Result<Outcome> {
     let findings = match std::str::from_utf8(text) {
-        Ok(text) => seccomp::check(text),
+        Ok(text) => seccomp::check(text, Platform::of_this_program()),
         Err(error) => {
             bail!("reading {name}: byte {} is not UTF-8: save it as UTF-8 text", error.valid_up_to() + 1)
         }

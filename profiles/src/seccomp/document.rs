@@ -57,6 +57,7 @@ pub(crate) struct Condition<'a> {
     pub(crate) at: At<'a>,
     pub(crate) index: u64,
     pub(crate) value: u64,
+    pub(crate) value_two: u64,
     pub(crate) operator: Option<Word<'a>>,
 }
 
@@ -169,6 +170,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether an error was found so far.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
     fn rule(&mut self, at: &At<'a>) -> Option<Rule<'a>> {
         let errors = self.errors;
         let fields = self.object(at, &RULE)?;
@@ -184,8 +190,8 @@ impl<'a> Reader<'a> {
         let fields = self.object(at, &CONDITION)?;
         // Go's zero value is what an absent number is.
         let mut number = |name| self.number(fields.get(name)).map_or(0, |(number, _)| number);
-        let (index, value, _) = (number("index"), number("value"), number("valueTwo"));
-        Some(Condition { at: at.clone(), index, value, operator: self.word(fields.get("op")) })
+        let (index, value, value_two) = (number("index"), number("value"), number("valueTwo"));
+        Some(Condition { at: at.clone(), index, value, value_two, operator: self.word(fields.get("op")) })
     }
 
     fn object(&mut self, at: &At<'a>, known: &Fields) -> Option<Members<'a>> {

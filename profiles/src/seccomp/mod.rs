@@ -2,8 +2,13 @@
 //!
 //! `source` takes the text apart, `document` reads it as the runtimes do, `check` says what is wrong with it.
 
+mod calls;
 mod check;
+mod compile;
 mod document;
+mod export;
+mod meaning;
+mod program;
 mod source;
 mod vocabulary;
 

@@ -1,0 +1,52 @@
+//! Claims about filters: their size, and what they are made of.
+
+mod kernel;
+mod meaning;
+
+use super::*;
+use crate::seccomp::document::Reader;
+
+/// The sizes of the filter of a document with this default action and architectures that allows `names`: libseccomp's
+/// program and what runc puts before it.
+fn size(default: &str, architectures: &[&str], names: &[&str], node: Architecture) -> (usize, usize) {
+    let text = format!(
+        r#"{{"defaultAction":"{default}","architectures":{architectures:?},"syscalls":[{{"names":{names:?},"action":"SCMP_ACT_ALLOW"}}]}}"#
+    );
+    let document = Reader::new(&text).read().unwrap();
+    let filter = compile(&document, node).unwrap();
+    (filter.program.len(), filter.prelude)
+}
+
+#[test]
+fn what_runc_adds_is_counted() {
+    let x86 = &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
+    for (default, architectures, names, node, expected) in [
+        ("SCMP_ACT_LOG", x86.as_slice(), ["read", "open"].as_slice(), Architecture::Amd64, 0),
+        ("SCMP_ACT_TRACE", x86, &["open"], Architecture::Amd64, 0),
+        ("SCMP_ACT_ERRNO", &[], &[], Architecture::Amd64, 5),
+        ("SCMP_ACT_ERRNO", &[], &["open"], Architecture::Amd64, 9),
+        ("SCMP_ACT_KILL", &x86[..2], &["open"], Architecture::Amd64, 13),
+        ("SCMP_ACT_ERRNO", x86, &["open"], Architecture::Amd64, 14),
+        ("SCMP_ACT_ERRNO", &[], &["close"], Architecture::S390x, 10),
+        ("SCMP_ACT_ERRNO", &["SCMP_ARCH_ARM"], &["close"], Architecture::Arm64, 12),
+    ] {
+        let (_, prelude) = size(default, architectures, names, node);
+        assert_eq!(prelude, expected, "{default} {architectures:?} {names:?} {node}");
+    }
+}
+
+#[test]
+fn a_node_has_its_own_architecture_in_every_filter() {
+    for node in [Architecture::Amd64, Architecture::Arm64, Architecture::Ppc64le, Architecture::S390x] {
+        let bare = size("SCMP_ACT_ERRNO", &[], &["close"], node);
+        assert_eq!(size("SCMP_ACT_ERRNO", &[node.scmp()], &["close"], node), bare, "{node}");
+    }
+}
+
+#[test]
+fn what_does_nothing_is_not_compiled() {
+    let bare = size("SCMP_ACT_ERRNO", &[], &["close"], Architecture::Amd64);
+    for names in [&["close", "close"], &["close", "no_such_call"], &["close", "chown32"]] {
+        assert_eq!(size("SCMP_ACT_ERRNO", &[], names, Architecture::Amd64), bare, "{names:?}");
+    }
+}
