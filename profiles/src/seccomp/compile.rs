@@ -55,6 +55,8 @@ pub(crate) enum Failure<'d, 'a> {
     TooMany,
     /// An architecture can't be in one filter with the others.
     Architecture(&'d Word<'a>),
+    /// libseccomp may not come to an end with the rules for this system call: see [`is_tangled`].
+    Tangled(&'d Word<'a>),
     /// libseccomp takes no such rule beside the others.
     Rule(&'d Word<'a>, Option<SeccompErrno>),
     /// Something else: a word that is not known, or this machine lacks what it takes. It says nothing of the document.
@@ -73,6 +75,9 @@ pub(crate) fn compile<'d, 'a>(
     let native = ScmpArch::from_str(architecture.scmp()).map_err(unknown)?;
     let architectures = architectures(document, native);
     let parts = parts(document, architectures.len())?;
+    if let Some(part) = parts.iter().find(|part| is_tangled(part, &parts)) {
+        return Err(Failure::Tangled(part.name));
+    }
     let mut filter = empty(document, default, native)?;
     for part in &parts {
         let comparisons: Vec<ScmpArgCompare> =
@@ -170,13 +175,29 @@ fn parts<'d, 'a>(
     Ok(parts)
 }
 
-/// What a rule costs libseccomp, in instructions of one architecture, roughly: each half of an argument is compared by
-/// itself, and has to be loaded where there are several.
+/// Whether several rules for one system call have several conditions each, and one of them is about size. With some
+/// twenty such rules, libseccomp 2.5.4 was seen to take minutes, or for ever, to add one (`src/db.c`, its trees are walked
+/// once for each way into them).
+fn is_tangled(part: &Part<'_, '_>, parts: &[Part<'_, '_>]) -> bool {
+    let is_about_size =
+        |part: &Part<'_, '_>| part.conditions.iter().any(|condition| weight(&[condition]) > 2);
+    let is_other = |other: &Part<'_, '_>| {
+        other.call == part.call && other.conditions.len() > 1 && !std::ptr::eq(other, part)
+    };
+    part.conditions.len() > 1 && is_about_size(part) && parts.iter().any(is_other)
+}
+
+/// What a rule costs libseccomp, in instructions of one architecture, roughly: the halves of an argument are compared by
+/// themselves, twice where it is about size, and have to be loaded anew where there are several conditions.
 fn weight(conditions: &[&Condition<'_>]) -> usize {
+    let halves = conditions.iter().map(|condition| {
+        let (_, operator, ..) = key(condition);
+        if matches!(operator, "SCMP_CMP_EQ" | "SCMP_CMP_NE" | "SCMP_CMP_MASKED_EQ") { 2 } else { 4 }
+    });
     match conditions.len() {
         0 => 1,
-        1 => 2,
-        several => 4 * several,
+        1 => halves.sum(),
+        _ => 2 * halves.sum::<usize>(),
     }
 }
 

@@ -14,8 +14,8 @@ use crate::seccomp::compile::{Filter, Part, code};
 use crate::seccomp::document::{Condition, Word};
 use crate::seccomp::program::Call;
 
-/// How many instructions are carried out for one document at most, which takes some 10 ms.
-const MOST_STEPS: usize = 2_000_000;
+/// How many instructions are carried out for one document at most, which takes a few milliseconds.
+const MOST_STEPS: usize = 500_000;
 /// How many values of an argument are tried, by the number of arguments with conditions.
 const MOST_VALUES: [usize; 7] = [0, 512, 32, 10, 6, 4, 4];
 

@@ -112,6 +112,15 @@ impl<'a> Checker<'_, 'a> {
                     "list architectures that one kind of node can run",
                 );
             }
+            Err(Failure::Tangled(name)) => {
+                let message = format!(
+                    "{}: several rules have several conditions each, and some compare by size: libseccomp may take minutes \
+                     with them, here and in the runtime",
+                    excerpt(&name.text)
+                );
+                let help = "compare with SCMP_CMP_EQ or SCMP_CMP_MASKED_EQ, or write one condition a rule";
+                self.reader.find(Code::RefusedRule, &name.at, message, help);
+            }
             Err(Failure::Rule(name, errno)) => self.refused(name, errno),
             Err(Failure::Unknown) => {}
         }

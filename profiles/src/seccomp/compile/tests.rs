@@ -50,3 +50,21 @@ fn what_does_nothing_is_not_compiled() {
         assert_eq!(size("SCMP_ACT_ERRNO", &[], names, Architecture::Amd64), bare, "{names:?}");
     }
 }
+
+#[test]
+fn rules_that_libseccomp_may_not_end_with_are_not_compiled() {
+    let rule = |operator: &str| {
+        format!(
+            r#"{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{{"index":0,"value":1,"op":"{operator}"}},{{"index":1,"op":"SCMP_CMP_EQ"}}]}}"#
+        )
+    };
+    for (operators, is_tangled) in
+        [(["SCMP_CMP_GT", "SCMP_CMP_EQ"], true), (["SCMP_CMP_NE", "SCMP_CMP_EQ"], false)]
+    {
+        let rules = operators.map(rule).join(",");
+        let text = format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{rules}]}}"#);
+        let document = Reader::new(&text).read().unwrap();
+        let compiled = compile(&document, Architecture::Amd64);
+        assert_eq!(matches!(compiled, Err(Failure::Tangled(_))), is_tangled, "{text}");
+    }
+}

@@ -189,6 +189,7 @@ fn what_a_document_says_is_what_the_kernel_does() {
                 prop_assert_eq!(errno, Some(SeccompErrno::EEXIST), "{}", text);
                 return Ok(());
             }
+            Err(Failure::Tangled(_)) => return Ok(()),
             Err(failure) => panic!("{failure:?}: {text}"),
         };
         let differences = differences(&filter, default_action(&document).unwrap(), Architecture::Amd64);
