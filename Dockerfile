@@ -3,6 +3,10 @@
 #   docker build -t pavise:0.1.0 .
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
+# What seccomp profiles are compiled with.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libseccomp-dev \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY profiles profiles

@@ -117,6 +117,24 @@ codes! {
     MissingCall = "missing-call", Warning;
     /// `clone3` fails with an error that keeps programs from falling back to `clone`.
     Clone3 = "clone3", Warning;
+    /// The kernel would not take the filter, or there are more rules than are compiled.
+    FilterTooLarge = "filter-too-large", Error;
+    /// libseccomp or runc refuses a rule.
+    RefusedRule = "refused-rule", Error;
+    /// libseccomp does not take the error number.
+    ErrnoRange = "errno-range", Error;
+    /// An architecture has another byte order than the node's.
+    ByteOrder = "byte-order", Error;
+    /// The name of a system call that nobody knows.
+    UnknownSyscall = "unknown-syscall", Warning;
+    /// System calls that are newer than libseccomp.
+    NewerSyscall = "newer-syscall", Warning;
+    /// A condition compares bits that its mask takes away.
+    MaskedBits = "masked-bits", Warning;
+    /// libseccomp makes a filter of the rules that does something else.
+    MiscompiledRules = "miscompiled-rules", Warning;
+    /// A flag that only recent versions of runc know.
+    RecentFlag = "recent-flag", Warning;
     /// The profile stands in `binaryData`.
     BinaryData = "binary-data", Error;
     /// The key can't be part of a reference.

@@ -1,6 +1,7 @@
 //! What the testbed needs of the machine. What can be installed is installed; what can't is named, all of it
 //! at once.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
@@ -15,6 +16,12 @@ const PACKAGED: &[(&str, &str)] = &[
     ("gpgv", "gpgv"),
     ("unshare", "util-linux"),
 ];
+
+/// Libraries that the workspace is linked with, each as a file below [`LIBRARIES`], and the packages that bring them.
+const LINKED: &[(&str, &str)] = &[("libseccomp.so", "libseccomp-dev")];
+
+/// Where the linker looks for libraries; Debian and Ubuntu have a directory of each architecture in the first.
+const LIBRARIES: &[&str] = &["/usr/lib", "/usr/lib64", "/usr/local/lib"];
 
 /// The oldest Go that fetches the version that a module asks for by itself (go.dev/doc/toolchain).
 const OLDEST_GO: (u32, u32) = (1, 21);
@@ -70,11 +77,18 @@ fn go_version() -> Option<(u32, u32)> {
 }
 
 fn missing_packages() -> Vec<&'static str> {
-    PACKAGED
+    let programs = PACKAGED.iter().filter(|(program, _)| command::find_program(program).is_none());
+    let libraries = LINKED.iter().filter(|(library, _)| !has_library(library));
+    programs.chain(libraries).map(|(_, package)| *package).collect()
+}
+
+fn has_library(name: &str) -> bool {
+    let of_architecture = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    LIBRARIES
         .iter()
-        .filter(|(program, _)| command::find_program(program).is_none())
-        .map(|(_, package)| *package)
-        .collect()
+        .copied()
+        .chain([of_architecture.as_str()])
+        .any(|directory| Path::new(directory).join(name).exists())
 }
 
 fn install(packages: &[&str]) -> anyhow::Result<()> {

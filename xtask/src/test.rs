@@ -16,6 +16,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    // The workspace is linked with a library that has to be there before the first check.
+    testbed::prerequisites::ensure()?;
     if options.only.is_none() {
         cargo("The format", &["fmt", "--all", "--check"])?;
         cargo("Lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"])?;

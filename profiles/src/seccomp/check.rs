@@ -10,21 +10,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::platform::Platform;
+use crate::seccomp::compile::{EPERM, default_action, rule_action};
 use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Unmet, Word, excerpt};
 use crate::seccomp::oci;
 use crate::seccomp::resolve::resolve;
-use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WITH_ERRNO};
+use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, RECENT_FLAGS, WITH_ERRNO};
+
+mod filter;
 
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
 const NOTIFY: &str = "SCMP_ACT_NOTIFY";
-/// What `SCMP_ACT_ERRNO` returns when nothing else is said (runc: `EPERM`).
-const EPERM: u64 = 1;
 const ENOSYS: u64 = 38;
 /// A system call has six arguments.
 const LAST_ARGUMENT: u64 = 5;
-/// Without these, no program starts and ends.
-const TO_START_AND_END: &[&str] = &["execve", "exit_group"];
+/// libseccomp takes no higher error number (`sys_chk_seccomp_action`, src/system.c).
+const HIGHEST_ERRNO: u64 = 4_094;
+/// What runc calls after it has put the filter in force, where a refusal keeps the container from starting, also with
+/// `allowPrivilegeEscalation: false` (`standard_init_linux.go` and `utils/utils_unix.go` of its libcontainer): Go's threads
+/// wake each other, descriptors are listed and closed, the FIFO is opened and written, and the program is executed.
+const TO_START: &[&str] = &["close", "execve", "fstatfs", "futex", "getdents64", "openat", "write"];
+/// Without it, no program ends.
+const TO_END: &str = "exit_group";
 
 /// What there is to say of a document, and what it is on one kind of node.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,7 +56,10 @@ pub fn check(text: &str, platform: Platform) -> Checked {
         checker.each_rule();
         checker.rules_together();
         checker.what_programs_need();
+        checker.masks();
+        checker.names();
         checker.lost_refusals();
+        checker.filter(platform);
         let is_refused = reader.findings.iter().any(|finding| finding.severity() == Severity::Error);
         resolved = (!is_plain && !is_refused).then(|| oci::write(&document));
     }
@@ -86,7 +96,16 @@ impl<'a> Checker<'_, 'a> {
             self.word(architecture, "architecture", ARCHITECTURES, Code::UnknownArchitecture);
         }
         for flag in &self.document.flags {
-            self.word(flag, "flag", FLAGS, Code::UnknownFlag);
+            if RECENT_FLAGS.contains(&flag.text.as_str()) {
+                let message = "runc refuses the flag before version 1.5, and with a libseccomp before 2.6: the container \
+                               would not start there";
+                self.find(Code::RecentFlag, &flag.at, message, "see runc --version on your nodes");
+            } else {
+                self.word(flag, "flag", FLAGS, Code::UnknownFlag);
+            }
+        }
+        if let Some(default) = &self.document.default_action {
+            self.errno(default, self.document.default_errno, &default.at);
         }
     }
 
@@ -113,6 +132,9 @@ impl<'a> Checker<'_, 'a> {
         if action.text == NOTIFY {
             self.notify(rule, action);
         }
+        if let Some((errno, at)) = &rule.errno {
+            self.errno(action, Some(*errno), at);
+        }
         if let Some((_, at)) = &rule.errno
             && !WITH_ERRNO.contains(&action.text.as_str())
         {
@@ -126,6 +148,19 @@ impl<'a> Checker<'_, 'a> {
             let message = "the rule does what the default action does";
             self.find(Code::RedundantRule, &rule.at, message, "remove it, or change its action");
         }
+    }
+
+    fn errno(&mut self, action: &Word<'a>, errno: Option<u64>, at: &At<'a>) {
+        let Some(errno) = errno.filter(|errno| *errno > HIGHEST_ERRNO && action.text == ERRNO) else {
+            return;
+        };
+        let message = format!("libseccomp takes no error number above {HIGHEST_ERRNO}, and this is {errno}");
+        self.reader.find(
+            Code::ErrnoRange,
+            at,
+            message,
+            "see errno(3) for the numbers, such as 38 for ENOSYS",
+        );
     }
 
     fn notify(&mut self, rule: &Rule<'a>, action: &Word<'a>) {
@@ -196,13 +231,20 @@ impl<'a> Checker<'_, 'a> {
         if !refuses(&default.text) || !self.document.rules.iter().any(|rule| has_action(rule, ALLOW)) {
             return;
         }
-        for name in TO_START_AND_END {
-            if self.document.rules_for(name).next().is_none() {
-                let message = format!(
-                    "{name} is not allowed: a program that is confined by this can't start or can't end"
-                );
-                self.reader.find(Code::MissingCall, &default.at, message, "add it to a rule that allows");
-            }
+        let document = self.document;
+        let is_missing = |name: &&&str| document.rules_for(name).all(|rule| has_refusal(rule));
+        let missing: Vec<&str> = TO_START.iter().filter(is_missing).copied().collect();
+        if !missing.is_empty() {
+            let message = format!(
+                "runc calls {} after the filter is in force, and the document does not allow it: containers would not start \
+                 (crun needs execve alone)",
+                missing.join(", ")
+            );
+            self.reader.find(Code::MissingCall, &default.at, message, "allow it");
+        }
+        if is_missing(&&TO_END) {
+            let message = format!("{TO_END} is not allowed: programs can't end");
+            self.reader.find(Code::MissingCall, &default.at, message, "allow it");
         }
         self.clone3(default);
     }
@@ -316,10 +358,11 @@ fn excluded(rule: &Rule<'_>) -> Option<(u64, u64)> {
 
 /// runc skips such a rule; libseccomp alone would refuse it (EACCES).
 fn is_default(document: &LinuxSeccomp<'_>, rule: &Rule<'_>) -> bool {
-    let (Some(default), Some(action)) = (&document.default_action, &rule.action) else { return false };
-    let errno = rule.errno.as_ref().map(|(errno, _)| *errno);
-    let is_same_errno = || errno.unwrap_or(EPERM) == document.default_errno.unwrap_or(EPERM);
-    default.text == action.text && (!WITH_ERRNO.contains(&action.text.as_str()) || is_same_errno())
+    default_action(document).is_some_and(|default| rule_action(rule) == Some(default))
+}
+
+fn has_refusal(rule: &Rule<'_>) -> bool {
+    rule.action.as_ref().is_some_and(|action| refuses(&action.text))
 }
 
 fn refuses(action: &str) -> bool {

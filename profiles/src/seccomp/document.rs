@@ -321,6 +321,11 @@ impl<'a> Reader<'a> {
         Some(ArchEntry { at: at.clone(), architecture, others })
     }
 
+    /// Whether an error was found so far.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
     fn rule(&mut self, at: &At<'a>) -> Option<WrittenRule<'a>> {
         let errors = self.errors;
         let fields = self.object(at, &RULE)?;

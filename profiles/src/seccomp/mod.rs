@@ -3,10 +3,15 @@
 //! `source` takes the text apart, `document` reads it, `resolve` says what it is on a node, `check` what is
 //! wrong with it, and `oci` writes what is resolved.
 
+mod calls;
 mod check;
+mod compile;
 mod document;
 mod errno;
+mod export;
+mod meaning;
 mod oci;
+mod program;
 mod resolve;
 mod source;
 mod vocabulary;

@@ -53,9 +53,12 @@ pub(crate) const ARCHITECTURES: &[&str] = &[
     "SCMP_ARCH_LOONGARCH64",
 ];
 
-/// Flags of seccomp(2). The specification has `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` too, which runc refuses.
+/// Flags of seccomp(2).
 pub(crate) const FLAGS: &[&str] =
     &["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"];
+
+/// Flags that the specification has, and runc since 1.5.
+pub(crate) const RECENT_FLAGS: &[&str] = &["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"];
 
 /// The word that `word` was probably meant to be.
 pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod documents;
+
 /// The findings about `text` on a usual node.
 fn check(text: &str) -> Vec<Diagnostic> {
     super::check(text, Platform::EXAMPLE).findings
@@ -20,8 +22,8 @@ fn check_findings(text: &str, expected: &[&str]) {
 
 /// A document that refuses by default, with what programs need and these further rules, each on a line of its own.
 fn with_rules(rules: &[&str]) -> String {
-    let needed = r#"{"names":["execve","exit_group"],"action":"SCMP_ACT_ALLOW"}"#;
-    let rules: Vec<&str> = [needed].into_iter().chain(rules.iter().copied()).collect();
+    let needed = format!(r#"{{"names":{:?},"action":"SCMP_ACT_ALLOW"}}"#, [TO_START, &[TO_END]].concat());
+    let rules: Vec<&str> = [needed.as_str()].into_iter().chain(rules.iter().copied()).collect();
     format!("{{\"defaultAction\":\"SCMP_ACT_ERRNO\",\"syscalls\":[\n{}]}}", rules.join(",\n"))
 }
 
@@ -192,7 +194,7 @@ fn rules_without_effect_are_found() {
             r#"{"names":["read"],"action":"SCMP_ACT_ERRNO"}"#,
             r#"{"names":[],"action":"SCMP_ACT_ALLOW"}"#,
             r#"{"names":["open"],"action":"SCMP_ACT_ALLOW","errnoRet":1}"#,
-            r#"{"names":["close"],"action":"SCMP_ACT_ERRNO","errnoRet":38}"#,
+            r#"{"names":["dup"],"action":"SCMP_ACT_ERRNO","errnoRet":38}"#,
         ],
         &[
             "redundant-rule 3 $.syscalls[1]",
@@ -207,7 +209,11 @@ fn a_notification_that_nobody_can_get_is_refused() {
     check_findings(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, &["notify-misuse 1 $.defaultAction"]);
     check_rules(
         &[r#"{"names":["mount","write"],"action":"SCMP_ACT_NOTIFY"}"#],
-        &["notify-misuse 3 $.syscalls[1].names[1]", "notify-misuse 3 $.syscalls[1].action"],
+        &[
+            "notify-misuse 3 $.syscalls[1].names[1]",
+            "clashing-rules 3 $.syscalls[1].names[1]",
+            "notify-misuse 3 $.syscalls[1].action",
+        ],
     );
     check_findings(
         r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/s","syscalls":[{"names":["mount"],"action":"SCMP_ACT_NOTIFY"}]}"#,
@@ -262,7 +268,14 @@ fn a_document_made_to_be_slow_or_to_fill_the_memory_does_neither() {
     let same = r#"{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"op":"SCMP_CMP_NE"}]},"#
         .repeat(10_000);
     let unknown = (0..60_000).fold(String::new(), |text, n| text + &format!("\"x{n}\":1,"));
+    let (one, many) = (r#"{"index":0,"value":7,"op":"SCMP_CMP_EQ"},"#, "\"read\",\"open\",".repeat(50));
+    let products = format!(
+        r#"{{"names":[{many}"dup"],"action":"SCMP_ACT_ALLOW","args":[{}{{"op":"SCMP_CMP_NE"}}]}},"#,
+        one.repeat(50)
+    )
+    .repeat(300);
     for text in [
+        format!(r#"{{"defaultAction":"SCMP_ACT_KILL","syscalls":[{products}{{}}]}}"#),
         format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{same}{{}}]}}"#),
         format!(r#"{{{unknown}"defaultAction":"SCMP_ACT_LGO"}}"#),
     ] {

@@ -330,16 +330,20 @@ fn a_rule_that_is_left_out_is_checked_nevertheless() {
     check_findings("s390x 6.12", &text, &["clashing-rules $.syscalls[1].names[0]"]);
 }
 
+/// What runc calls when the filter is in force.
+const STARTUP: &[&str] =
+    &["close", "execve", "exit_group", "fstatfs", "futex", "getdents64", "openat", "write"];
+
 #[test]
 fn a_textual_error_counts_more_than_a_number() {
     let text = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "defaultErrno": "ENOSYS", "syscalls": [
-        {"names": ["execve", "exit_group"], "action": "SCMP_ACT_ALLOW"},
+        {"names": STARTUP, "action": "SCMP_ACT_ALLOW"},
         {"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "errno": "EPERM"},
         {"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": ""},
         {"names": ["acct"], "action": "SCMP_ACT_ERRNO", "errno": "13"},
     ]});
     let expected = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "syscalls": [
-        {"names": ["execve", "exit_group"], "action": "SCMP_ACT_ALLOW"},
+        {"names": STARTUP, "action": "SCMP_ACT_ALLOW"},
         {"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
         {"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
         {"names": ["acct"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13},
