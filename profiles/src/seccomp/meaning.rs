@@ -120,7 +120,7 @@ fn points(parts: &[&Part<'_, '_>]) -> Vec<[u64; 6]> {
     let most = MOST_VALUES[values.len().min(6)];
     let mut points = vec![[0; 6]];
     for (index, of_argument) in values {
-        let of_argument = with_mixed_halves(of_argument, most);
+        let of_argument = with_mixed_halves(&of_argument, most);
         let with = |point: [u64; 6]| {
             of_argument.iter().map(move |value| {
                 let mut point = point;
@@ -134,7 +134,7 @@ fn points(parts: &[&Part<'_, '_>]) -> Vec<[u64; 6]> {
 }
 
 /// `values` and, up to `most` in all, what the halves of some make with those of others: filters compare by halves.
-fn with_mixed_halves(values: BTreeSet<u64>, most: usize) -> BTreeSet<u64> {
+fn with_mixed_halves(values: &BTreeSet<u64>, most: usize) -> BTreeSet<u64> {
     const LOW: u64 = u32::MAX as u64;
     let halves = |half: fn(u64) -> u64| values.iter().copied().map(half).collect::<BTreeSet<u64>>();
     let (lows, highs) = (halves(|value| value & LOW), halves(|value| value & !LOW));
