@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
+use testbed::pavise::{self, SYSTEM};
 use testbed::pods::bundle;
 
 use crate::Test;
@@ -15,6 +17,7 @@ use crate::sync::{ALLOW, apply, expect_log, file, labels, wait_for_labels};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("drift_of_every_kind_is_repaired_and_no_label_flaps", drift_of_every_kind_is_repaired),
+    ("the_version_before_a_refused_edit_is_put_back", the_version_before_a_refused_edit_is_put_back),
     ("drift_is_repaired_while_the_api_server_is_away", drift_is_repaired_without_an_api_server),
     ("a_directory_that_was_removed_comes_back_with_its_profiles", a_removed_directory_comes_back),
     (
@@ -53,6 +56,25 @@ fn drift_of_every_kind_is_repaired(cluster: &Cluster) -> anyhow::Result<()> {
     }
     ensure!(written_labels(cluster)? == before, "labels were written for what was repaired");
     expect_log(cluster, &["drifting/a.json", "Drift repaired"])
+}
+
+fn the_version_before_a_refused_edit_is_put_back(cluster: &Cluster) -> anyhow::Result<()> {
+    apply(cluster, &bundle("regretted", &[("a.json", ALLOW)]))?;
+    wait_for_labels(cluster, &["seccomp.pavise.dev/regretted_a.json"])?;
+    apply(cluster, &bundle("regretted", &[("a.json", "{}")]))?;
+    expect_log(cluster, &["regretted/a.json", "Profile refused; the version before it stays"])?;
+    let path = file(cluster, "regretted/a.json");
+    fs::remove_file(&path).context("removing the file")?;
+    wait_until_right(&path)?;
+
+    // The next agent reads from the disk what no bundle has any more.
+    kill(pavise::agent_process(cluster)?, Signal::SIGKILL).context("killing the agent")?;
+    wait_for("the next agent to know what is on the disk", RESTART, || {
+        let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])?;
+        Ok(log.contains("regretted/a.json").then_some(()))
+    })?;
+    fs::remove_file(&path).context("removing the file")?;
+    wait_until_right(&path)
 }
 
 fn drift_is_repaired_without_an_api_server(cluster: &Cluster) -> anyhow::Result<()> {

@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_thousand_profiles_are_loaded_and_removed", a_thousand_profiles),
     ("what_is_malformed_is_said_and_the_rest_is_served", malformed_profiles_are_said),
     ("the_api_server_has_a_share_for_the_agents", the_agents_have_a_share),
+    ("an_agent_with_another_directory_than_the_kubelets_does_not_start", a_wrong_kubelet_root_is_noticed),
     ("a_megabyte_of_brackets_does_no_harm", a_megabyte_of_brackets),
 ];
 
@@ -148,6 +149,40 @@ fn a_megabyte_of_brackets(cluster: &Cluster) -> anyhow::Result<()> {
     expect_log(cluster, &["brackets/deep.json", "[invalid-json]"])?;
     cluster.kubectl().run(&["delete", "configmap", "brackets", "-n", PROFILES])?;
     ensure!(self::restarts(cluster)? == restarts, "the agent did not survive it");
+    Ok(())
+}
+
+/// The agent's own pod, but for the volume.
+fn a_wrong_kubelet_root_is_noticed(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl();
+    let mut pod = kubectl.get(&["daemonset", "pavise-agent", "-n", SYSTEM])?["spec"]["template"].take();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"] = json!({"name": "misplaced", "namespace": SYSTEM});
+    pod["spec"]["restartPolicy"] = json!("Never");
+    for volume in pod["spec"]["volumes"].as_array_mut().into_iter().flatten() {
+        let name = volume["name"].as_str().unwrap_or_default().to_owned();
+        volume["hostPath"]["path"] = json!(format!("/var/lib/misplaced/{name}"));
+    }
+    let container = &mut pod["spec"]["containers"][0];
+    container["ports"] = json!([]);
+    for argument in container["args"].as_array_mut().into_iter().flatten() {
+        if argument.as_str().is_some_and(|argument| argument.starts_with("--listen")) {
+            *argument = json!("--listen=none");
+        }
+    }
+    apply(cluster, &pod)?;
+    let ended = wait_for("the misplaced agent to end", PATIENCE, || {
+        let pod = kubectl.get(&["pod", "misplaced", "-n", SYSTEM])?;
+        let ended = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+        Ok(ended.is_object().then_some(ended))
+    })?;
+    kubectl.run(&["delete", "pod", "misplaced", "-n", SYSTEM])?;
+    ensure!(ended["exitCode"] == 1, "it ended otherwise: {ended}");
+    let said = ended["message"].as_str().unwrap_or_default();
+    for words in ["/var/lib/misplaced/seccomp", "/var/lib/kubelet/seccomp", "hostPath"] {
+        ensure!(said.contains(words), "it does not say {words}: {said}");
+    }
     Ok(())
 }
 
