@@ -43,7 +43,7 @@ impl OwnNode {
     pub(crate) fn watch(&self) -> impl Stream<Item = Event> + use<> {
         let config =
             watcher::Config::default().fields(&format!("metadata.name={}", self.name)).streaming_lists();
-        let mut sighting = Sighting { name: self.name.clone(), is_seen: false };
+        let mut sighting = Sighting::new(self.name.clone());
         watcher(self.api.clone(), config)
             .default_backoff()
             .filter_map(move |event| future::ready(sighting.take(event)))
@@ -80,9 +80,15 @@ impl OwnNode {
 struct Sighting {
     name: NodeName,
     is_seen: bool,
+    /// The labels that were told last.
+    told: Option<BTreeMap<String, String>>,
 }
 
 impl Sighting {
+    fn new(name: NodeName) -> Self {
+        Self { name, is_seen: false, told: None }
+    }
+
     fn take(&mut self, event: watcher::Result<watcher::Event<Metadata>>) -> Option<Event> {
         match event {
             Ok(watcher::Event::Init) => {
@@ -91,11 +97,18 @@ impl Sighting {
             }
             Ok(watcher::Event::InitApply(node)) => {
                 self.is_seen = true;
+                self.told.clone_from(&node.metadata.labels);
                 Some(Event::NodeListed(labels_of(&node.metadata)))
             }
-            Ok(watcher::Event::Apply(node)) => Some(Event::NodeLabels(labels_of(&node.metadata))),
+            // The kubelet's reports of the Node's state are no news of its labels.
+            Ok(watcher::Event::Apply(node)) if self.told == node.metadata.labels => None,
+            Ok(watcher::Event::Apply(node)) => {
+                self.told.clone_from(&node.metadata.labels);
+                Some(Event::NodeLabels(labels_of(&node.metadata)))
+            }
             Ok(watcher::Event::InitDone) if self.is_seen => None,
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
+                self.told = None;
                 warn!(node = %self.name, "Node does not exist; it is labelled when it does, or check --node-name");
                 Some(Event::NodeGone)
             }
@@ -170,17 +183,21 @@ mod tests {
 
     #[test]
     fn a_list_is_told_from_what_is_watched() {
-        let mut sighting = Sighting { name: NodeName::new("n").unwrap(), is_seen: false };
+        let mut sighting = Sighting::new(NodeName::new("n").unwrap());
         let node = || Metadata { metadata: metadata("7"), ..Metadata::default() };
         assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
         assert!(matches!(sighting.take(Ok(watcher::Event::InitApply(node()))), Some(Event::NodeListed(_))));
         assert!(sighting.take(Ok(watcher::Event::InitDone)).is_none());
+        assert!(sighting.take(Ok(watcher::Event::Apply(node()))).is_none(), "nothing has changed");
+        let mut relabelled = node();
+        relabelled.metadata.labels = None;
+        assert!(matches!(sighting.take(Ok(watcher::Event::Apply(relabelled))), Some(Event::NodeLabels(_))));
         assert!(matches!(sighting.take(Ok(watcher::Event::Apply(node()))), Some(Event::NodeLabels(_))));
     }
 
     #[test]
     fn a_list_without_the_node_says_that_it_is_gone() {
-        let mut sighting = Sighting { name: NodeName::new("n").unwrap(), is_seen: true };
+        let mut sighting = Sighting { is_seen: true, ..Sighting::new(NodeName::new("n").unwrap()) };
         assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
         assert!(matches!(sighting.take(Ok(watcher::Event::InitDone)), Some(Event::NodeGone)));
     }
