@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "cluster", value_name = "cluster|dir:PATH")]
     source: Source,
 
-    /// The name of the Node that this agent labels.
+    /// The name of the Node that this agent labels. Needed unless bundles come from a directory.
     #[arg(
         long,
         env = "NODE_NAME",
