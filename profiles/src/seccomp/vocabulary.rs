@@ -91,10 +91,8 @@ pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str
     let alike = |candidate: &'a str| {
         (strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate)
     };
-    let likeness = |candidate| match is_same_word(word, candidate) {
-        true => (1.0, candidate),
-        false => alike(candidate),
-    };
+    let likeness =
+        |candidate| if is_same_word(word, candidate) { (1.0, candidate) } else { alike(candidate) };
     let best = words.into_iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
     best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, candidate)| candidate)
 }
