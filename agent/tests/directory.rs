@@ -269,6 +269,20 @@ fn wait_for_line(agent: &mut Agent, text: &str) {
 }
 
 #[test]
+fn a_source_that_the_agent_writes_to_is_an_error() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.served("web")).unwrap();
+    fs::remove_dir(scene.bundles("")).unwrap();
+    for directory in [scene.served(""), scene.served("web")] {
+        symlink(directory, scene.temporary.path().join("bundles")).unwrap();
+        let (code, log) = scene.once(&[]);
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("the agent puts profiles there itself"), "{log}");
+        fs::remove_file(scene.temporary.path().join("bundles")).unwrap();
+    }
+}
+
+#[test]
 fn a_source_that_is_not_there_is_an_error() {
     let scene = Scene::new();
     fs::remove_dir(scene.bundles("")).unwrap();

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "cluster", value_name = "cluster|dir:PATH")]
     source: Source,
 
-    /// The name of the Node that this agent labels.
+    /// The name of the Node that this agent labels. Needed unless bundles come from a directory.
     #[arg(
         long,
         env = "NODE_NAME",
@@ -135,6 +135,11 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
             let node = arguments.node_name.context("--node-name is missing")?;
             source::cluster(node, platform, &rules, status.metrics.clone()).await?
         }
+        Source::Directory(path) if host.puts_profiles_into(path) => bail!(
+            "serving the bundles in {} (see --source): the agent puts profiles there itself, and would serve what it \
+             wrote; keep bundles elsewhere",
+            path.display()
+        ),
         Source::Directory(path) => source::directory(path, platform, &rules)?,
     };
     let changes = host.changes();

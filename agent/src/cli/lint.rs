@@ -13,8 +13,14 @@ use profiles::seccomp;
 use super::Outcome;
 use crate::host::platform;
 
+/// What a script wants to know.
+const EXIT_CODES: &str = "\
+Exit codes: 0 if no profile has an error (it may have warnings; nothing is printed of one that has neither),
+1 if one has, or can't be read, 2 if the arguments are wrong";
+
 /// What the user typed.
 #[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard input.
     #[arg(required = true, value_name = "FILE|DIR|-")]
@@ -44,19 +50,19 @@ impl Arguments {
 /// Prints every finding about every profile, in the form `file:line:column: severity[code] …`.
 ///
 /// # Errors
-/// A path can't be read, or a directory holds no profile. What could be read is judged first.
+/// Something can't be read, is no UTF-8 text, or a directory holds no profile. All else is judged first.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let platform = arguments.platform()?;
     let mut outcome = Outcome::Done;
     let mut unreadable = Vec::new();
     for path in &arguments.paths {
-        match texts(path) {
-            Ok(texts) => {
-                for (name, text) in texts {
+        for text in texts(path) {
+            match text {
+                Ok((name, text)) => {
                     outcome = outcome.max(lint(&name, &text, platform, &mut io::stdout().lock())?);
                 }
+                Err(error) => unreadable.push(format!("{error:#}")),
             }
-            Err(error) => unreadable.push(format!("{error:#}")),
         }
     }
     if !unreadable.is_empty() {
@@ -65,13 +71,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn lint(name: &str, text: &[u8], platform: Platform, out: &mut impl Write) -> Result<Outcome> {
-    let findings = match std::str::from_utf8(text) {
-        Ok(text) => seccomp::check(text, platform).findings,
-        Err(error) => {
-            bail!("reading {name}: byte {} is not UTF-8: save it as UTF-8 text", error.valid_up_to() + 1)
-        }
-    };
+fn lint(name: &str, text: &str, platform: Platform, out: &mut impl Write) -> Result<Outcome> {
+    let findings = seccomp::check(text, platform).findings;
     for finding in &findings {
         writeln!(out, "{name}:{}", shown(finding)).context("writing the findings")?;
     }
@@ -86,21 +87,34 @@ fn shown(finding: &Diagnostic) -> String {
     format!("{line}:{column}: {}[{code}] {}: {message}; {help}", finding.severity(), place.path)
 }
 
-/// The profiles at `path`, each with its name.
-fn texts(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+/// The profiles at `path`, each with its name, or what keeps it from being read.
+fn texts(path: &Path) -> Vec<Result<(String, String)>> {
     if path == Path::new("-") {
         let mut text = Vec::new();
-        io::stdin().read_to_end(&mut text).context("reading standard input")?;
-        return Ok(vec![("<stdin>".to_owned(), text)]);
+        let read = io::stdin().read_to_end(&mut text).context("reading standard input");
+        return vec![read.and_then(|_| named("<stdin>".to_owned(), text))];
     }
-    let files = if path.is_dir() { profiles_below(path)? } else { vec![path.to_owned()] };
+    let files = if path.is_dir() { profiles_below(path) } else { Ok(vec![path.to_owned()]) };
     let read = |file: PathBuf| {
         let text = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-        Ok((file.display().to_string(), text))
+        named(file.display().to_string(), text)
     };
-    files.into_iter().map(read).collect()
+    files.map_or_else(|error| vec![Err(error)], |files| files.into_iter().map(read).collect())
 }
 
+/// The profile `name` of this content.
+fn named(name: String, content: Vec<u8>) -> Result<(String, String)> {
+    match String::from_utf8(content) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            let byte = error.utf8_error().valid_up_to() + 1;
+            bail!("reading {name}: byte {byte} is not UTF-8: save it as UTF-8 text")
+        }
+    }
+}
+
+/// The files below `directory` that end with `.json`. Directories whose names begin with a dot are passed over: in
+/// them, the kubelet keeps the files of a mounted ConfigMap, which are linked from beside them.
 fn profiles_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut waiting = vec![directory.to_owned()];
@@ -108,7 +122,9 @@ fn profiles_below(directory: &Path) -> Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&directory).with_context(|| format!("listing {}", directory.display()))? {
             let entry = entry.with_context(|| format!("listing {}", directory.display()))?;
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                waiting.push(entry.path());
+                if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    waiting.push(entry.path());
+                }
             } else if entry.path().extension().is_some_and(|ending| ending == "json") {
                 files.push(entry.path());
             }
@@ -131,7 +147,7 @@ mod tests {
     const PLATFORM: Platform =
         Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
 
-    fn check(text: &[u8], outcome: Outcome, expected: &str) {
+    fn check(text: &str, outcome: Outcome, expected: &str) {
         let mut out = Vec::new();
         assert_eq!(lint("p.json", text, PLATFORM, &mut out).unwrap(), outcome);
         let out = String::from_utf8(out).unwrap();
@@ -141,16 +157,16 @@ mod tests {
     #[test]
     fn a_finding_is_printed_with_its_place() {
         check(
-            b"{\n \"defaultAction\": \"SCMP_ACT_EROR\"}",
+            "{\n \"defaultAction\": \"SCMP_ACT_EROR\"}",
             Outcome::Refused,
             "p.json:2:19: error[unknown-action] $.defaultAction: ",
         );
         check(
-            b"{\"defaultAction\": \"SCMP_ACT_LOG\", \"x\": 1}",
+            "{\"defaultAction\": \"SCMP_ACT_LOG\", \"x\": 1}",
             Outcome::Done,
             "p.json:1:35: warning[unknown-field] $.x: ",
         );
-        check(b"{\"defaultAction\": \"SCMP_ACT_LOG\"}", Outcome::Done, "");
+        check("{\"defaultAction\": \"SCMP_ACT_LOG\"}", Outcome::Done, "");
     }
 
     #[test]
@@ -172,25 +188,34 @@ mod tests {
         assert!(parse(&["--kernel", "new"]).is_err());
     }
 
-    #[test]
-    fn what_is_no_text_is_an_error() {
-        let error = lint("p.json", b"{\xff", PLATFORM, &mut Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("byte 2 is not UTF-8"), "{error}");
+    /// Claims the names of the profiles at `path`, and what is said of those that can't be read.
+    fn check_texts(path: &Path, expected: &[&str]) {
+        let said: Vec<String> = texts(path)
+            .into_iter()
+            .map(|text| text.map_or_else(|error| format!("{error:#}"), |(name, _)| name))
+            .collect();
+        let is_expected = said.iter().zip(expected).all(|(said, expected)| said.ends_with(expected));
+        assert!(is_expected && said.len() == expected.len(), "{said:?}");
     }
 
     #[test]
     fn a_directory_is_searched_and_an_empty_one_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(texts(directory.path()).is_err());
-        fs::create_dir(directory.path().join("inner")).unwrap();
-        for name in ["b.json", "a.json", "inner/c.json", "README.md"] {
+        check_texts(directory.path(), &["no file there ends with .json"]);
+        for inner in ["inner", "..2026"] {
+            fs::create_dir(directory.path().join(inner)).unwrap();
+        }
+        for name in ["b.json", "a.json", "inner/c.json", "..2026/a.json", "README.md"] {
             fs::write(directory.path().join(name), "{}").unwrap();
         }
-        let names: Vec<String> = texts(directory.path()).unwrap().into_iter().map(|(name, _)| name).collect();
-        let endings = ["/a.json", "/b.json", "/inner/c.json"];
-        assert!(
-            names.iter().zip(endings).all(|(name, ending)| name.ends_with(ending)) && names.len() == 3,
-            "{names:?}"
-        );
+        check_texts(directory.path(), &["/a.json", "/b.json", "/inner/c.json"]);
+    }
+
+    #[test]
+    fn what_is_no_text_keeps_no_other_file_from_being_read() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a.json"), b"{\xff").unwrap();
+        fs::write(directory.path().join("b.json"), "{}").unwrap();
+        check_texts(directory.path(), &["/a.json: byte 2 is not UTF-8: save it as UTF-8 text", "/b.json"]);
     }
 }

@@ -26,7 +26,8 @@ impl Lock {
             HostError::new("making directory", state_dir, error).advise(" (see --state-dir)")
         })?;
         let path = state_dir.join(NAME);
-        let file = File::create(&path).map_err(|error| HostError::new("opening", &path, error))?;
+        let file = File::create(&path)
+            .map_err(|error| HostError::new("opening", &path, error).advise(" (see --state-dir)"))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(flock) => Ok(Some(Self { _flock: flock })),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),

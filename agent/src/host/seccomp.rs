@@ -104,6 +104,12 @@ impl NodeHost {
         })
     }
 
+    /// Whether `path` is the directory that profiles are put into, or below it. What can't be looked at is not.
+    pub(crate) fn puts_profiles_into(&self, path: &Path) -> bool {
+        let (path, root) = (path.canonicalize(), self.root.path().canonicalize());
+        path.is_ok_and(|path| root.is_ok_and(|root| path.starts_with(root)))
+    }
+
     /// An item for each time that something may have changed, and a scan is due.
     pub(crate) fn changes(&self) -> impl Stream<Item = ()> + use<> {
         self.watch.changes()

@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
         let root = match self.source.root() {
             Ok(root) => At { value: root, path: "$".to_owned() },
             Err(error) => {
-                self.findings.push(unreadable(&error));
+                self.findings.push(no_json(self.source, &error));
                 return None;
             }
         };
@@ -481,16 +481,24 @@ pub(crate) fn excerpt(text: &str) -> String {
     cut(text, 60)
 }
 
-fn unreadable(error: &serde_json::Error) -> Diagnostic {
+fn no_json(source: Source<'_>, error: &serde_json::Error) -> Diagnostic {
+    let start = source.text().trim_start();
     let help = match error.classify() {
+        Category::Eof if start.is_empty() => "the document is empty: write a profile into it",
         Category::Eof => "the document ends too early: copy all of it, and close what is open",
-        Category::Io | Category::Syntax | Category::Data => {
-            "comments, trailing commas and trailing data are not JSON"
+        _ if start.starts_with('\u{feff}') => {
+            "the document begins with a byte order mark: save it as UTF-8 without one"
         }
+        _ if start.contains('\0') => "the document has zero bytes, as UTF-16 has: save it as UTF-8",
+        _ if !start.starts_with('{') => {
+            "a profile is a JSON object, which begins with {: neither YAML nor comments are read"
+        }
+        _ => "comments, single quotes, trailing commas and trailing data are not JSON",
     };
     let text = error.to_string();
     // serde_json repeats the position at the end of the text.
     let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned();
-    let place = Place { position: Some((error.line(), error.column())), path: "$".to_owned() };
+    // It counts columns from 1, and says 0 for the place before the first.
+    let place = Place { position: Some((error.line(), error.column().max(1))), path: "$".to_owned() };
     Diagnostic { code: Code::InvalidJson, place, message, help }
 }

@@ -46,6 +46,10 @@ impl<'a> Source<'a> {
         Self(text)
     }
 
+    pub(crate) fn text(self) -> &'a str {
+        self.0
+    }
+
     /// The document's only value.
     pub(crate) fn root(self) -> Result<Value<'a>, serde_json::Error> {
         serde_json::from_str::<&RawValue>(self.0).map(|raw| Value(raw.get()))

@@ -60,6 +60,25 @@ pub(crate) const FLAGS: &[&str] =
 /// Flags that the specification has, and runc since 1.5.
 pub(crate) const RECENT_FLAGS: &[&str] = &["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"];
 
+/// What is left out before a word by mistake, or put there: `ALLOW`, `SYS_ADMIN`, `__NR_read`.
+const PREFIXES: &[&str] =
+    &["scmp_act_", "scmp_arch_", "scmp_cmp_", "seccomp_filter_flag_", "cap_", "__nr_", "sys_"];
+
+/// What others call the same.
+const SYNONYMS: &[(&str, &str)] =
+    &[("amd64", "x86_64"), ("arm64", "aarch64"), ("386", "x86"), ("i386", "x86"), ("deny", "errno")];
+
+/// Whether both mean the same, but for case, a prefix, or who says it.
+fn is_same_word(word: &str, candidate: &str) -> bool {
+    let stem = |word: &str| {
+        let stem = PREFIXES.iter().find_map(|prefix| word.strip_prefix(prefix)).unwrap_or(word);
+        let synonym = SYNONYMS.iter().find(|(other, _)| *other == stem);
+        synonym.map_or(stem, |(_, usual)| usual).to_owned()
+    };
+    let (word, candidate) = (word.to_ascii_lowercase(), stem(&candidate.to_ascii_lowercase()));
+    word == candidate || stem(&word) == candidate
+}
+
 /// The word that `word` was probably meant to be.
 pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Below this, words have too little in common (Jaro-Winkler, 0 to 1).
@@ -72,7 +91,9 @@ pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str
     let alike = |candidate: &'a str| {
         (strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate)
     };
-    let best = words.into_iter().map(alike).max_by(|one, other| one.0.total_cmp(&other.0));
+    let likeness =
+        |candidate| if is_same_word(word, candidate) { (1.0, candidate) } else { alike(candidate) };
+    let best = words.into_iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
     best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, candidate)| candidate)
 }
 
@@ -80,16 +101,43 @@ pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str
 mod tests {
     use super::*;
 
+    fn check(words: &[&str], expected: &[(&str, Option<&str>)]) {
+        for (word, expected) in expected {
+            assert_eq!(suggestion(word, words.iter().copied()), *expected, "{word}");
+        }
+    }
+
     #[test]
     fn a_typo_is_understood_and_nonsense_is_not() {
-        for (word, expected) in [
-            ("SCMP_ACT_ALOW", Some("SCMP_ACT_ALLOW")),
-            ("scmp_act_errno", Some("SCMP_ACT_ERRNO")),
-            ("SCMP_ACT_LGO", Some("SCMP_ACT_LOG")),
-            ("banana", None),
-            ("", None),
-        ] {
-            assert_eq!(suggestion(word, ACTIONS.iter().copied()), expected, "{word}");
-        }
+        check(
+            ACTIONS,
+            &[
+                ("SCMP_ACT_ALOW", Some("SCMP_ACT_ALLOW")),
+                ("scmp_act_errno", Some("SCMP_ACT_ERRNO")),
+                ("SCMP_ACT_LGO", Some("SCMP_ACT_LOG")),
+                ("banana", None),
+                ("", None),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_others_say_is_understood() {
+        check(ACTIONS, &[("allow", Some("SCMP_ACT_ALLOW")), ("SCMP_ACT_DENY", Some("SCMP_ACT_ERRNO"))]);
+        check(
+            ARCHITECTURES,
+            &[
+                ("x86_64", Some("SCMP_ARCH_X86_64")),
+                ("amd64", Some("SCMP_ARCH_X86_64")),
+                ("SCMP_ARCH_AMD64", Some("SCMP_ARCH_X86_64")),
+                ("SCMP_ARCH_ARM64", Some("SCMP_ARCH_AARCH64")),
+            ],
+        );
+        check(&["CAP_SYS_ADMIN", "CAP_CHOWN"], &[("SYS_ADMIN", Some("CAP_SYS_ADMIN"))]);
+        check(&["amd64", "arm64"], &[("x86_64", Some("amd64")), ("aarch64", Some("arm64"))]);
+        check(
+            &["kexec_load"],
+            &[("sys_kexec_load", Some("kexec_load")), ("__NR_kexec_load", Some("kexec_load"))],
+        );
     }
 }

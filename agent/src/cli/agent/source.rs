@@ -34,7 +34,7 @@ impl FromStr for Source {
             Some("") => Err("the path is missing: dir:PATH"),
             Some(path) => Ok(Self::Directory(path.into())),
             None if text == "cluster" => Ok(Self::Cluster),
-            None => Err("it is neither cluster nor dir:PATH"),
+            None => Err("it is neither cluster nor dir:PATH, such as dir:./bundles"),
         }
     }
 }

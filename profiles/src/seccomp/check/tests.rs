@@ -76,6 +76,26 @@ fn what_is_no_json_is_refused() {
 }
 
 #[test]
+fn what_it_is_instead_of_json_is_told() {
+    for (text, expected) in [
+        ("", "the document is empty"),
+        ("\n\n", "the document is empty"),
+        ("{\"a\": ", "ends too early"),
+        ("\u{feff}{}", "byte order mark"),
+        ("{\0\"\0a\0", "UTF-16"),
+        ("apiVersion: v1\nkind: ConfigMap", "neither YAML nor comments"),
+        ("---\na: 1", "neither YAML nor comments"),
+        ("// a\n{}", "neither YAML nor comments"),
+        ("{\"a\": 1,}", "trailing commas"),
+        ("{'a': 1}", "single quotes"),
+    ] {
+        let [finding] = &check(text)[..] else { panic!("{text:?}") };
+        assert!(finding.help.contains(expected), "{text:?}: {finding}");
+        assert!(finding.place.position.is_some_and(|(line, column)| line > 0 && column > 0), "{finding}");
+    }
+}
+
+#[test]
 fn a_document_that_is_nested_too_deep_for_go_is_refused() {
     let nested = |depth: usize| {
         format!(r#"{{"defaultAction":"SCMP_ACT_LOG","comment":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
