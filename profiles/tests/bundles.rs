@@ -2,6 +2,8 @@
 //!
 //! `INSTA_UPDATE=always cargo test -p pavise-profiles` writes the snapshots anew.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
