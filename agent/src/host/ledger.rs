@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use profiles::digest::Digest;
 use profiles::reference::Reference;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,10 @@ use super::error::HostError;
 
 const NAME: &str = "ledger.json";
 const VERSION: u32 = 1;
+
+/// What becomes of an agent whose ledger is lost: nobody would know any more what it puts on the node.
+const LOST: &str = " (it was deleted or moved while the agent ran, which ends for that: the next one adopts the files \
+                    that equal a profile)";
 
 /// A ledger that can't be used.
 #[derive(Debug, Error)]
@@ -96,6 +101,19 @@ impl Ledger {
             Some(text) => parse(&state_dir.join(NAME), &text, root)?,
         };
         Ok(Self { directory, record, is_durable: true })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes sure that it is where the next agent looks for it.
+    pub(crate) fn expect_in_place(&self) -> Result<(), HostError> {
+        if self.directory.is_in_place() {
+            return Ok(());
+        }
+        Err(HostError::new("using", self.path(), Errno::ENOENT).advise(LOST))
     }
 
     /// What it says.

@@ -3,7 +3,9 @@
 //! Invariant: while a [`Lock`] lives, no other process has one of the same state directory. The kernel drops it with
 //! the process, however that ends.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -29,11 +31,21 @@ impl Lock {
         let file = File::create(&path)
             .map_err(|error| HostError::new("opening", &path, error).advise(" (see --state-dir)"))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(flock) => Ok(Some(Self { _flock: flock })),
+            Ok(flock) => {
+                // If it was deleted while it was waited for, another process can have a new one.
+                let is_in_place =
+                    identity(flock.metadata()).is_some_and(|it| Some(it) == identity(fs::metadata(&path)));
+                Ok(is_in_place.then_some(Self { _flock: flock }))
+            }
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(HostError::new("locking", &path, error)),
         }
     }
+}
+
+/// What tells a file from all others.
+fn identity(metadata: io::Result<Metadata>) -> Option<(u64, u64)> {
+    metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]
@@ -49,5 +61,17 @@ mod tests {
         assert!(Lock::try_take(&state_dir).unwrap().is_none());
         drop(first);
         assert!(Lock::try_take(&state_dir).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_was_deleted_is_none() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join(NAME);
+        let file = File::create(&path).unwrap();
+        assert_eq!(identity(file.metadata()), identity(fs::metadata(&path)));
+        fs::remove_file(&path).unwrap();
+        assert_ne!(identity(file.metadata()), identity(fs::metadata(&path)));
+        let other = File::create(&path).unwrap();
+        assert_ne!(identity(file.metadata()), identity(other.metadata()));
     }
 }

@@ -147,7 +147,7 @@ impl NodeHost {
         let mut all: BTreeSet<PathBuf> =
             ours.iter().filter(is_there).map(|path| self.root.path().join(path)).collect();
         // The kernel tells that a directory is gone where it was, and only there while it is held open.
-        all.extend([self.root.path().to_owned(), self.kubelet_root.clone()]);
+        all.extend([self.root.path(), &self.kubelet_root, self.ledger.path()].map(Path::to_owned));
         self.watch.on(all);
     }
 
@@ -392,6 +392,7 @@ impl NodeHost {
 impl Host for NodeHost {
     fn scan(&mut self, care: Care) -> Result<BTreeMap<Reference, Found>, HostError> {
         self.find_root()?;
+        self.ledger.expect_in_place()?;
         self.watch_all();
         let Record { files, directories, .. } = self.ledger.record().clone();
         self.sweep(files.keys().map(directory_of).chain(directories).collect());

@@ -174,6 +174,20 @@ fn a_seccomp_directory_that_can_not_be_made_anew_ends_the_scan() {
     assert!(error.to_string().contains("deleted or moved"), "{error}");
 }
 
+#[test]
+fn a_lost_state_directory_ends_the_scan() {
+    for lose in
+        [|path: &Path| fs::remove_dir_all(path), |path: &Path| fs::rename(path, path.with_extension("old"))]
+    {
+        let mut scene = Scene::with("web/a");
+        let state = scene.temporary.path().join("state");
+        lose(&state).unwrap();
+        fs::create_dir(&state).unwrap();
+        let error = scene.host().scan(Care::Glance).unwrap_err();
+        assert!(error.in_full().contains("the next one adopts"), "{error}");
+    }
+}
+
 /// Runs `body` on a thread with mounts of its own, and the seccomp directory of its scene mounted by `make`, which is
 /// told where.
 pub(super) fn with_mounts(
