@@ -15,7 +15,7 @@ use profiles::name::{Namespace, NodeName};
 use profiles::state;
 use tracing::info;
 
-use super::Outcome;
+use super::{Outcome, block_on};
 use crate::host::lock::Lock;
 use crate::host::{NodeHost, platform};
 use crate::observe::http::{self, Listen};
@@ -113,9 +113,7 @@ impl Arguments {
 /// was to end by itself.
 pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
     let rules = arguments.rules()?;
-    logs::start(arguments.log_format)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the asynchronous runtime")?.block_on(serve(arguments, rules))
+    block_on(arguments.log_format, serve(arguments, rules))
 }
 
 async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {

@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt, stream};
 use profiles::name::Namespace;
 use tracing::info;
 
+use super::block_on;
 use crate::catalog;
 use crate::cluster::{self, bundles, events, nodes};
 use crate::observe::metrics::Metrics;
@@ -37,9 +38,7 @@ pub(crate) struct Arguments {
 
 /// Runs the catalog until it is told to stop.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    logs::start(arguments.log_format)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the asynchronous runtime")?.block_on(serve(arguments))
+    block_on(arguments.log_format, serve(arguments))
 }
 
 async fn serve(arguments: Arguments) -> Result<()> {
