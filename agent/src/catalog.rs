@@ -73,22 +73,19 @@ mod tests {
     use std::time::Duration;
 
     use futures::stream;
-    use profiles::bundle::{BundleId, Source};
     use profiles::catalog::How;
     use profiles::name::Namespace;
 
     use super::*;
+    use crate::examples::{PLATFORM, source};
 
     /// A bundle `name` whose one profile has `text`, as it is judged for `platforms`.
     fn verdict(name: &str, text: &str, platforms: &BTreeSet<Platform>) -> Verdict {
-        let data = [("a.json".to_owned(), text.to_owned())].into();
-        Verdict::of(&Source::new(BundleId::new("ns", name).unwrap(), data), platforms)
+        Verdict::of(&source("ns", name, &[("a.json", text)]), platforms)
     }
 
     fn platforms(architecture: &str) -> BTreeSet<Platform> {
-        let platform =
-            Platform { architecture: architecture.parse().unwrap(), kernel: "6.12".parse().unwrap() };
-        [platform].into()
+        [Platform { architecture: architecture.parse().unwrap(), ..PLATFORM }].into()
     }
 
     /// Runs for `duration`. Each write takes a second. Returns when which bundle was written about, and how.

@@ -15,6 +15,8 @@ mod catalog;
 mod cli;
 mod cluster;
 mod directory;
+#[cfg(test)]
+mod examples;
 mod host;
 mod observe;
 mod sync;

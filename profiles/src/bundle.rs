@@ -61,12 +61,19 @@ pub struct Source {
     pub binary_keys: Vec<String>,
 }
 
+#[cfg(test)]
 impl Source {
-    /// The ConfigMap `id` of seccomp profiles, of which nothing is said but its `data`.
-    #[must_use]
-    pub fn new(id: BundleId, data: BTreeMap<String, String>) -> Self {
-        let (uid, kind) = (String::new(), "seccomp".to_owned());
-        Self { id, uid, kind, annotations: BTreeMap::new(), created: None, data, binary_keys: Vec::new() }
+    /// A ConfigMap of seccomp profiles, of which nothing is said but its `data`.
+    pub(crate) fn example(name: &str, data: &[(&str, &str)]) -> Self {
+        Self {
+            id: BundleId::new("ns", name).unwrap(),
+            uid: "u".to_owned(),
+            kind: "seccomp".to_owned(),
+            annotations: BTreeMap::new(),
+            created: None,
+            data: data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect(),
+            binary_keys: Vec::new(),
+        }
     }
 }
 
@@ -166,7 +173,7 @@ impl Bundle {
         self.diagnostics.iter().all(|diagnostic| diagnostic.code != Code::Unreadable)
     }
 
-    /// Whether nothing is wrong with the bundle as a whole.
+    /// Whether the bundle as a whole has no error.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         !has_error(&self.diagnostics)
@@ -289,11 +296,9 @@ mod tests {
 
     /// Claims which keys are accepted and refused, and the codes of the bundle's own diagnostics.
     fn check(data: &[(&str, &str)], binary: &[&str], accepted: &[&str], refused: &[&str], codes: &[Code]) {
-        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
         let binary_keys = binary.iter().map(|key| (*key).to_owned()).collect();
-        let source = Source::new(BundleId::new("ns", "b").unwrap(), data);
-        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
-        let bundle = Bundle::of_seccomp(Source { binary_keys, ..source }, &mut verdicts);
+        let source = Source { binary_keys, ..Source::example("b", data) };
+        let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE));
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);

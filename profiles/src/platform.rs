@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The kind of machine that a document is read for.
+/// The kind of machine that a document is read for. Written `<architecture> with kernel <kernel>`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Platform {
     /// Of its programs, by default.
@@ -21,6 +21,18 @@ impl Platform {
     /// A node as most are.
     pub(crate) const EXAMPLE: Self =
         Self { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+
+    /// A node, such as `amd64 6.12`.
+    pub(crate) fn example(text: &str) -> Self {
+        let (architecture, kernel) = text.split_once(' ').unwrap();
+        Self { architecture: architecture.parse().unwrap(), kernel: kernel.parse().unwrap() }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with kernel {}", self.architecture, self.kernel)
+    }
 }
 
 /// Makes the enumeration of architectures from a table: Go's name, Rust's target, seccomp's word.

@@ -127,9 +127,7 @@ mod tests {
 
     use super::*;
     use crate::cli;
-
-    const PLATFORM: Platform =
-        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+    use crate::examples::PLATFORM;
 
     fn check(text: &[u8], outcome: Outcome, expected: &str) {
         let mut out = Vec::new();

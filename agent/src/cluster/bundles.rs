@@ -185,14 +185,11 @@ fn id(config_map: &ConfigMap) -> Option<BundleId> {
 mod tests {
     use kube::api::ObjectMeta;
     use profiles::bundle::Profile;
-    use profiles::platform::{Architecture, Kernel};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::cluster::script::{self, Exchange};
-
-    const PLATFORM: Platform =
-        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+    use crate::examples::PLATFORM;
 
     fn config_map(name: &str) -> ConfigMap {
         let metadata = ObjectMeta {

@@ -5,12 +5,8 @@ use std::os::unix::fs::symlink;
 use futures::stream::LocalBoxStream;
 use profiles::bundle::Profile;
 
-use profiles::platform::{Architecture, Kernel};
-
 use super::*;
-
-const PLATFORM: Platform =
-    Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+use crate::examples::PLATFORM;
 
 const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 /// What is told is told at once; but machines that run tests are slow now and then.

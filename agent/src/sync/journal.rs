@@ -311,12 +311,11 @@ mod tests {
 
     use profiles::bundle::Source;
     use profiles::digest::Digest;
-    use profiles::platform::{Architecture, Kernel, Platform};
     use profiles::state::{Config, NodeLabels};
     use profiles::time::Time;
-    use profiles::verdicts::Verdicts;
 
     use super::*;
+    use crate::examples::{judged, source};
 
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 
@@ -329,23 +328,13 @@ mod tests {
     }
 
     fn bundle(data: &[(&str, &str)]) -> Bundle {
-        judged(source(id(), data))
-    }
-
-    fn source(id: BundleId, data: &[(&str, &str)]) -> Source {
-        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Source::new(id, data)
-    }
-
-    fn judged(source: Source) -> Bundle {
-        let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
-        Bundle::of_seccomp(source, &mut Verdicts::new(platform))
+        judged(source("n", "b", data))
     }
 
     /// The same, for Nodes with the label `disk=ssd`.
     fn bundle_for_some(data: &[(&str, &str)]) -> Bundle {
         let annotations = [("pavise.dev/node-selector".to_owned(), "disk=ssd".to_owned())].into();
-        judged(Source { annotations, ..source(id(), data) })
+        judged(Source { annotations, ..source("n", "b", data) })
     }
 
     fn id() -> BundleId {
@@ -415,7 +404,7 @@ mod tests {
 
     #[test]
     fn the_problem_of_a_profile_ends_when_its_bundle_does_not_ask_for_it() {
-        let other = |namespace, name| judged(source(BundleId::new(namespace, name).unwrap(), &[("a", GOOD)]));
+        let other = |namespace, name| judged(source(namespace, name, &[("a", GOOD)]));
         let listed = |bundles| Event::Listed { namespace: namespace(), bundles };
         let elsewhere = |bundles| Event::Listed { namespace: Namespace::new("m").unwrap(), bundles };
         for (event, remembered) in [

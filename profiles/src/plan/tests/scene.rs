@@ -261,11 +261,12 @@ fn bundle(text: &str) -> Bundle {
         let (key, version) = item.split_once('=').unwrap();
         (key.to_owned(), content(version))
     };
-    let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
     let source = Source {
         annotations: annotations.into_iter().filter_map(annotation).collect(),
         created: created.parse().ok(),
-        ..Source::new(bundle_id(id), data)
+        data: profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect(),
+        id: bundle_id(id),
+        ..Source::example("b", &[])
     };
     Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
 }

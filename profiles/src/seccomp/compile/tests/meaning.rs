@@ -20,6 +20,7 @@ use crate::seccomp::document::{Condition, LinuxSeccomp, Rule};
 use crate::seccomp::meaning::differences;
 use crate::seccomp::oci;
 use crate::seccomp::program::Call;
+use crate::seccomp::vocabulary::OPERATORS;
 
 /// System calls that take no arguments, change nothing, and never return 0.
 const CALLS: &[(&str, i64)] =
@@ -38,15 +39,6 @@ const ACTIONS: &[&str] = &[
     "SCMP_ACT_TRAP",
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
-];
-const OPERATORS: &[&str] = &[
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
 ];
 /// Conditions of a rule as Docker and Podman have them, and whether the rule is there on [`Platform::EXAMPLE`], for a
 /// container with the default capabilities. Most rules have none.
