@@ -11,7 +11,7 @@ use testbed::kubectl::wait_for;
 use testbed::pods::bundle;
 
 use crate::Test;
-use crate::sync::{ALLOW, apply, expect_log, file, labels, wait_for_labels};
+use crate::steps::{ALLOW, SOON, apply, expect_log, file, labels, wait_for_labels, written_labels};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("drift_of_every_kind_is_repaired_and_no_label_flaps", drift_of_every_kind_is_repaired),
@@ -23,10 +23,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ),
 ];
 
-/// How long a repair may take. It takes milliseconds; machines that run tests are slow now and then.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The same where the kubelet has to start the agent's container again.
+/// How long a repair may take where the kubelet has to start the agent's container again.
 const RESTART: Duration = Duration::from_mins(1);
 
 /// What somebody does to a file.
@@ -90,7 +87,7 @@ fn a_lost_seccomp_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> 
 }
 
 fn wait_until_right(path: &Path) -> anyhow::Result<()> {
-    wait_for(&format!("{} to be put right", path.display()), PATIENCE, || {
+    wait_for(&format!("{} to be put right", path.display()), SOON, || {
         let is_right = || -> std::io::Result<bool> {
             let metadata = fs::symlink_metadata(path)?;
             let is_ours = metadata.is_file() && metadata.permissions().mode() & 0o7777 == 0o644;
@@ -98,11 +95,4 @@ fn wait_until_right(path: &Path) -> anyhow::Result<()> {
         };
         Ok(is_right().unwrap_or_default().then_some(()))
     })
-}
-
-/// When the agent last wrote labels: the entry of its field manager.
-pub(crate) fn written_labels(cluster: &Cluster) -> anyhow::Result<serde_json::Value> {
-    let node = cluster.kubectl().get(&["node", testbed::HOST_NODE, "--show-managed-fields"])?;
-    let mut managers = node["metadata"]["managedFields"].as_array().into_iter().flatten();
-    managers.find(|manager| manager["manager"] == "pavise").cloned().context("the agent never wrote a label")
 }

@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
-use testbed::pavise::{self, PROFILES, SYSTEM};
+use testbed::pavise::{self, PROFILES};
 use testbed::pods::bundle;
 
 use crate::Test;
-use crate::drift::written_labels;
-use crate::sync::{ALLOW, apply, expect_log, file, labels, wait_for_file, wait_for_labels};
+use crate::steps::{
+    ALLOW, agent_log, apply, expect_log, file, labels, wait_for_file, wait_for_labels, written_labels,
+};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_that_restarts_writes_nothing", a_restart_writes_nothing),
@@ -195,15 +196,11 @@ fn collect(directory: &Path, found: &mut BTreeMap<String, (u64, i64, i64)>) -> a
 
 /// How often the container of the agent on the host's node was started again; none while it is not ready.
 fn restarts(cluster: &Cluster) -> anyhow::Result<Option<u64>> {
-    let pods = cluster.kubectl().get(&["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"])?;
-    let mut pods = pods["items"].as_array().into_iter().flatten();
-    let own = pods.find(|pod| pod["spec"]["nodeName"] == HOST_NODE).context("there is no agent")?;
-    let status = &own["status"]["containerStatuses"][0];
+    let status = &pavise::agent_pod(cluster)?["status"]["containerStatuses"][0];
     Ok(status["restartCount"].as_u64().filter(|_| status["ready"] == true))
 }
 
 /// How often the agent has said that it listed the bundles.
 fn lists(cluster: &Cluster) -> anyhow::Result<usize> {
-    let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])?;
-    Ok(log.lines().filter(|line| line.contains("Bundles listed")).count())
+    Ok(agent_log(cluster)?.lines().filter(|line| line.contains("Bundles listed")).count())
 }
