@@ -49,10 +49,10 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
     let watched = client.clone();
     let watch = move |platforms: BTreeSet<_>| {
-        let judged = |namespace: &Namespace| {
-            bundles::judged(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
+        let reviewed = |namespace: &Namespace| {
+            bundles::reviewed(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
         };
-        stream::select_all(namespaces.iter().map(judged)).boxed_local()
+        stream::select_all(namespaces.iter().map(reviewed)).boxed_local()
     };
     let writer = Rc::new(events::Writer::new(client.clone(), &arguments.pod_name));
     let write = move |write| {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::bundle::{Bundle, BundleId, Source};
-use profiles::catalog::{KIND_LABEL, Verdict};
+use profiles::catalog::{KIND_LABEL, Review};
 use profiles::name::Namespace;
 use profiles::platform::Platform;
 use profiles::state::Event;
@@ -73,10 +73,10 @@ impl Judge for Verdicts {
 }
 
 impl Judge for BTreeSet<Platform> {
-    type Judged = Verdict;
+    type Judged = Review;
 
-    fn judge(&mut self, source: Source) -> Verdict {
-        Verdict::of(&source, self)
+    fn judge(&mut self, source: Source) -> Review {
+        Review::of(&source, self)
     }
 }
 
@@ -85,13 +85,13 @@ pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) ->
     seen(client, namespace, SELECTOR, Verdicts::new(platform)).map(Event::from)
 }
 
-/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, judged for `platforms`, for
-/// ever.
-pub(crate) fn judged(
+/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and reviews it
+/// for `platforms`.
+pub(crate) fn reviewed(
     client: Client,
     namespace: Namespace,
     platforms: BTreeSet<Platform>,
-) -> impl Stream<Item = Seen<Verdict>> {
+) -> impl Stream<Item = Seen<Review>> {
     seen(client, namespace, KIND_LABEL, platforms)
 }
 

@@ -33,9 +33,9 @@ const MOST_STATEMENTS: usize = 20;
 /// The longest name of an object, which is a DNS subdomain, without `.` and 16 digits.
 const LONGEST_PREFIX: usize = 253 - 17;
 
-/// What is to be said about one ConfigMap.
+/// All that is to be said about one ConfigMap.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Verdict {
+pub struct Review {
     /// Its namespace and name.
     pub id: BundleId,
     /// Its `uid`.
@@ -44,7 +44,7 @@ pub struct Verdict {
     pub statements: Vec<Statement>,
 }
 
-impl Verdict {
+impl Review {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn judge(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Vec<Statement> {
-        Verdict::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
+        Review::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
     }
 
     /// Claims reason, field and the beginning of the note of each statement.
