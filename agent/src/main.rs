@@ -1,11 +1,14 @@
 //! `pavise` puts seccomp profiles where Kubernetes needs them, and tells the truth about it.
 //!
 //! ```text
-//!  ConfigMaps ─ watch ─┐                                        ┌─ files below <kubelet root>/seccomp (host)
-//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Step┤
-//!  disk ─ notify ─ scan┘            (profiles: pure)            └─ node labels                     (cluster)
-//!                                       ▲                            │
-//!                                       └── outcome of each step, as an Event
+//!  ConfigMaps ─ watch ─┐
+//!    or a directory ───┤                                          ┌─▶ files below <kubelet root>/seccomp  (host)
+//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Plan ─┼─▶ ledger                              (host)
+//!  disk ─ notify, scan ┘        (profiles: pure, told the time)   └─▶ labels of the Node               (cluster)
+//!                                        ▲    │                            │
+//!                                        │    │   the outcome of each step, as an Event
+//!                                        └────┼────────────────────────────┘
+//!                                             └─▶ numbers and reasons ─▶ /metrics, /readyz             (observe)
 //! ```
 //!
 //! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in [`host`].

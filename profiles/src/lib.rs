@@ -1,11 +1,10 @@
 //! What a profile, a bundle, a reference and a node label are, and what a node has to do about them.
 //!
 //! ```text
-//!  bundles (desired) ──┐
-//!  scan of the disk ───┤                                    ┌─ install, remove  (the disk)
-//!  labels of the Node ─┼─▶ Event ─▶ State::apply ─▶ plan ───┤
-//!  outcomes of steps ──┘      ▲                             └─ labels           (the Node)
-//!                             └────────── outcome of each step, as an Event ────────┘
+//!  bundles (desired) ──┐                            ┌─▶ plan ──────┬─▶ install, remove, keep  (the disk)
+//!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels                 (the Node)
+//!  labels of the Node ─┘      ▲                     └─▶ summary, waits, findings         (metrics, probes, log)
+//!                             └── the outcome of each step, as an Event
 //! ```
 //!
 //! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes.
