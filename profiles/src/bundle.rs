@@ -174,22 +174,19 @@ impl Bundle {
     }
 
     /// Whether the bundle as a whole has no error.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         !has_error(&self.diagnostics)
     }
 
     /// Whether its profiles are all there is to it: no key of it is left out.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         let is_of_a_part = |code| matches!(code, Code::InvalidKey | Code::Unreadable);
         !self.diagnostics.iter().any(|diagnostic| is_of_a_part(diagnostic.code))
     }
 
     /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
     /// or the labels are not known.
-    #[must_use]
-    pub fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {
+    pub(crate) fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {
         let selector = self.nodes.as_ref()?;
         if selector.is_empty() {
             return Some(true);

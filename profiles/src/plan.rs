@@ -1,6 +1,6 @@
 //! What is to be done now, given what is known.
 //!
-//! Invariants, each with a test of its name:
+//! Invariants, each with tests of its own:
 //! - a profile is labelled after it is loaded, and unlabelled before it is removed;
 //! - nothing is taken away before all is known that could ask for it;
 //! - there is one change of labels for everything, and never two under way;

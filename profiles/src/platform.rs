@@ -57,8 +57,7 @@ macro_rules! architectures {
             }
 
             /// The word that seccomp documents have for it.
-            #[must_use]
-            pub fn scmp(self) -> &'static str {
+            pub(crate) fn scmp(self) -> &'static str {
                 match self {
                     $(Self::$name => $scmp,)+
                 }

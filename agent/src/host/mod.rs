@@ -1,4 +1,4 @@
-//! The node itself: its disk, and what this process costs it.
+//! The node itself: its disk, what it is, and what this process costs it.
 //!
 //! Invariant: system calls and the types of nix, notify and procfs stop here. Nothing is touched that the ledger does
 //! not have, and the ledger has it before it is touched.
