@@ -24,7 +24,8 @@ pub(crate) fn apply(cluster: &Cluster, manifest: &Value) -> anyhow::Result<()> {
 }
 
 pub(crate) fn container(cluster: &Cluster, pod: &str) -> anyhow::Result<Value> {
-    Ok(cluster.kubectl().get(&["pod", pod])?["status"]["containerStatuses"][0].take())
+    // A pod that was made just now has none.
+    Ok(cluster.kubectl().get(&["pod", pod])?["status"]["containerStatuses"][0].clone())
 }
 
 pub(crate) fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
