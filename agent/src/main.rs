@@ -11,8 +11,9 @@
 //!                                             └─▶ numbers and reasons ─▶ /metrics, /readyz             (observe)
 //! ```
 //!
-//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in [`host`].
-//! [`catalog`] is another such loop, of which a cluster has one: it says on each bundle what is wrong with it.
+//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in
+//! [`host`]. [`catalog`] is another such loop, of which a cluster has one: it says on each bundle what is
+//! wrong with it.
 
 mod catalog;
 mod cli;

@@ -1,7 +1,7 @@
 //! What an author publishes: one ConfigMap's worth of profiles, or one directory's, each judged.
 //!
-//! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap or directory holds;
-//! what is wrong with it is in its diagnostics, and the rest is served.
+//! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap or directory
+//! holds; what is wrong with it is in its diagnostics, and the rest is served.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -118,8 +118,8 @@ impl Bundle {
         Self { id, created: None, nodes, has_profile_labels: true, profiles: BTreeMap::new(), diagnostics }
     }
 
-    /// Judges the directory `id`: the text of each of its files, or why there is none. What `verdicts` has of the
-    /// version before is not judged again.
+    /// Judges the directory `id`: the text of each of its files, or why there is none. What `verdicts` has of
+    /// the version before is not judged again.
     #[must_use]
     pub fn of_seccomp_files(
         id: BundleId,
@@ -141,7 +141,8 @@ impl Bundle {
         bundle.end()
     }
 
-    /// The bundle `id`, of which nothing can be told, for this reason, which has the code [`Code::Unreadable`].
+    /// The bundle `id`, of which nothing can be told, for this reason, which has the code
+    /// [`Code::Unreadable`].
     #[must_use]
     pub fn unreadable(id: BundleId, why: Diagnostic) -> Self {
         Self::bare(id, vec![why])

@@ -1,9 +1,9 @@
 //! What is wrong with bundles, said once for all nodes, and when it is said.
 //!
-//! [`review`] decides what there is to say about a ConfigMap; here it is decided when each [`Statement`] is written:
-//! at once when it begins to be true, and every half hour while it stays true, as the API server forgets
-//! Events after an hour. A statement has one Event, whose name follows from what it says; saying it again
-//! counts up in that Event.
+//! [`review`] decides what there is to say about a ConfigMap; here it is decided when each [`Statement`] is
+//! written: at once when it begins to be true, and every half hour while it stays true, as the API server
+//! forgets Events after an hour. A statement has one Event, whose name follows from what it says; saying it
+//! again counts up in that Event.
 //!
 //! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a
 //! statement is written twice an hour and a bundle with which nothing is wrong never.

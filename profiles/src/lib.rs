@@ -10,10 +10,10 @@
 //! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
-//! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds it feeds [`state::Event`]s in, carries the [`plan::Plan`] out, and reports
-//! how each step ended as another event. Names are parsed once, at the edge, into types that can't be wrong
-//! ([`name`], [`reference`], [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]),
-//! never an `Err`.
+//! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds
+//! it feeds [`state::Event`]s in, carries the [`plan::Plan`] out, and reports how each step ended as another
+//! event. Names are parsed once, at the edge, into types that can't be wrong ([`name`], [`reference`],
+//! [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]), never an `Err`.
 
 mod annotation;
 pub mod bundle;

@@ -1,6 +1,7 @@
 //! What of a node decides what a document means there.
 //!
-//! Invariant: an [`Architecture`] is one that Kubernetes nodes have and for which seccomp filters can be made.
+//! Invariant: an [`Architecture`] is one that Kubernetes nodes have and for which seccomp filters can be
+//! made.
 
 use std::fmt;
 use std::str::FromStr;
@@ -129,8 +130,8 @@ impl fmt::Display for Kernel {
 impl FromStr for Kernel {
     type Err = UnknownKernel;
 
-    /// Reads a release such as `6.12`, `6.12.3` or `6.12.0-9-amd64` (uname(2)); what follows the minor number does
-    /// not matter.
+    /// Reads a release such as `6.12`, `6.12.3` or `6.12.0-9-amd64` (uname(2)); what follows the minor number
+    /// does not matter.
     fn from_str(text: &str) -> Result<Self, UnknownKernel> {
         let unknown = || UnknownKernel(text.to_owned());
         let number = |text: &str| {

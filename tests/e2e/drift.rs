@@ -1,4 +1,5 @@
-//! What somebody does to files of ours while the agent runs is noticed and repaired, with the API server and without.
+//! What somebody does to files of ours while the agent runs is noticed and repaired, with the API server and
+//! without.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -41,7 +42,8 @@ const DEEDS: &[(&str, Deed)] = &[
 fn drift_of_every_kind_is_repaired(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("drifting", &[("a.json", ALLOW)]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/drifting_a.json"])?;
-    // Our labels are part of the Node, which the kubelet writes too: what counts is who wrote the labels, and when.
+    // Our labels are part of the Node, which the kubelet writes too: what counts is who wrote the labels, and
+    // when.
     let before = written_labels(cluster)?;
     let path = file(cluster, "drifting/a.json");
     for (what, deed) in DEEDS {
@@ -74,8 +76,8 @@ fn a_removed_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     wait_until_right(&file(cluster, "emptied/b.json"))
 }
 
-/// A container keeps the directory that it was started with. When that is gone from the node, only a new one can see the
-/// next.
+/// A container keeps the directory that it was started with. When that is gone from the node, only a new one
+/// can see the next.
 fn a_lost_seccomp_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("lost", &[("a.json", ALLOW)]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/lost_a.json"])?;

@@ -1,5 +1,5 @@
-//! A profile in Docker's and Podman's format, as it is out there: Podman's own default. containerd would drop its
-//! conditions, so that what it gates behind capabilities would be allowed to everybody.
+//! A profile in Docker's and Podman's format, as it is out there: Podman's own default. containerd would drop
+//! its conditions, so that what it gates behind capabilities would be allowed to everybody.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What ends and comes back (the agent, the API server), what is large, and what is malformed: nothing that worked is
-//! lost, and nothing is written that was right.
+//! What ends and comes back (the agent, the API server), what is large, and what is malformed: nothing that
+//! worked is lost, and nothing is written that was right.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,8 +47,8 @@ fn a_restart_writes_nothing(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The API server's memory of changes begins anew when it does. So a watch that wants to go on from before is refused
-/// with 410, and everything is listed again.
+/// The API server's memory of changes begins anew when it does. So a watch that wants to go on from before is
+/// refused with 410, and everything is listed again.
 fn an_api_restart_costs_no_write(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("steady", &[("a.json", ALLOW), ("b.json", ALLOW)]))?;
     wait_for_labels(cluster, &["bundle.pavise.dev/steady"])?;
@@ -166,8 +166,8 @@ fn the_agents_have_a_share(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the agent has on the disk of the host's node: the inode and the time of the last write of each file, the ledger
-/// among them.
+/// What the agent has on the disk of the host's node: the inode and the time of the last write of each file,
+/// the ledger among them.
 fn files(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, (u64, i64, i64)>> {
     let mut found = BTreeMap::new();
     let node = cluster.layout().node(HOST_NODE);

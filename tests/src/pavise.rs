@@ -72,8 +72,8 @@ fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     wait_for_the_policy(&kubectl)
 }
 
-/// The first from [`PORT`] on that nobody listens on. It is below those that the kernel hands out for connections, so
-/// that nobody takes it while the agent is started anew.
+/// The first from [`PORT`] on that nobody listens on. It is below those that the kernel hands out for
+/// connections, so that nobody takes it while the agent is started anew.
 fn free_port() -> anyhow::Result<String> {
     let first: u16 = PORT.parse().context("reading the agent's port")?;
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();

@@ -16,7 +16,8 @@ use crate::host::platform;
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard input.
+    /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard
+    /// input.
     #[arg(required = true, value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
 

@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Invariant: each command has two stages. What the user typed is checked and becomes a configuration first; only
-//! then is anything touched.
+//! Invariant: each command has two stages. What the user typed is checked and becomes a configuration first;
+//! only then is anything touched.
 
 mod agent;
 mod catalog;

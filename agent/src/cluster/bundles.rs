@@ -1,7 +1,7 @@
 //! Bundles, as they are seen.
 //!
-//! Invariant: a namespace is never [`Seen::Listed`] with less than all that is in it: a list that breaks off halfway is
-//! dropped.
+//! Invariant: a namespace is never [`Seen::Listed`] with less than all that is in it: a list that breaks off
+//! halfway is dropped.
 
 use std::collections::BTreeSet;
 
@@ -85,8 +85,8 @@ pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) ->
     seen(client, namespace, SELECTOR, Verdicts::new(platform)).map(Event::from)
 }
 
-/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and reviews it
-/// for `platforms`.
+/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and reviews
+/// it for `platforms`.
 pub(crate) fn reviewed(
     client: Client,
     namespace: Namespace,
@@ -212,7 +212,8 @@ mod tests {
         }
     }
 
-    /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles' names.
+    /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles'
+    /// names.
     fn check(events: Vec<watcher::Event<ConfigMap>>, expected: &[&str]) {
         let mut listing = Listing::new(Namespace::new("ns").unwrap(), Verdicts::new(PLATFORM));
         let seen: Vec<String> = events
@@ -309,7 +310,8 @@ mod tests {
         json!({"type": "ERROR", "object": status})
     }
 
-    /// Claims which bundles are listed, changed and deleted, in the form of [`check`], when the API server answers so.
+    /// Claims which bundles are listed, changed and deleted, in the form of [`check`], when the API server
+    /// answers so.
     async fn check_watch(script: Vec<Exchange>, expected: &[&str]) {
         let events = watch(script::client(script), Namespace::new("ns").unwrap(), PLATFORM);
         let events = events.map(|event| shown(&event));

@@ -40,7 +40,8 @@ impl Scene {
         BundleDirectory::open(&self.path(""), &name("home"), &[name("team")].into(), PLATFORM).unwrap()
     }
 
-    /// What a look at it tells: `=` the bundles of a namespace, with `!` where they are refused, `?` its strays.
+    /// What a look at it tells: `=` the bundles of a namespace, with `!` where they are refused, `?` its
+    /// strays.
     fn told(&self, events: &[Event]) -> Vec<String> {
         let above = self.path("").display().to_string();
         let relative = |path: &String| path.trim_start_matches(&above).to_owned();

@@ -1,8 +1,9 @@
 //! What the log says about bundles and profiles, and what is counted of it.
 //!
-//! Invariants: a problem is logged when it begins and when it changes, not each time it is met again: a bundle that is
-//! listed anew, or a step that is tried every minute, adds no line. What a bundle does not ask for any more is
-//! forgotten, so the same problem of one that asks again is a new one. What is counted is what happened, logged or not.
+//! Invariants: a problem is logged when it begins and when it changes, not each time it is met again: a
+//! bundle that is listed anew, or a step that is tried every minute, adds no line. What a bundle does not ask
+//! for any more is forgotten, so the same problem of one that asks again is a new one. What is counted is
+//! what happened, logged or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -132,7 +133,8 @@ impl Journal {
         }
     }
 
-    /// Logs what `event` says about bundles, counts what it says about labels, and remembers what it says about the disk.
+    /// Logs what `event` says about bundles, counts what it says about labels, and remembers what it says
+    /// about the disk.
     pub(crate) fn note(&mut self, event: &Event) {
         match event {
             Event::Listed { namespace, bundles } => {
@@ -185,7 +187,8 @@ impl Journal {
         }
     }
 
-    /// Logs how putting a profile on disk ended. If that was for a new content, it was asked for since `latency`.
+    /// Logs how putting a profile on disk ended. If that was for a new content, it was asked for since
+    /// `latency`.
     pub(crate) fn installed(
         &mut self,
         reference: &Reference,

@@ -174,8 +174,8 @@ where
     world.done
 }
 
-/// Runs the loop once in `world`, fed with `events`. Returns all that was done, and how the loop ended; none if it had
-/// not after a minute.
+/// Runs the loop once in `world`, fed with `events`. Returns all that was done, and how the loop ended; none
+/// if it had not after a minute.
 async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<bool>) {
     let shared = Rc::new(RefCell::new(world));
     let api_server = shared.clone();

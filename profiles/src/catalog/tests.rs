@@ -70,7 +70,8 @@ impl Scene {
         Outcome::Said
     }
 
-    /// Claims the counts of all Events, in the order in which they were last said, and how many writes there were.
+    /// Claims the counts of all Events, in the order in which they were last said, and how many writes there
+    /// were.
     fn expect(&self, counts: &[u32], writes: usize) {
         let mut events: Vec<(Time, u32)> =
             self.events.values().map(|(count, last)| (*last, *count)).collect();

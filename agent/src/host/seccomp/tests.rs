@@ -92,7 +92,8 @@ impl Scene {
 /// Runs `body` as one whom modes apply to, as they do to the agent: it is root without capabilities.
 fn without_capabilities(body: fn()) {
     let as_nobody = move || {
-        // setfsuid(2): per thread. capabilities(7): CAP_DAC_OVERRIDE goes with it. Whoever is not root has none.
+        // setfsuid(2): per thread. capabilities(7): CAP_DAC_OVERRIDE goes with it. Whoever is not root has
+        // none.
         setfsuid(Uid::from_raw(65534));
         body();
     };

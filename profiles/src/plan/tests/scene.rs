@@ -295,8 +295,8 @@ fn document(version: &str) -> Document {
     }
 }
 
-/// `seccomp/web_a bundle/web=false disk=ssd`: labels of ours, and those of others, which have no `/`. The value
-/// is `true` unless given.
+/// `seccomp/web_a bundle/web=false disk=ssd`: labels of ours, and those of others, which have no `/`. The
+/// value is `true` unless given.
 fn labels(text: &str) -> (BTreeMap<LabelKey, String>, BTreeMap<String, String>) {
     let (mut ours, mut others) = (BTreeMap::new(), BTreeMap::new());
     for word in text.split_whitespace() {

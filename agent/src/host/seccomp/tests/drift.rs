@@ -174,8 +174,8 @@ fn a_seccomp_directory_that_can_not_be_made_anew_ends_the_scan() {
     assert!(error.to_string().contains("deleted or moved"), "{error}");
 }
 
-/// Runs `body` on a thread with mounts of its own, and the seccomp directory of its scene mounted by `make`, which is
-/// told where.
+/// Runs `body` on a thread with mounts of its own, and the seccomp directory of its scene mounted by `make`,
+/// which is told where.
 pub(super) fn with_mounts(
     make: impl FnOnce(&Path) + Send + 'static,
     body: impl FnOnce(&mut Scene) + Send + 'static,
@@ -193,7 +193,8 @@ pub(super) fn with_mounts(
     thread::spawn(mounted).join().unwrap();
 }
 
-/// Runs `body` with the scene's seccomp directory mounted from elsewhere, as in a container. It is told where from.
+/// Runs `body` with the scene's seccomp directory mounted from elsewhere, as in a container. It is told where
+/// from.
 fn in_container(body: impl FnOnce(&mut Scene, &Path) + Send + 'static) {
     let source = |scene: &Path| scene.parent().unwrap().with_file_name("source");
     let bind = move |path: &Path| {

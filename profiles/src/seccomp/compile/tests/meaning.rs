@@ -1,7 +1,7 @@
 //! What documents mean is what the kernel does, and no more.
 //!
-//! The meaning is told here once more, naively and from the document alone, so that neither resolving, nor the way into
-//! libseccomp, nor libseccomp itself is taken at its word.
+//! The meaning is told here once more, naively and from the document alone, so that neither resolving, nor
+//! the way into libseccomp, nor libseccomp itself is taken at its word.
 
 use std::cell::Cell;
 
@@ -40,8 +40,8 @@ const ACTIONS: &[&str] = &[
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
 ];
-/// Conditions of a rule as Docker and Podman have them, and whether the rule is there on [`Platform::EXAMPLE`], for a
-/// container with the default capabilities. Most rules have none.
+/// Conditions of a rule as Docker and Podman have them, and whether the rule is there on
+/// [`Platform::EXAMPLE`], for a container with the default capabilities. Most rules have none.
 const FILTERS: &[(&str, bool)] = &[
     ("", true),
     ("", true),
@@ -234,7 +234,8 @@ fn seed() -> [u8; 32] {
     seed
 }
 
-/// Where no difference is found, the kernel does what the document says, and what the program does when it is run here.
+/// Where no difference is found, the kernel does what the document says, and what the program does when it is
+/// run here.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn what_a_document_says_is_what_the_kernel_does() {
