@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use futures::future::{Fuse, FusedFuture, LocalBoxFuture};
 use futures::stream::LocalBoxStream;
 use futures::{FutureExt, Stream, StreamExt};
-use profiles::catalog::{Catalog, Outcome, Verdict, Write};
+use profiles::catalog::{Catalog, Outcome, Review, Write};
 use profiles::platform::Platform;
 use profiles::time::Time;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use crate::cluster::bundles::Seen;
 /// given; it is called anew when these change. `write` starts a write.
 pub(crate) async fn run(
     platforms: impl Stream<Item = BTreeSet<Platform>>,
-    watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Verdict>>,
+    watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Review>>,
     write: impl Fn(Write) -> LocalBoxFuture<'static, Outcome>,
     stop: impl Future<Output = ()>,
 ) {
@@ -54,14 +54,14 @@ pub(crate) async fn run(
     }
 }
 
-fn take(catalog: &mut Catalog, seen: Seen<Verdict>, now: Time) {
+fn take(catalog: &mut Catalog, seen: Seen<Review>, now: Time) {
     match seen {
-        Seen::Listed(namespace, verdicts) => {
-            let bad = verdicts.iter().filter(|verdict| !verdict.statements.is_empty()).count();
-            info!(%namespace, bundles = verdicts.len(), bad, "Bundles listed");
-            catalog.listed(&namespace, verdicts, now);
+        Seen::Listed(namespace, reviews) => {
+            let bad = reviews.iter().filter(|review| !review.statements.is_empty()).count();
+            info!(%namespace, bundles = reviews.len(), bad, "Bundles listed");
+            catalog.listed(&namespace, reviews, now);
         }
-        Seen::Applied(verdict) => catalog.judged(verdict, now),
+        Seen::Applied(review) => catalog.reviewed(review, now),
         Seen::Deleted(id) => catalog.deleted(&id),
     }
 }
@@ -73,29 +73,26 @@ mod tests {
     use std::time::Duration;
 
     use futures::stream;
-    use profiles::bundle::{BundleId, Source};
     use profiles::catalog::How;
     use profiles::name::Namespace;
 
     use super::*;
+    use crate::examples::{PLATFORM, source};
 
     /// A bundle `name` whose one profile has `text`, as it is judged for `platforms`.
-    fn verdict(name: &str, text: &str, platforms: &BTreeSet<Platform>) -> Verdict {
-        let data = [("a.json".to_owned(), text.to_owned())].into();
-        Verdict::of(&Source::new(BundleId::new("ns", name).unwrap(), data), platforms)
+    fn review(name: &str, text: &str, platforms: &BTreeSet<Platform>) -> Review {
+        Review::of(&source("ns", name, &[("a.json", text)]), platforms)
     }
 
     fn platforms(architecture: &str) -> BTreeSet<Platform> {
-        let platform =
-            Platform { architecture: architecture.parse().unwrap(), kernel: "6.12".parse().unwrap() };
-        [platform].into()
+        [Platform { architecture: architecture.parse().unwrap(), ..PLATFORM }].into()
     }
 
     /// Runs for `duration`. Each write takes a second. Returns when which bundle was written about, and how.
     async fn watched_for(
         duration: Duration,
         platforms: impl Stream<Item = BTreeSet<Platform>>,
-        watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Verdict>>,
+        watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Review>>,
     ) -> Vec<(u64, String, How)> {
         let started = Instant::now();
         let writes = Rc::new(RefCell::new(Vec::new()));
@@ -114,7 +111,7 @@ mod tests {
         writes.take()
     }
 
-    fn after(seconds: u64, seen: Seen<Verdict>) -> impl Stream<Item = Seen<Verdict>> {
+    fn after(seconds: u64, seen: Seen<Review>) -> impl Stream<Item = Seen<Review>> {
         stream::once(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             seen
@@ -124,9 +121,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_write_is_under_way_and_what_is_put_right_meanwhile_is_not_written() {
         let writes = watched_for(Duration::from_mins(31), stream::iter([platforms("amd64")]), |platforms| {
-            let bad = |name| verdict(name, "{}", &platforms);
+            let bad = |name| review(name, "{}", &platforms);
             let listed = vec![bad("one"), bad("three"), bad("two")];
-            let good = verdict("three", r#"{"defaultAction":"SCMP_ACT_LOG"}"#, &platforms);
+            let good = review("three", r#"{"defaultAction":"SCMP_ACT_LOG"}"#, &platforms);
             stream::iter([Seen::Listed(Namespace::new("ns").unwrap(), listed), Seen::Applied(good)])
                 .chain(stream::pending())
                 .boxed_local()
@@ -149,7 +146,7 @@ mod tests {
         let known = stream::iter([platforms("amd64")]).chain(later).chain(stream::pending());
         let writes = watched_for(Duration::from_mins(11), known, move |platforms| {
             log.borrow_mut().extend(platforms.iter().map(|platform| platform.architecture.to_string()));
-            let bad = verdict("one", "{}", &platforms);
+            let bad = review("one", "{}", &platforms);
             let listed = Seen::Listed(Namespace::new("ns").unwrap(), vec![bad]);
             after(1, listed).chain(stream::pending()).boxed_local()
         })

@@ -1,7 +1,7 @@
 //! Bundles in a directory, as events: for who has no API server.
 //!
-//! Files are where references say: `<path>/<bundle>/<key>`, and `<path>/_<namespace>/<bundle>/<key>` for bundle
-//! namespaces but the first. Links are followed, also those of a mounted ConfigMap.
+//! Files are where references say: `<path>/<bundle>/<key>`, and `<path>/_<namespace>/<bundle>/<key>` for
+//! bundle namespaces but the first. Links are followed, also those of a mounted ConfigMap.
 //!
 //! Invariants: what can't be read is not gone, be it the directory, a bundle or a file. A namespace is never
 //! [`Event::Listed`] with less than all of its bundles. What is as it was is told once.
@@ -62,8 +62,8 @@ struct Listing {
 }
 
 impl BundleDirectory {
-    /// The directory at `path`, with the bundles of `home` in it, and those of `others` a directory further down,
-    /// judged for a node of `platform`.
+    /// The directory at `path`, with the bundles of `home` in it, and those of `others` a directory further
+    /// down, judged for a node of `platform`.
     ///
     /// # Errors
     /// It can't be read.
@@ -130,8 +130,8 @@ impl BundleDirectory {
         events
     }
 
-    /// All directories that can be read, by paths without links, so that each is the same as long as it is watched. Of
-    /// one that comes to be readable, the one above tells.
+    /// All directories that can be read, by paths without links, so that each is the same as long as it is
+    /// watched. Of one that comes to be readable, the one above tells.
     fn directories(&self) -> BTreeSet<PathBuf> {
         let namespaces = self.namespaces.values().cloned();
         let below = self.namespaces.values().filter_map(|directory| fs::read_dir(directory).ok());
@@ -172,8 +172,8 @@ impl BundleDirectory {
         Ok(listing)
     }
 
-    /// Whether nobody means this to be a bundle: it is hidden, as kubelet's own entries of a volume and those of git
-    /// are, or the directory of another namespace.
+    /// Whether nobody means this to be a bundle: it is hidden, as kubelet's own entries of a volume and those
+    /// of git are, or the directory of another namespace.
     fn is_passed_over(&self, path: &Path) -> bool {
         name_of(path).starts_with('.') || self.namespaces.values().any(|directory| directory == path)
     }

@@ -1,20 +1,26 @@
 //! `pavise` puts seccomp profiles where Kubernetes needs them, and tells the truth about it.
 //!
 //! ```text
-//!  ConfigMaps ─ watch ─┐                                        ┌─ files below <kubelet root>/seccomp (host)
-//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Step┤
-//!  disk ─ notify ─ scan┘            (profiles: pure)            └─ node labels                     (cluster)
-//!                                       ▲                            │
-//!                                       └── outcome of each step, as an Event
+//!  ConfigMaps ─ watch ─┐
+//!    or a directory ───┤                                          ┌─▶ files below <kubelet root>/seccomp  (host)
+//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Plan ─┼─▶ ledger                              (host)
+//!  disk ─ notify, scan ┘        (profiles: pure, told the time)   └─▶ labels of the Node               (cluster)
+//!                                        ▲    │                            │
+//!                                        │    │   the outcome of each step, as an Event
+//!                                        └────┼────────────────────────────┘
+//!                                             └─▶ numbers and reasons ─▶ /metrics, /readyz             (observe)
 //! ```
 //!
-//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in [`host`].
-//! [`catalog`] is another such loop, of which a cluster has one: it says on each bundle what is wrong with it.
+//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in
+//! [`host`]. [`catalog`] is another such loop, of which a cluster has one: it says on each bundle what is
+//! wrong with it.
 
 mod catalog;
 mod cli;
 mod cluster;
 mod directory;
+#[cfg(test)]
+mod examples;
 mod host;
 mod observe;
 mod sync;

@@ -1,7 +1,7 @@
 //! What an author publishes: one ConfigMap's worth of profiles, or one directory's, each judged.
 //!
-//! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap or directory holds;
-//! what is wrong with it is in its diagnostics, and the rest is served.
+//! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap or directory
+//! holds; what is wrong with it is in its diagnostics, and the rest is served.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,12 +61,19 @@ pub struct Source {
     pub binary_keys: Vec<String>,
 }
 
+#[cfg(test)]
 impl Source {
-    /// The ConfigMap `id` of seccomp profiles, of which nothing is said but its `data`.
-    #[must_use]
-    pub fn new(id: BundleId, data: BTreeMap<String, String>) -> Self {
-        let (uid, kind) = (String::new(), "seccomp".to_owned());
-        Self { id, uid, kind, annotations: BTreeMap::new(), created: None, data, binary_keys: Vec::new() }
+    /// A ConfigMap of seccomp profiles, of which nothing is said but its `data`.
+    pub(crate) fn example(name: &str, data: &[(&str, &str)]) -> Self {
+        Self {
+            id: BundleId::new("ns", name).unwrap(),
+            uid: "u".to_owned(),
+            kind: "seccomp".to_owned(),
+            annotations: BTreeMap::new(),
+            created: None,
+            data: data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect(),
+            binary_keys: Vec::new(),
+        }
     }
 }
 
@@ -111,8 +118,8 @@ impl Bundle {
         Self { id, created: None, nodes, has_profile_labels: true, profiles: BTreeMap::new(), diagnostics }
     }
 
-    /// Judges the directory `id`: the text of each of its files, or why there is none. What `verdicts` has of the
-    /// version before is not judged again.
+    /// Judges the directory `id`: the text of each of its files, or why there is none. What `verdicts` has of
+    /// the version before is not judged again.
     #[must_use]
     pub fn of_seccomp_files(
         id: BundleId,
@@ -134,7 +141,8 @@ impl Bundle {
         bundle.end()
     }
 
-    /// The bundle `id`, of which nothing can be told, for this reason, which has the code [`Code::Unreadable`].
+    /// The bundle `id`, of which nothing can be told, for this reason, which has the code
+    /// [`Code::Unreadable`].
     #[must_use]
     pub fn unreadable(id: BundleId, why: Diagnostic) -> Self {
         Self::bare(id, vec![why])
@@ -166,23 +174,20 @@ impl Bundle {
         self.diagnostics.iter().all(|diagnostic| diagnostic.code != Code::Unreadable)
     }
 
-    /// Whether nothing is wrong with the bundle as a whole.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
+    /// Whether the bundle as a whole has no error.
+    pub(crate) fn is_sound(&self) -> bool {
         !has_error(&self.diagnostics)
     }
 
     /// Whether its profiles are all there is to it: no key of it is left out.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         let is_of_a_part = |code| matches!(code, Code::InvalidKey | Code::Unreadable);
         !self.diagnostics.iter().any(|diagnostic| is_of_a_part(diagnostic.code))
     }
 
     /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
     /// or the labels are not known.
-    #[must_use]
-    pub fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {
+    pub(crate) fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {
         let selector = self.nodes.as_ref()?;
         if selector.is_empty() {
             return Some(true);
@@ -289,11 +294,9 @@ mod tests {
 
     /// Claims which keys are accepted and refused, and the codes of the bundle's own diagnostics.
     fn check(data: &[(&str, &str)], binary: &[&str], accepted: &[&str], refused: &[&str], codes: &[Code]) {
-        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
         let binary_keys = binary.iter().map(|key| (*key).to_owned()).collect();
-        let source = Source::new(BundleId::new("ns", "b").unwrap(), data);
-        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
-        let bundle = Bundle::of_seccomp(Source { binary_keys, ..source }, &mut verdicts);
+        let source = Source { binary_keys, ..Source::example("b", data) };
+        let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE));
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);

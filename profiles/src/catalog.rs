@@ -1,19 +1,19 @@
 //! What is wrong with bundles, said once for all nodes, and when it is said.
 //!
-//! [`verdict`] decides what there is to say about a ConfigMap; here it is decided when each [`Statement`] is written:
-//! at once when it begins to be true, and every half hour while it stays true, as the API server forgets
-//! Events after an hour. A statement has one Event, whose name follows from what it says; saying it again
-//! counts up in that Event.
+//! [`review`] decides what there is to say about a ConfigMap; here it is decided when each [`Statement`] is
+//! written: at once when it begins to be true, and every half hour while it stays true, as the API server
+//! forgets Events after an hour. A statement has one Event, whose name follows from what it says; saying it
+//! again counts up in that Event.
 //!
 //! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a
 //! statement is written twice an hour and a bundle with which nothing is wrong never.
 
-mod verdict;
+mod review;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use verdict::{KIND_LABEL, Reason, Statement, Verdict};
+pub use review::{KIND_LABEL, Reason, Review, Statement};
 
 use crate::bundle::BundleId;
 use crate::name::Namespace;
@@ -95,19 +95,19 @@ pub struct Next {
 
 impl Catalog {
     /// These are all the bundles of `namespace`.
-    pub fn listed(&mut self, namespace: &Namespace, verdicts: Vec<Verdict>, now: Time) {
-        let listed: BTreeSet<BundleId> = verdicts.iter().map(|verdict| verdict.id.clone()).collect();
+    pub fn listed(&mut self, namespace: &Namespace, reviews: Vec<Review>, now: Time) {
+        let listed: BTreeSet<BundleId> = reviews.iter().map(|review| review.id.clone()).collect();
         self.bundles.retain(|id, _| id.namespace != *namespace || listed.contains(id));
-        for verdict in verdicts {
+        for review in reviews {
             // What is wrong when this catalog first looks may have been said by the one before it.
-            let is_news = self.bundles.contains_key(&verdict.id);
-            self.judge(verdict, is_news, now);
+            let is_news = self.bundles.contains_key(&review.id);
+            self.take(review, is_news, now);
         }
     }
 
     /// A bundle is new, or has changed.
-    pub fn judged(&mut self, verdict: Verdict, now: Time) {
-        self.judge(verdict, true, now);
+    pub fn reviewed(&mut self, review: Review, now: Time) {
+        self.take(review, true, now);
     }
 
     /// A bundle is gone, or is none any more.
@@ -115,8 +115,8 @@ impl Catalog {
         self.bundles.remove(id);
     }
 
-    fn judge(&mut self, verdict: Verdict, is_news: bool, now: Time) {
-        let Verdict { id, uid, mut statements } = verdict;
+    fn take(&mut self, review: Review, is_news: bool, now: Time) {
+        let Review { id, uid, mut statements } = review;
         let before = self.bundles.remove(&id).filter(|known| known.uid == uid);
         let mut before = before.map(|known| known.standing).unwrap_or_default();
         if statements.is_empty() && before.values().any(Standing::wants_an_end) {

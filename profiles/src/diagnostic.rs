@@ -1,6 +1,7 @@
 //! Findings about what an author wrote.
 //!
-//! Invariant: a [`Diagnostic`] says what is wrong, where, and what to do next; its code never changes meaning.
+//! Invariant: a [`Diagnostic`] says what is wrong, where, and what to do next; its code never changes
+//! meaning.
 
 use std::fmt;
 
@@ -31,7 +32,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Makes the enumeration of codes from a table: what each means, its text, and how bad it is.
+/// Makes the enumeration of codes from a table: what each means, its text, and how bad it is. In the order of
+/// docs/bundles.md.
 macro_rules! codes {
     ($($(#[$meaning:meta])+ $name:ident = $text:literal, $severity:ident;)+) => {
         /// The kinds of findings. The text of each is stable: alerts and suppressions may name it.
@@ -68,18 +70,14 @@ codes! {
     InvalidJson = "invalid-json", Error;
     /// A value has another JSON type than the runtimes decode it into.
     WrongType = "wrong-type", Error;
-    /// There is no default action: the container would run unconfined.
-    MissingDefaultAction = "missing-default-action", Error;
-    /// A key differs in case from the one that it is read as.
-    KeyCase = "key-case", Warning;
     /// A key stands twice in one object.
     DuplicateKey = "duplicate-key", Error;
+    /// A key differs in case from the one that it is read as.
+    KeyCase = "key-case", Warning;
     /// No runtime reads the key.
     UnknownField = "unknown-field", Warning;
-    /// No program reads the key among a rule's conditions: it would hold in spite of it.
-    UnknownCondition = "unknown-condition", Error;
-    /// Two fields are there of which Docker and CRI-O take only one.
-    ExclusiveFields = "exclusive-fields", Error;
+    /// There is no default action: the container would run unconfined.
+    MissingDefaultAction = "missing-default-action", Error;
     /// No action, or one that the runtimes do not know: containers would not start.
     UnknownAction = "unknown-action", Error;
     /// An architecture that the runtimes do not know: containers would not start, or a rule would hold
@@ -89,62 +87,66 @@ codes! {
     UnknownOperator = "unknown-operator", Error;
     /// A flag that the runtimes do not know: containers would not start.
     UnknownFlag = "unknown-flag", Error;
+    /// A flag that only recent versions of runc know.
+    RecentFlag = "recent-flag", Warning;
+    /// An architecture has another byte order than the node's.
+    ByteOrder = "byte-order", Error;
+    /// `SCMP_ACT_NOTIFY` where runc does not take it.
+    NotifyMisuse = "notify-misuse", Error;
+    /// libseccomp does not take the error number.
+    ErrnoRange = "errno-range", Error;
+    /// An `errnoRet` on an action that returns none.
+    UnusedErrno = "unused-errno", Warning;
+    /// Two fields are there of which Docker and CRI-O take only one.
+    ExclusiveFields = "exclusive-fields", Error;
+    /// No program reads the key among a rule's conditions: it would hold in spite of it.
+    UnknownCondition = "unknown-condition", Error;
     /// A capability that Linux does not have: a rule would hold where it is not meant to.
     UnknownCapability = "unknown-capability", Error;
     /// A `minKernel` that is no version of a kernel.
     UnknownKernel = "unknown-kernel", Error;
     /// An error that Linux does not have.
     UnknownErrno = "unknown-errno", Error;
-    /// A condition is on an argument that no system call has.
-    ArgumentIndex = "argument-index", Error;
-    /// `SCMP_ACT_NOTIFY` where runc does not take it.
-    NotifyMisuse = "notify-misuse", Error;
     /// `archMap` has no entry for the architecture of the node.
     MissingArchitecture = "missing-architecture", Warning;
     /// A rule that refuses is left out for its condition on capabilities.
     LostRefusal = "lost-refusal", Warning;
-    /// Two conditions of a rule are on one argument, so any of them is enough.
-    AnyCondition = "any-condition", Warning;
-    /// Rules for one system call undo each other.
-    ClashingRules = "clashing-rules", Warning;
-    /// A rule is for no system call.
-    EmptyRule = "empty-rule", Warning;
-    /// A rule does what the default action does.
-    RedundantRule = "redundant-rule", Warning;
-    /// An `errnoRet` on an action that returns none.
-    UnusedErrno = "unused-errno", Warning;
-    /// A system call that every program needs is not allowed.
-    MissingCall = "missing-call", Warning;
-    /// `clone3` fails with an error that keeps programs from falling back to `clone`.
-    Clone3 = "clone3", Warning;
-    /// The kernel would not take the filter, or there are more rules than are compiled.
-    FilterTooLarge = "filter-too-large", Error;
-    /// libseccomp or runc refuses a rule.
-    RefusedRule = "refused-rule", Error;
-    /// libseccomp does not take the error number.
-    ErrnoRange = "errno-range", Error;
-    /// An architecture has another byte order than the node's.
-    ByteOrder = "byte-order", Error;
     /// The name of a system call that nobody knows.
     UnknownSyscall = "unknown-syscall", Warning;
     /// System calls that are newer than libseccomp.
     NewerSyscall = "newer-syscall", Warning;
+    /// A rule is for no system call.
+    EmptyRule = "empty-rule", Warning;
+    /// A rule does what the default action does.
+    RedundantRule = "redundant-rule", Warning;
+    /// A condition is on an argument that no system call has.
+    ArgumentIndex = "argument-index", Error;
+    /// Two conditions of a rule are on one argument, so any of them is enough.
+    AnyCondition = "any-condition", Warning;
     /// A condition compares bits that its mask takes away.
     MaskedBits = "masked-bits", Warning;
+    /// Rules for one system call undo each other.
+    ClashingRules = "clashing-rules", Warning;
+    /// libseccomp or runc refuses a rule.
+    RefusedRule = "refused-rule", Error;
     /// libseccomp makes a filter of the rules that does something else.
     MiscompiledRules = "miscompiled-rules", Warning;
-    /// A flag that only recent versions of runc know.
-    RecentFlag = "recent-flag", Warning;
-    /// The profile stands in `binaryData`.
-    BinaryData = "binary-data", Error;
-    /// The key can't be part of a reference.
-    InvalidKey = "invalid-key", Error;
-    /// The file or directory in which the profile or bundle is to be can't be read as one.
-    Unreadable = "unreadable", Error;
+    /// The kernel would not take the filter, or there are more rules than are compiled.
+    FilterTooLarge = "filter-too-large", Error;
+    /// A system call that every program needs is not allowed.
+    MissingCall = "missing-call", Warning;
+    /// `clone3` fails with an error that keeps programs from falling back to `clone`.
+    Clone3 = "clone3", Warning;
     /// The label that makes a ConfigMap a bundle has a value that is no kind of profiles.
     UnknownKind = "unknown-kind", Error;
     /// The bundle holds no profile.
     EmptyBundle = "empty-bundle", Warning;
+    /// The key can't be part of a reference.
+    InvalidKey = "invalid-key", Error;
+    /// The profile stands in `binaryData`.
+    BinaryData = "binary-data", Error;
+    /// The file or directory in which the profile or bundle is to be can't be read as one.
+    Unreadable = "unreadable", Error;
     /// The annotation that says which nodes the bundle is for can't be read.
     InvalidNodeSelector = "invalid-node-selector", Error;
     /// The annotation that says which labels the bundle's nodes get has an unknown value.
@@ -186,8 +188,8 @@ impl fmt::Display for Severity {
 pub struct Place {
     /// Line and byte column, both from 1, where the parser can tell.
     pub position: Option<(usize, usize)>,
-    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle). Of a file or
-    /// directory that can't be read: its path.
+    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle). Of a file
+    /// or directory that can't be read: its path.
     pub path: String,
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct File {
     /// The label of the bundle.
     pub(crate) bundle_label: LabelKey,
     pub(crate) want: Want,
-    /// What is on disk, while what is wanted is refused: no bundle has it any more when somebody changes the file.
+    /// What is on disk, while what is wanted is refused: no bundle has it any more when somebody changes the
+    /// file.
     kept: Option<Document>,
     disk: Disk,
     /// Whether the ledger has it, so that we may replace and remove it.
@@ -28,8 +29,8 @@ pub(crate) struct File {
     retry: Retry,
     /// Whether the last step on the disk failed, and nothing has changed since.
     pub(crate) is_failing: bool,
-    /// Since when a content is wanted that was never on disk. None as well if the path was found taken: then it is
-    /// not up to us when the content comes.
+    /// Since when a content is wanted that was never on disk. None as well if the path was found taken: then
+    /// it is not up to us when the content comes.
     pub(crate) asked_at: Option<Time>,
     drifts: Drifts,
 }
@@ -39,8 +40,8 @@ pub(crate) struct File {
 pub(crate) enum Want {
     /// This content.
     Document(Document),
-    /// A content that is refused, or that may not be meant for this node: whatever is there stays, and is put back if
-    /// somebody changes it.
+    /// A content that is refused, or that may not be meant for this node: whatever is there stays, and is put
+    /// back if somebody changes it.
     Refused,
     /// No bundle has asked for it since then.
     Nothing { since: Time },
@@ -100,8 +101,8 @@ impl File {
         }
     }
 
-    /// Takes over what the bundles ask for. Another wish than before is tried at once. An equal one is taken over
-    /// as well: its content is the newest bundle's own, and the one before would be held beside it.
+    /// Takes over what the bundles ask for. Another wish than before is tried at once. An equal one is taken
+    /// over as well: its content is the newest bundle's own, and the one before would be held beside it.
     pub(crate) fn set_want(&mut self, want: Want, now: Time) {
         let is_news = self.want != want;
         if is_news {
@@ -160,8 +161,9 @@ impl File {
         }
     }
 
-    /// Takes over what a scan of the disk says: none if the ledger does not have the reference. What is news is
-    /// acted upon at once, unless it is a fight. What is not keeps its pace: each attempt leads to another scan.
+    /// Takes over what a scan of the disk says: none if the ledger does not have the reference. What is news
+    /// is acted upon at once, unless it is a fight. What is not keeps its pace: each attempt leads to another
+    /// scan.
     pub(crate) fn scanned(&mut self, found: Option<Found>, now: Time) {
         self.is_owned = found.is_some();
         let disk = match found {

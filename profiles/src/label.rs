@@ -1,7 +1,7 @@
 //! The labels that tell the scheduler what a node has loaded.
 //!
-//! Invariant: a [`LabelKey`] is a key that the API server accepts and that only this project uses. It follows from
-//! the reference alone.
+//! Invariant: a [`LabelKey`] is a key that the API server accepts and that only this project uses. It follows
+//! from the reference alone.
 //!
 //! | label | stands while |
 //! |---|---|
@@ -12,8 +12,9 @@
 //! Not every bundle has labels for its profiles: [`crate::labelling`] says which.
 //!
 //! The part after `/` must have at most 63 characters and end with a letter or digit. One that does not is
-//! shortened: its first 46 characters, `_`, and the first 16 hex digits of its SHA-256. Two references can then
-//! share a label (an author can even arrange for it), so a label stands only while *all* that share it are loaded.
+//! shortened: its first 46 characters, `_`, and the first 16 hex digits of its SHA-256. Two references can
+//! then share a label (an author can even arrange for it), so a label stands only while *all* that share it
+//! are loaded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -111,7 +112,8 @@ fn before_domain(key: &str) -> Option<&str> {
     [SECCOMP, APPARMOR, BUNDLE].into_iter().find_map(|domain| prefix.strip_suffix(domain))
 }
 
-/// `name`, shortened if a label can't hold it. It is ASCII and starts with a letter or digit: a bundle's name does.
+/// `name`, shortened if a label can't hold it. It is ASCII and starts with a letter or digit: a bundle's name
+/// does.
 fn fitted(name: &str) -> String {
     if name.len() <= LONGEST && name.ends_with(|c: char| c.is_ascii_alphanumeric()) {
         return name.to_owned();

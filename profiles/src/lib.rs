@@ -1,20 +1,19 @@
 //! What a profile, a bundle, a reference and a node label are, and what a node has to do about them.
 //!
 //! ```text
-//!  bundles (desired) ──┐
-//!  scan of the disk ───┤                                    ┌─ install, remove  (the disk)
-//!  labels of the Node ─┼─▶ Event ─▶ State::apply ─▶ plan ───┤
-//!  outcomes of steps ──┘      ▲                             └─ labels           (the Node)
-//!                             └────────── outcome of each step, as an Event ────────┘
+//!  bundles (desired) ──┐                            ┌─▶ plan ──────┬─▶ install, remove, keep  (the disk)
+//!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels                 (the Node)
+//!  labels of the Node ─┘      ▲                     └─▶ summary, waits, findings         (metrics, probes, log)
+//!                             └── the outcome of each step, as an Event
 //! ```
 //!
 //! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
-//! ([`time::Time`]). Whoever embeds it feeds [`state::Event`]s in, carries the [`plan::Plan`] out, and reports
-//! how each step ended as another event. Names are parsed once, at the edge, into types that can't be wrong
-//! ([`name`], [`reference`], [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]),
-//! never an `Err`.
+//! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds
+//! it feeds [`state::Event`]s in, carries the [`plan::Plan`] out, and reports how each step ended as another
+//! event. Names are parsed once, at the edge, into types that can't be wrong ([`name`], [`reference`],
+//! [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]), never an `Err`.
 
 mod annotation;
 pub mod bundle;

@@ -1,6 +1,6 @@
 //! What is to be done now, given what is known.
 //!
-//! Invariants, each with a test of its name:
+//! Invariants, each with tests of its own:
 //! - a profile is labelled after it is loaded, and unlabelled before it is removed;
 //! - nothing is taken away before all is known that could ask for it;
 //! - there is one change of labels for everything, and never two under way;
@@ -23,8 +23,8 @@ mod tests;
 
 /// The steps to take now. Each must be answered with the events that say how it ended.
 ///
-/// Steps on the disk come first and alone: they are quick, and how they end decides about the labels. So all that
-/// was loaded in one go is labelled with one change.
+/// Steps on the disk come first and alone: they are quick, and how they end decides about the labels. So all
+/// that was loaded in one go is labelled with one change.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     /// Profiles to put on disk.
@@ -172,8 +172,8 @@ impl State {
         }
     }
 
-    /// Whether the Node was seen, or has answered, with all labels that it is to have, and no other of ours that is
-    /// known to be wrong.
+    /// Whether the Node was seen, or has answered, with all labels that it is to have, and no other of ours
+    /// that is known to be wrong.
     pub(crate) fn are_labels_right(&self, now: Time) -> bool {
         let is_seen = self.labels.observed.is_some() && self.labels.sent.is_none();
         is_seen && self.change_towards(&self.standings(now)).is_none()

@@ -1,13 +1,14 @@
 //! What of a node decides what a document means there.
 //!
-//! Invariant: an [`Architecture`] is one that Kubernetes nodes have and for which seccomp filters can be made.
+//! Invariant: an [`Architecture`] is one that Kubernetes nodes have and for which seccomp filters can be
+//! made.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The kind of machine that a document is read for.
+/// The kind of machine that a document is read for. Written `<architecture> with kernel <kernel>`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Platform {
     /// Of its programs, by default.
@@ -21,6 +22,18 @@ impl Platform {
     /// A node as most are.
     pub(crate) const EXAMPLE: Self =
         Self { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+
+    /// A node, such as `amd64 6.12`.
+    pub(crate) fn example(text: &str) -> Self {
+        let (architecture, kernel) = text.split_once(' ').unwrap();
+        Self { architecture: architecture.parse().unwrap(), kernel: kernel.parse().unwrap() }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with kernel {}", self.architecture, self.kernel)
+    }
 }
 
 /// Makes the enumeration of architectures from a table: Go's name, Rust's target, seccomp's word.
@@ -45,8 +58,7 @@ macro_rules! architectures {
             }
 
             /// The word that seccomp documents have for it.
-            #[must_use]
-            pub fn scmp(self) -> &'static str {
+            pub(crate) fn scmp(self) -> &'static str {
                 match self {
                     $(Self::$name => $scmp,)+
                 }
@@ -118,8 +130,8 @@ impl fmt::Display for Kernel {
 impl FromStr for Kernel {
     type Err = UnknownKernel;
 
-    /// Reads a release such as `6.12`, `6.12.3` or `6.12.0-9-amd64` (uname(2)); what follows the minor number does
-    /// not matter.
+    /// Reads a release such as `6.12`, `6.12.3` or `6.12.0-9-amd64` (uname(2)); what follows the minor number
+    /// does not matter.
     fn from_str(text: &str) -> Result<Self, UnknownKernel> {
         let unknown = || UnknownKernel(text.to_owned());
         let number = |text: &str| {

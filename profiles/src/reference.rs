@@ -1,8 +1,8 @@
 //! What a pod writes into `localhostProfile`, and where that file is.
 //!
-//! Invariant: a bundle and a key have one [`Reference`], and no two of them share one. A bundle's name can't hold
-//! `_` or `/` and a key can't hold `/`, so `<bundle>/<key>` and `_<namespace>/<bundle>/<key>` read back in one
-//! way only; whether a reference of another bundle takes a path needs no check at run time.
+//! Invariant: a bundle and a key have one [`Reference`], and no two of them share one. A bundle's name can't
+//! hold `_` or `/` and a key can't hold `/`, so `<bundle>/<key>` and `_<namespace>/<bundle>/<key>` read back
+//! in one way only; whether a reference of another bundle takes a path needs no check at run time.
 
 use std::fmt;
 use std::str::FromStr;

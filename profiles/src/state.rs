@@ -1,6 +1,7 @@
 //! What is known, and how each event changes it. What follows from it is in [`crate::plan`].
 //!
-//! Invariant: an [`Event`] only records; it never decides to act. Events may come in any order and be repeated.
+//! Invariant: an [`Event`] only records; it never decides to act. Events may come in any order and be
+//! repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -116,8 +117,8 @@ pub enum Found {
 /// One observation of the Node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeLabels {
-    /// The Node's resource version, if it is a number. Numbers grow with every write, and go back when etcd is
-    /// restored from a backup.
+    /// The Node's resource version, if it is a number. Numbers grow with every write, and go back when etcd
+    /// is restored from a backup.
     pub version: Option<u64>,
     /// The labels of ours.
     pub labels: BTreeMap<LabelKey, String>,
@@ -157,8 +158,8 @@ pub(crate) struct Labels {
     pub(crate) sent: Option<LabelChange>,
     /// What `newest` was when it was sent.
     newest_when_sent: Option<u64>,
-    /// Labels that may stand, although they were not in what we saw last: of changes that failed, and from before
-    /// the Node went back to an older version.
+    /// Labels that may stand, although they were not in what we saw last: of changes that failed, and from
+    /// before the Node went back to an older version.
     pub(crate) doubtful: BTreeSet<LabelKey>,
     /// What was done to each label of late.
     done: BTreeMap<LabelKey, Done>,
@@ -190,9 +191,10 @@ impl Labels {
         (!node.is_older_than(self.newest)).then(|| self.observe(node))
     }
 
-    /// Takes over what a list tells, even if it is older: then etcd was restored, and all that follows is older as
-    /// well. Or the list was overtaken by an answer of ours, and the watch is about to repeat what that said. So
-    /// until a change is answered, what was seen before may stand. Returns the labels of others.
+    /// Takes over what a list tells, even if it is older: then etcd was restored, and all that follows is
+    /// older as well. Or the list was overtaken by an answer of ours, and the watch is about to repeat what
+    /// that said. So until a change is answered, what was seen before may stand. Returns the labels of
+    /// others.
     fn listed(&mut self, node: NodeLabels) -> BTreeMap<String, String> {
         if node.is_older_than(self.newest) {
             self.doubtful.extend(self.observed.take().into_iter().flat_map(BTreeMap::into_keys));
@@ -221,8 +223,8 @@ impl Labels {
         others
     }
 
-    /// Whether any of `change` was done a moment ago: then somebody undid it, and doing it was no success. To set
-    /// what was unset, or the reverse, is a change of mind.
+    /// Whether any of `change` was done a moment ago: then somebody undid it, and doing it was no success. To
+    /// set what was unset, or the reverse, is a change of mind.
     fn is_repeated(&self, change: &LabelChange) -> bool {
         change.deeds().any(|(label, deed)| self.done.get(label).is_some_and(|done| done.deed == deed))
     }
@@ -305,8 +307,9 @@ impl State {
         }
     }
 
-    /// Since when all is known that could ask for something of `namespace`. None: it is not known yet, so nothing
-    /// of it is taken away. What belongs to no namespace that bundles are read from has to wait for all of them.
+    /// Since when all is known that could ask for something of `namespace`. None: it is not known yet, so
+    /// nothing of it is taken away. What belongs to no namespace that bundles are read from has to wait for
+    /// all of them.
     pub(crate) fn known_since(&self, namespace: Option<&str>) -> Option<Time> {
         let namespace = namespace.unwrap_or(self.config.home.as_str());
         let listed = |namespace: &Namespace| self.listed.get(namespace).copied();
@@ -394,8 +397,8 @@ impl State {
         }
     }
 
-    /// Forgets the bundle `id`, whose profiles are returned. If it could not be read, it might have asked for anything
-    /// until now.
+    /// Forgets the bundle `id`, whose profiles are returned. If it could not be read, it might have asked for
+    /// anything until now.
     fn forget(&mut self, id: &BundleId, now: Time) -> BTreeMap<ProfileKey, Profile> {
         let Some(old) = self.bundles.remove(id) else { return BTreeMap::new() };
         if !old.is_readable() {

@@ -1,6 +1,7 @@
 //! What is known, in numbers, and what is still to come: for metrics and probes.
 //!
-//! Invariants: a query changes nothing, and its answers are numbers. They name no bundle, profile or namespace.
+//! Invariants: a query changes nothing, and its answers are numbers. They name no bundle, profile or
+//! namespace.
 
 use std::fmt;
 
@@ -93,8 +94,8 @@ impl State {
         summary
     }
 
-    /// What is still to come at `now`. Nothing that is up to somebody else: a profile that is refused, or whose path
-    /// is taken, is done. Nor what was tried and failed: that is in the [`Summary`].
+    /// What is still to come at `now`. Nothing that is up to somebody else: a profile that is refused, or
+    /// whose path is taken, is done. Nor what was tried and failed: that is in the [`Summary`].
     #[must_use]
     pub fn waits(&self, now: Time) -> Vec<Wait> {
         let unlisted = self.config.namespaces().filter(|one| !self.listed.contains_key(*one)).count();
@@ -111,8 +112,8 @@ impl State {
         all.into_iter().filter(|(is_awaited, _)| *is_awaited).map(|(_, wait)| wait).collect()
     }
 
-    /// Since when bundles ask for a content of `reference` that was never on disk. None if there is no such content,
-    /// and if the path was found taken: then it is not up to us when it comes.
+    /// Since when bundles ask for a content of `reference` that was never on disk. None if there is no such
+    /// content, and if the path was found taken: then it is not up to us when it comes.
     #[must_use]
     pub fn asked_at(&self, reference: &Reference) -> Option<Time> {
         self.files.get(reference)?.asked_at

@@ -1,6 +1,7 @@
 //! Time as an argument.
 //!
-//! Invariant: nothing in this crate reads a clock. A [`Time`] only makes sense beside others of the same process.
+//! Invariant: nothing in this crate reads a clock. A [`Time`] only makes sense beside others of the same
+//! process.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -43,8 +44,8 @@ impl Retry {
     const FIRST: Duration = Duration::from_secs(1);
     /// The longest pause, also for what only somebody else can put right.
     pub(crate) const LONGEST: Duration = Duration::from_mins(1);
-    /// How long it is remembered what was done, to notice that somebody undoes it again and again. More than the longest
-    /// pause, or a fight would go unnoticed.
+    /// How long it is remembered what was done, to notice that somebody undoes it again and again. More than
+    /// the longest pause, or a fight would go unnoticed.
     pub(crate) const MEMORY: Duration = Self::LONGEST.saturating_mul(2);
 
     /// One more failure, at `now`, than `failures` in a row.

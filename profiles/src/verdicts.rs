@@ -66,8 +66,7 @@ mod tests {
     const REFUSED: &str = "{}";
 
     fn judged(verdicts: &mut Verdicts, name: &str, version: Version<'_>) -> Bundle {
-        let data = version.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Bundle::of_seccomp(Source::new(BundleId::new("ns", name).unwrap(), data), verdicts)
+        Bundle::of_seccomp(Source::example(name, version), verdicts)
     }
 
     /// Whether two profiles are one verdict, not two equal ones.

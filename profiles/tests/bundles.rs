@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use profiles::bundle::{Bundle, BundleId, Source};
-use profiles::catalog::Verdict;
+use profiles::catalog::Review;
 use profiles::diagnostic::Diagnostic;
 use profiles::label::LabelKey;
 use profiles::name::Namespace;
@@ -26,7 +26,15 @@ fn platform() -> Platform {
 
 fn source(name: &str, keys: &[&str]) -> Source {
     let data = keys.iter().map(|key| ((*key).to_owned(), GOOD.to_owned())).collect();
-    Source::new(BundleId::new("pavise-profiles", name).unwrap(), data)
+    Source {
+        id: BundleId::new("pavise-profiles", name).unwrap(),
+        uid: "u".to_owned(),
+        kind: "seccomp".to_owned(),
+        annotations: BTreeMap::new(),
+        created: None,
+        data,
+        binary_keys: Vec::new(),
+    }
 }
 
 fn annotated(pairs: &[(&str, &str)]) -> Source {
@@ -76,8 +84,8 @@ fn what_is_said_of_a_bundle_is_what_was_reviewed() {
 #[test]
 fn what_is_said_of_a_wrong_kind_is_what_was_reviewed() {
     let wrong = Source { kind: "secomp".to_owned(), ..source("web", &["a.json"]) };
-    let verdict = Verdict::of(&wrong, &[platform()].into());
-    let said: Vec<&str> = verdict.statements.iter().map(|statement| statement.note.as_str()).collect();
+    let review = Review::of(&wrong, &[platform()].into());
+    let said: Vec<&str> = review.statements.iter().map(|statement| statement.note.as_str()).collect();
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("unknown-kind", said.join("\n"));
     });

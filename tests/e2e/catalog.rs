@@ -1,8 +1,6 @@
 //! What is wrong with a bundle is said on its ConfigMap, once, by a program that can do nothing else.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
@@ -11,7 +9,7 @@ use testbed::pavise::{self, PROFILES, SYSTEM};
 use testbed::pods::bundle;
 
 use crate::Test;
-use crate::sync::{ALLOW, apply};
+use crate::steps::{ALLOW, SOON, apply, expect_refusal};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_bad_document_is_an_event_on_its_config_map_and_its_end_another", a_bad_document_is_an_event),
@@ -20,9 +18,6 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the_catalogs_token_can_do_nothing_else", the_token_can_do_nothing_else),
     ("what_is_applied_again_or_met_by_another_catalog_stays_one_event", what_was_said_stays_one_event),
 ];
-
-/// How long an Event may take. It takes milliseconds; machines that run tests are slow now and then.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 const BAD: &str = "{\n  \"defaultAction\": \"SCMP_ACT_LGO\"\n}";
 
@@ -84,6 +79,7 @@ fn the_token_can_do_what_the_catalog_does(cluster: &Cluster) -> anyhow::Result<(
 }
 
 fn the_token_can_do_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
+    const REFUSAL: &str = "is forbidden: User \"system:serviceaccount:pavise-system:pavise-catalog\" cannot";
     const ATTEMPTS: &[&[&str]] = &[
         &["get", "node", HOST_NODE],
         &["label", "node", HOST_NODE, "seccomp.pavise.dev/p_x.json=true"],
@@ -103,21 +99,10 @@ fn the_token_can_do_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("said", &[("good.json", ALLOW)]))?;
     let kubectl = cluster.kubectl_with_token(&pavise::catalog_token(cluster)?);
     for attempt in ATTEMPTS {
-        expect_refusal(&attempt.join(" "), kubectl.run(attempt))?;
+        expect_refusal(&attempt.join(" "), kubectl.run(attempt), REFUSAL)?;
     }
-    expect_refusal("writing an Event elsewhere", kubectl.apply(&event_in("default").to_string()))
-}
-
-fn expect_refusal(attempt: &str, outcome: anyhow::Result<String>) -> anyhow::Result<()> {
-    const REFUSAL: &str = "is forbidden: User \"system:serviceaccount:pavise-system:pavise-catalog\" cannot";
-    match outcome {
-        Ok(printed) => bail!("{attempt} was allowed: {printed}"),
-        Err(error) => {
-            let error = format!("{error:#}");
-            ensure!(error.contains(REFUSAL), "{attempt}: refused, but by something else: {error}");
-            Ok(())
-        }
-    }
+    let elsewhere = kubectl.apply(&event_in("default").to_string());
+    expect_refusal("writing an Event elsewhere", elsewhere, REFUSAL)
 }
 
 fn event_in(namespace: &str) -> Value {
@@ -146,7 +131,7 @@ fn events(cluster: &Cluster, name: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn wait_for_event(cluster: &Cluster, name: &str, reason: &str) -> anyhow::Result<Value> {
-    wait_for(&format!("{reason} on the ConfigMap {name}"), PATIENCE, || {
+    wait_for(&format!("{reason} on the ConfigMap {name}"), SOON, || {
         Ok(events(cluster, name)?.into_iter().find(|event| event["reason"] == reason))
     })
 }

@@ -1,4 +1,5 @@
-//! What somebody does to files of ours while the agent runs is noticed and repaired, with the API server and without.
+//! What somebody does to files of ours while the agent runs is noticed and repaired, with the API server and
+//! without.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -9,11 +10,12 @@ use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
-use testbed::pavise::{self, SYSTEM};
+use testbed::pavise;
 use testbed::pods::bundle;
 
 use crate::Test;
-use crate::sync::{ALLOW, apply, expect_log, file, labels, wait_for_labels};
+use crate::resilience::restarts;
+use crate::steps::{ALLOW, SOON, apply, expect_log, file, labels, wait_for_labels, written_labels};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("drift_of_every_kind_is_repaired_and_no_label_flaps", drift_of_every_kind_is_repaired),
@@ -26,10 +28,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ),
 ];
 
-/// How long a repair may take. It takes milliseconds; machines that run tests are slow now and then.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The same where the kubelet has to start the agent's container again.
+/// How long a repair may take where the kubelet has to start the agent's container again.
 const RESTART: Duration = Duration::from_mins(1);
 
 /// What somebody does to a file.
@@ -47,7 +46,8 @@ const DEEDS: &[(&str, Deed)] = &[
 fn drift_of_every_kind_is_repaired(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("drifting", &[("a.json", ALLOW)]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/drifting_a.json"])?;
-    // Our labels are part of the Node, which the kubelet writes too: what counts is who wrote the labels, and when.
+    // Our labels are part of the Node, which the kubelet writes too: what counts is who wrote the labels, and
+    // when.
     let before = written_labels(cluster)?;
     let path = file(cluster, "drifting/a.json");
     for (what, deed) in DEEDS {
@@ -68,10 +68,10 @@ fn the_version_before_a_refused_edit_is_put_back(cluster: &Cluster) -> anyhow::R
     wait_until_right(&path)?;
 
     // The next agent reads from the disk what no bundle has any more.
+    let before = restarts(cluster)?;
     kill(pavise::agent_process(cluster)?, Signal::SIGKILL).context("killing the agent")?;
-    wait_for("the next agent to know what is on the disk", RESTART, || {
-        let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])?;
-        Ok(log.contains("regretted/a.json").then_some(()))
+    wait_for("the next agent to be ready", RESTART, || {
+        Ok(restarts(cluster)?.is_some_and(|now| Some(now) > before).then_some(()))
     })?;
     fs::remove_file(&path).context("removing the file")?;
     wait_until_right(&path)
@@ -99,8 +99,8 @@ fn a_removed_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     wait_until_right(&file(cluster, "emptied/b.json"))
 }
 
-/// A container keeps the directory that it was started with. When that is gone from the node, only a new one can see the
-/// next.
+/// A container keeps the directory that it was started with. When that is gone from the node, only a new one
+/// can see the next.
 fn a_lost_seccomp_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("lost", &[("a.json", ALLOW)]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/lost_a.json"])?;
@@ -112,7 +112,7 @@ fn a_lost_seccomp_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> 
 }
 
 fn wait_until_right(path: &Path) -> anyhow::Result<()> {
-    wait_for(&format!("{} to be put right", path.display()), PATIENCE, || {
+    wait_for(&format!("{} to be put right", path.display()), SOON, || {
         let is_right = || -> std::io::Result<bool> {
             let metadata = fs::symlink_metadata(path)?;
             let is_ours = metadata.is_file() && metadata.permissions().mode() & 0o7777 == 0o644;
@@ -120,11 +120,4 @@ fn wait_until_right(path: &Path) -> anyhow::Result<()> {
         };
         Ok(is_right().unwrap_or_default().then_some(()))
     })
-}
-
-/// When the agent last wrote labels: the entry of its field manager.
-pub(crate) fn written_labels(cluster: &Cluster) -> anyhow::Result<serde_json::Value> {
-    let node = cluster.kubectl().get(&["node", testbed::HOST_NODE, "--show-managed-fields"])?;
-    let mut managers = node["metadata"]["managedFields"].as_array().into_iter().flatten();
-    managers.find(|manager| manager["manager"] == "pavise").cloned().context("the agent never wrote a label")
 }

@@ -20,6 +20,7 @@ mod observe;
 mod own_node;
 mod podman;
 mod resilience;
+mod steps;
 mod sync;
 mod targeting;
 
@@ -58,13 +59,13 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
 fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
     let tests = sync::TESTS
         .iter()
-        .chain(drift::TESTS)
-        .chain(catalog::TESTS)
-        .chain(resilience::TESTS)
-        .chain(podman::TESTS)
         .chain(targeting::TESTS)
-        .chain(guard::TESTS)
+        .chain(podman::TESTS)
+        .chain(drift::TESTS)
+        .chain(resilience::TESTS)
+        .chain(catalog::TESTS)
         .chain(observe::TESTS)
+        .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()
 }

@@ -1,7 +1,5 @@
 //! What an agent shows of itself.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use testbed::cluster::Cluster;
 use testbed::kubectl::{retry, wait_for};
@@ -9,19 +7,16 @@ use testbed::pavise;
 use testbed::pods::bundle;
 
 use crate::Test;
-use crate::sync::{ALLOW, apply, wait_for_labels};
+use crate::steps::{ALLOW, SOON, apply, wait_for_labels};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_that_serves_its_node_is_ready", an_agent_that_serves_its_node_is_ready),
     ("a_refused_profile_is_counted_and_keeps_the_agent_ready", a_refused_profile_is_counted),
 ];
 
-/// How long the agent may take to see a bundle.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<()> {
     for (path, expected) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
-        let answer = retry(path, PATIENCE, || pavise::ask_agent(cluster, path))?;
+        let answer = retry(path, SOON, || pavise::ask_agent(cluster, path))?;
         ensure!(answer == expected, "{path} says {answer:?}");
     }
     Ok(())
@@ -30,11 +25,11 @@ fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<(
 fn a_refused_profile_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
     let refused = || number(cluster, r#"pavise_problems{kind="seccomp",problem="refused"}"#);
     let written = || number(cluster, r#"pavise_installs_total{kind="seccomp",outcome="written"}"#);
-    retry("the agent to be ready", PATIENCE, || pavise::ask_agent(cluster, "/readyz"))?;
+    retry("the agent to be ready", SOON, || pavise::ask_agent(cluster, "/readyz"))?;
     let before = (refused()?, written()?);
     apply(cluster, &bundle("counted", &[("good.json", ALLOW), ("bad.json", "{}")]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/counted_good.json"])?;
-    wait_for("the profiles to be counted", PATIENCE, || {
+    wait_for("the profiles to be counted", SOON, || {
         Ok((refused()? == before.0 + 1 && written()? > before.1).then_some(()))
     })?;
     ensure!(pavise::ask_agent(cluster, "/readyz")? == "ready\n", "a refused profile keeps the agent unready");

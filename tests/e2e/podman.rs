@@ -1,5 +1,5 @@
-//! A profile in Docker's and Podman's format, as it is out there: Podman's own default. containerd would drop its
-//! conditions, so that what it gates behind capabilities would be allowed to everybody.
+//! A profile in Docker's and Podman's format, as it is out there: Podman's own default. containerd would drop
+//! its conditions, so that what it gates behind capabilities would be allowed to everybody.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use testbed::debian;
 use testbed::pods::{bundle, confined_pod};
 
 use crate::Test;
-use crate::sync::{apply, file, wait_for_labels, wait_until_running};
+use crate::steps::{apply, expect_refusal, file, wait_for_labels, wait_until_running};
 
 pub(crate) const TESTS: &[(&str, Test)] =
     &[("podmans_own_profile_is_resolved_and_allows_nothing_that_it_gates", podmans_own_profile_is_resolved)];
@@ -67,11 +67,7 @@ fn podmans_own_profile_is_resolved(cluster: &Cluster) -> anyhow::Result<()> {
     wait_until_running(cluster, "under-no-profile")?;
     let name_host = |pod| cluster.kubectl().run(&["exec", pod, "--", "hostname", "renamed"]);
     name_host("under-no-profile").context("a host can't be named here at all")?;
-    let refused = name_host("under-podmans-profile").err().map(|error| format!("{error:#}"));
-    ensure!(
-        refused.as_ref().is_some_and(|words| words.contains("Operation not permitted")),
-        "sethostname was not refused: {refused:?}"
-    );
+    expect_refusal("sethostname", name_host("under-podmans-profile"), "Operation not permitted")?;
     let everyday =
         "mkdir /tmp/d && echo x > /tmp/d/f && cat /tmp/d/f && ls -l /tmp/d && chmod 600 /tmp/d/f && id";
     cluster.kubectl().run(&["exec", "under-podmans-profile", "--", "sh", "-c", everyday]).map(drop)

@@ -1,5 +1,5 @@
-//! What ends and comes back (the agent, the API server), what is large, and what is malformed: nothing that worked is
-//! lost, and nothing is written that was right.
+//! What ends and comes back (the agent, the API server), what is large, and what is malformed: nothing that
+//! worked is lost, and nothing is written that was right.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +17,9 @@ use testbed::pavise::{self, PROFILES, SYSTEM};
 use testbed::pods::bundle;
 
 use crate::Test;
-use crate::drift::written_labels;
-use crate::sync::{ALLOW, apply, expect_log, file, labels, wait_for_file, wait_for_labels};
+use crate::steps::{
+    ALLOW, agent_log, apply, expect_log, file, labels, wait_for_file, wait_for_labels, written_labels,
+};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_that_restarts_writes_nothing", a_restart_writes_nothing),
@@ -47,8 +48,8 @@ fn a_restart_writes_nothing(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The API server's memory of changes begins anew when it does. So a watch that wants to go on from before is refused
-/// with 410, and everything is listed again.
+/// The API server's memory of changes begins anew when it does. So a watch that wants to go on from before is
+/// refused with 410, and everything is listed again.
 fn an_api_restart_costs_no_write(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("steady", &[("a.json", ALLOW), ("b.json", ALLOW)]))?;
     wait_for_labels(cluster, &["bundle.pavise.dev/steady"])?;
@@ -200,8 +201,8 @@ fn the_agents_have_a_share(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the agent has on the disk of the host's node: the inode and the time of the last write of each file, the ledger
-/// among them.
+/// What the agent has on the disk of the host's node: the inode and the time of the last write of each file,
+/// the ledger among them.
 fn files(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, (u64, i64, i64)>> {
     let mut found = BTreeMap::new();
     let node = cluster.layout().node(HOST_NODE);
@@ -229,16 +230,12 @@ fn collect(directory: &Path, found: &mut BTreeMap<String, (u64, i64, i64)>) -> a
 }
 
 /// How often the container of the agent on the host's node was started again; none while it is not ready.
-fn restarts(cluster: &Cluster) -> anyhow::Result<Option<u64>> {
-    let pods = cluster.kubectl().get(&["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"])?;
-    let mut pods = pods["items"].as_array().into_iter().flatten();
-    let own = pods.find(|pod| pod["spec"]["nodeName"] == HOST_NODE).context("there is no agent")?;
-    let status = &own["status"]["containerStatuses"][0];
+pub(crate) fn restarts(cluster: &Cluster) -> anyhow::Result<Option<u64>> {
+    let status = &pavise::agent_pod(cluster)?["status"]["containerStatuses"][0];
     Ok(status["restartCount"].as_u64().filter(|_| status["ready"] == true))
 }
 
 /// How often the agent has said that it listed the bundles.
 fn lists(cluster: &Cluster) -> anyhow::Result<usize> {
-    let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])?;
-    Ok(log.lines().filter(|line| line.contains("Bundles listed")).count())
+    Ok(agent_log(cluster)?.lines().filter(|line| line.contains("Bundles listed")).count())
 }

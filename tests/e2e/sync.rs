@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -11,10 +9,14 @@ use serde_json::{Value, json};
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
-use testbed::pavise::{self, PROFILES, SYSTEM};
+use testbed::pavise::{self, PROFILES};
 use testbed::pods::{bundle, confined_pod};
 
 use crate::Test;
+use crate::steps::{
+    ALLOW, LOG, PATIENCE, apply, container, expect_filter, expect_log, expect_refusal, file, labels,
+    wait_for_file, wait_for_labels, wait_until_running,
+};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_pod_created_before_its_profile_starts_when_the_profile_comes", a_pod_waits_for_its_profile),
@@ -27,20 +29,14 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_killed_agent_heals_and_rewrites_nothing_that_is_right", a_killed_agent_heals),
 ];
 
-pub(crate) const ALLOW: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
 const REFUSE: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#;
-pub(crate) const LOG: &str = r#"{"defaultAction": "SCMP_ACT_LOG"}"#;
 const NO_MKDIR: &str = r#"{
     "defaultAction": "SCMP_ACT_ALLOW",
     "architectures": ["SCMP_ARCH_X86_64"],
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]
 }"#;
 
-/// Longer than the kubelet waits before it tries a container again.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
-
 fn a_pod_waits_for_its_profile(cluster: &Cluster) -> anyhow::Result<()> {
-    let kubectl = cluster.kubectl();
     apply(cluster, &confined_pod("refused-early", "profiles/violation.json"))?;
     apply(cluster, &confined_pod("logged-early", "profiles/audit.json"))?;
     for pod in ["refused-early", "logged-early"] {
@@ -62,9 +58,7 @@ fn a_pod_waits_for_its_profile(cluster: &Cluster) -> anyhow::Result<()> {
         Ok((container(cluster, "refused-early")?["state"]["terminated"]["reason"] == "StartError")
             .then_some(()))
     })?;
-    let mode = kubectl.run(&["exec", "logged-early", "--", "grep", "Seccomp:", "/proc/1/status"])?;
-    ensure!(mode.trim().ends_with('2'), "no filter is in force: {mode}");
-    Ok(())
+    expect_filter(cluster, "default", "logged-early")
 }
 
 fn a_node_selector_on_the_label_schedules(cluster: &Cluster) -> anyhow::Result<()> {
@@ -104,15 +98,8 @@ fn an_edit_binds_the_next_container(cluster: &Cluster) -> anyhow::Result<()> {
     kubectl
         .run(&["exec", "before-the-edit", "--", "mkdir", "/tmp/d"])
         .context("the running container changed")?;
-    let refused = kubectl
-        .run(&["exec", "after-the-edit", "--", "mkdir", "/tmp/d"])
-        .err()
-        .map(|error| format!("{error:#}"));
-    ensure!(
-        refused.as_ref().is_some_and(|words| words.contains("Operation not permitted")),
-        "the new container was not bound: {refused:?}"
-    );
-    Ok(())
+    let bound = kubectl.run(&["exec", "after-the-edit", "--", "mkdir", "/tmp/d"]);
+    expect_refusal("making a directory in the new container", bound, "Operation not permitted")
 }
 
 fn a_removed_profile_loses_its_label_first(cluster: &Cluster) -> anyhow::Result<()> {
@@ -214,49 +201,4 @@ fn a_killed_agent_heals(cluster: &Cluster) -> anyhow::Result<()> {
         "a file that was right was written again"
     );
     Ok(())
-}
-
-pub(crate) fn apply(cluster: &Cluster, manifest: &Value) -> anyhow::Result<()> {
-    cluster.kubectl().apply(&manifest.to_string()).map(drop)
-}
-
-fn container(cluster: &Cluster, pod: &str) -> anyhow::Result<Value> {
-    // A pod that was made just now has none.
-    Ok(cluster.kubectl().get(&["pod", pod])?["status"]["containerStatuses"][0].clone())
-}
-
-pub(crate) fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
-    wait_for(&format!("{pod} to run"), PATIENCE, || {
-        Ok(container(cluster, pod)?["state"]["running"].is_object().then_some(()))
-    })
-}
-
-/// Where the profile that pods call `reference` is, seen from this machine.
-pub(crate) fn file(cluster: &Cluster, reference: &str) -> PathBuf {
-    cluster.layout().node(HOST_NODE).kubelet_root().join("seccomp").join(reference)
-}
-
-pub(crate) fn wait_for_file(cluster: &Cluster, reference: &str, content: Option<&str>) -> anyhow::Result<()> {
-    let path = file(cluster, reference);
-    let right = || Ok((fs::read_to_string(&path).ok().as_deref() == content).then_some(()));
-    wait_for(&format!("{} to hold {}", path.display(), content.unwrap_or("nothing")), PATIENCE, right)
-}
-
-pub(crate) fn labels(cluster: &Cluster) -> anyhow::Result<Value> {
-    Ok(cluster.kubectl().get(&["node", HOST_NODE])?["metadata"]["labels"].take())
-}
-
-pub(crate) fn wait_for_labels(cluster: &Cluster, expected: &[&str]) -> anyhow::Result<()> {
-    wait_for(&format!("the labels {}", expected.join(", ")), PATIENCE, || {
-        let labels = labels(cluster)?;
-        Ok(expected.iter().all(|label| labels[*label] == "true").then_some(()))
-    })
-}
-
-/// Waits until a line of the agent's log has all these words.
-pub(crate) fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()> {
-    wait_for(&format!("the agent to say {}", words.join(" … ")), PATIENCE, || {
-        let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])?;
-        Ok(log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(()))
-    })
 }

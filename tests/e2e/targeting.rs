@@ -13,7 +13,9 @@ use testbed::pods::bundle;
 use testbed::{HOST_NODE, repository};
 
 use crate::Test;
-use crate::sync::{ALLOW, LOG, PATIENCE, apply, expect_log, file, labels, wait_for_file, wait_for_labels};
+use crate::steps::{
+    ALLOW, LOG, PATIENCE, apply, expect_filter, expect_log, file, labels, wait_for_file, wait_for_labels,
+};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_bundle_follows_its_node_selector", a_bundle_follows_its_node_selector),
@@ -102,7 +104,6 @@ fn an_init_container_brings_profiles(cluster: &Cluster) -> anyhow::Result<()> {
         let pod = kubectl.get(&["pod", "web", "-n", "web"])?;
         Ok(pod["status"]["containerStatuses"][0]["state"]["running"].is_object().then_some(()))
     })?;
-    let mode = kubectl.run(&["exec", "-n", "web", "web", "--", "grep", "Seccomp:", "/proc/1/status"])?;
-    ensure!(mode.trim().ends_with('2'), "no filter is in force: {mode}");
+    expect_filter(cluster, "web", "web")?;
     kubectl.run(&["delete", "namespace", "web", "--wait=false"]).map(drop)
 }

@@ -10,8 +10,9 @@
 //! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the
 //! lifeline reads as closed, init exits, and the kernel ends every process of its pid namespace
 //! (`pid_namespaces(7)`) and drops the mounts of its mount namespace. The keeper, which is outside, then
-//! removes the cgroups and the cluster's directory. A cluster that is to outlive its creator (`cargo xtask up`)
-//! is told to `detach` when it is complete; from then on `down` ends it, through the socket.
+//! removes the cgroups and the cluster's directory. A cluster that is to outlive its creator
+//! (`cargo xtask up`) is told to `detach` when it is complete; from then on `down` ends it, through the
+//! socket.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -128,14 +128,15 @@ impl Layout {
         NodeLayout { directory: self.state.join(node) }
     }
 
-    /// What the keeper and init say; outside of the cluster's directory, as it is to tell why that could not be made.
+    /// What the keeper and init say; outside of the cluster's directory, as it is to tell why that could not
+    /// be made.
     #[must_use]
     pub fn keeper_log(&self) -> PathBuf {
         self.state.with_extension("log")
     }
 
-    /// The cgroup below which every pod of this cluster runs, relative to the top of each hierarchy. Clusters of
-    /// one name in two directories have different ones.
+    /// The cgroup below which every pod of this cluster runs, relative to the top of each hierarchy. Clusters
+    /// of one name in two directories have different ones.
     #[must_use]
     pub fn cgroup(&self) -> String {
         let digest = Sha256::digest(self.state.as_os_str().as_encoded_bytes());

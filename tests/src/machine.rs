@@ -11,7 +11,8 @@ use crate::{cgroup, layout, private_root};
 /// What a pod network likes to change, beside what the kubelet does.
 const FORWARDING: &str = "net/ipv4/ip_forward";
 
-/// What tells the cgroups of a cluster's programs from those that come and go with everything else on a machine.
+/// What tells the cgroups of a cluster's programs from those that come and go with everything else on a
+/// machine.
 const CGROUP_WORDS: &[&str] = &["pavise", "kube", "containerd", "runc", "cri-"];
 
 /// The machine, as far as clusters touch it.
@@ -21,7 +22,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks at the clusters' processes, cgroups and directories, and at all mounts, network links and settings.
+    /// Looks at the clusters' processes, cgroups and directories, and at all mounts, network links and
+    /// settings.
     ///
     /// # Errors
     /// /proc or /sys can't be read.

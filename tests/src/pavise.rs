@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::kubectl::{Kubectl, wait_for};
@@ -72,8 +72,8 @@ fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
     wait_for_the_policy(&kubectl)
 }
 
-/// The first from [`PORT`] on that nobody listens on. It is below those that the kernel hands out for connections, so
-/// that nobody takes it while the agent is started anew.
+/// The first from [`PORT`] on that nobody listens on. It is below those that the kernel hands out for
+/// connections, so that nobody takes it while the agent is started anew.
 fn free_port() -> anyhow::Result<String> {
     let first: u16 = PORT.parse().context("reading the agent's port")?;
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
@@ -103,7 +103,7 @@ fn wait_for_the_policy(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 /// Pods without a Service network are told by this where the API server is.
-fn api_address(cluster: &Cluster) -> serde_json::Value {
+fn api_address(cluster: &Cluster) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -173,18 +173,27 @@ fn is_pavise(process: Pid, command: &str, cgroup: &str) -> bool {
         && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
 }
 
+/// The agent's pod on the host's node.
+///
+/// # Errors
+/// There is none.
+pub fn agent_pod(cluster: &Cluster) -> anyhow::Result<Value> {
+    let agents = ["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"];
+    let pods = cluster.kubectl().get(&agents)?;
+    let mut pods = pods["items"].as_array().into_iter().flatten();
+    pods.find(|pod| pod["spec"]["nodeName"] == HOST_NODE).cloned().context("there is no agent")
+}
+
 /// Asks the agent on the host's node for `path` by HTTP, and returns the body of its answer.
 ///
 /// # Errors
 /// No agent runs, or its answer is not 200.
 pub fn ask_agent(cluster: &Cluster, path: &str) -> anyhow::Result<String> {
-    let kubectl = cluster.kubectl();
-    let pods = kubectl.get(&["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"])?;
-    let pod = &pods["items"][0];
-    let name = pod["metadata"]["name"].as_str().context("there is no agent")?;
+    let pod = agent_pod(cluster)?;
+    let name = pod["metadata"]["name"].as_str().context("the agent's pod has no name")?;
     let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();
     let port = port.and_then(|port| port.try_into().ok()).context("the agent has no port")?;
-    kubectl.port_forward(SYSTEM, name, port)?.http_get(path)
+    cluster.kubectl().port_forward(SYSTEM, name, port)?.http_get(path)
 }
 
 /// The `ServiceAccount` token that the agent on the host's node uses, read from its file system as somebody

@@ -17,10 +17,12 @@ const PACKAGED: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
-/// Libraries that the workspace is linked with, each as a file below [`LIBRARIES`], and the packages that bring them.
+/// Libraries that the workspace is linked with, each as a file below [`LIBRARIES`], and the packages that
+/// bring them.
 const LINKED: &[(&str, &str)] = &[("libseccomp.so", "libseccomp-dev")];
 
-/// Where the linker looks for libraries; Debian and Ubuntu have a directory of each architecture in the first.
+/// Where the linker looks for libraries; Debian and Ubuntu have a directory of each architecture in the
+/// first.
 const LIBRARIES: &[&str] = &["/usr/lib", "/usr/lib64", "/usr/local/lib"];
 
 /// The oldest Go that fetches the version that a module asks for by itself (go.dev/doc/toolchain).

@@ -32,7 +32,8 @@ const IMPURE: &[&str] = &[
     "async fn",
 ];
 
-/// The one place in `profiles` with a thread: libseccomp gives programs only to a descriptor, which a thread reads.
+/// The one place in `profiles` with a thread: libseccomp gives programs only to a descriptor, which a thread
+/// reads.
 const WITH_THREAD: &str = "profiles/src/seccomp/export.rs";
 
 /// Crates that do input and output: none of them may be below `profiles`.

@@ -15,7 +15,7 @@ use profiles::name::{Namespace, NodeName};
 use profiles::state;
 use tracing::info;
 
-use super::Outcome;
+use super::{Outcome, block_on};
 use crate::host::lock::Lock;
 use crate::host::{NodeHost, platform};
 use crate::observe::http::{self, Listen};
@@ -27,15 +27,15 @@ use source::{Connections, Source};
 /// How often to look whether another agent has let go of the state directory.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
-/// The port is below those that Kubernetes and the kernel hand out, and none of the kubelet's or of a well-known
-/// exporter's: the agent may be on the node's network.
+/// The port is below those that Kubernetes and the kernel hand out, and none of the kubelet's or of a
+/// well-known exporter's: the agent may be on the node's network.
 const ALL_ADDRESSES: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7284);
 
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Where bundles come from: the cluster's ConfigMaps, or a directory of files PATH/<bundle>/<key>, for which no
-    /// cluster is needed and no Node is labelled.
+    /// Where bundles come from: the cluster's ConfigMaps, or a directory of files PATH/<bundle>/<key>, for
+    /// which no cluster is needed and no Node is labelled.
     #[arg(long, default_value = "cluster", value_name = "cluster|dir:PATH")]
     source: Source,
 
@@ -61,7 +61,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "/var/lib/pavise", value_name = "PATH")]
     state_dir: PathBuf,
 
-    /// The namespaces to read bundles from, separated by commas. References to bundles of the first have no namespace.
+    /// The namespaces to read bundles from, separated by commas. References to bundles of the first have no
+    /// namespace.
     #[arg(
         long = "bundle-namespace",
         default_value = "pavise-profiles",
@@ -74,8 +75,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
 
-    /// Where /healthz, /readyz and /metrics are served: `[::]` is all addresses, `none` instead serves nothing
-    /// [default: [::]:7284; none for bundles from a directory, and with --once].
+    /// Where /healthz, /readyz and /metrics are served: `[::]` is all addresses, `none` instead serves
+    /// nothing [default: [::]:7284; none for bundles from a directory, and with --once].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<Listen>,
 
@@ -99,7 +100,8 @@ impl Arguments {
         })
     }
 
-    /// Where to answer probes. Who is run by hand, or by an init container, has none, and need not have the port.
+    /// Where to answer probes. Who is run by hand, or by an init container, has none, and need not have the
+    /// port.
     fn listen(&self) -> Listen {
         let has_probes = self.source == Source::Cluster && !self.once;
         self.listen.unwrap_or(if has_probes { Listen::At(ALL_ADDRESSES) } else { Listen::Nowhere })
@@ -109,13 +111,11 @@ impl Arguments {
 /// Runs the agent until it is told to stop, or has done all.
 ///
 /// # Errors
-/// The node's disk is out of reach, or something that is needed for the start. To be told to stop is one if the agent
-/// was to end by itself.
+/// The node's disk is out of reach, or something that is needed for the start. To be told to stop is one if
+/// the agent was to end by itself.
 pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
     let rules = arguments.rules()?;
-    logs::start(arguments.log_format)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the asynchronous runtime")?.block_on(serve(arguments, rules))
+    block_on(arguments.log_format, serve(arguments, rules))
 }
 
 async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {

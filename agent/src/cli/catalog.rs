@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt, stream};
 use profiles::name::Namespace;
 use tracing::info;
 
+use super::block_on;
 use crate::catalog;
 use crate::cluster::{self, bundles, events, nodes};
 use crate::observe::metrics::Metrics;
@@ -37,9 +38,7 @@ pub(crate) struct Arguments {
 
 /// Runs the catalog until it is told to stop.
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    logs::start(arguments.log_format)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the asynchronous runtime")?.block_on(serve(arguments))
+    block_on(arguments.log_format, serve(arguments))
 }
 
 async fn serve(arguments: Arguments) -> Result<()> {
@@ -50,10 +49,10 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
     let watched = client.clone();
     let watch = move |platforms: BTreeSet<_>| {
-        let judged = |namespace: &Namespace| {
-            bundles::judged(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
+        let reviewed = |namespace: &Namespace| {
+            bundles::reviewed(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
         };
-        stream::select_all(namespaces.iter().map(judged)).boxed_local()
+        stream::select_all(namespaces.iter().map(reviewed)).boxed_local()
     };
     let writer = Rc::new(events::Writer::new(client.clone(), &arguments.pod_name));
     let write = move |write| {

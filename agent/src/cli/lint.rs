@@ -22,7 +22,8 @@ Exit codes: 0 if no profile has an error (it may have warnings; nothing is print
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard input.
+    /// Profiles; directories of profiles, of which every file ending with .json is read; - for standard
+    /// input.
     #[arg(required = true, value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
 
@@ -143,9 +144,7 @@ mod tests {
 
     use super::*;
     use crate::cli;
-
-    const PLATFORM: Platform =
-        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+    use crate::examples::PLATFORM;
 
     fn check(text: &str, outcome: Outcome, expected: &str) {
         let mut out = Vec::new();

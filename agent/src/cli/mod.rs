@@ -1,13 +1,16 @@
 //! The command line: one file per command.
 //!
-//! Invariant: each command has two stages. What the user typed is checked and becomes a configuration first; only
-//! then is anything touched.
+//! Invariant: each command has two stages. What the user typed is checked and becomes a configuration first;
+//! only then is anything touched.
 
 mod agent;
 mod catalog;
 mod lint;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+
+use crate::observe::logs;
 
 /// Puts seccomp profiles where Kubernetes needs them, and labels nodes with what they have.
 #[derive(Debug, Parser)]
@@ -37,12 +40,19 @@ pub(crate) enum Outcome {
 }
 
 /// Runs the command.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Agent(arguments) => agent::run(arguments),
         Command::Catalog(arguments) => catalog::run(arguments).map(|()| Outcome::Done),
         Command::Lint(arguments) => lint::run(&arguments),
     }
+}
+
+/// Does all of `work` on this thread, with a log in `format`.
+fn block_on<T>(format: logs::Format, work: impl Future<Output = Result<T>>) -> Result<T> {
+    logs::start(format)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the asynchronous runtime")?.block_on(work)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Bundles, as they are seen.
 //!
-//! Invariant: a namespace is never [`Seen::Listed`] with less than all that is in it: a list that breaks off halfway is
-//! dropped.
+//! Invariant: a namespace is never [`Seen::Listed`] with less than all that is in it: a list that breaks off
+//! halfway is dropped.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::bundle::{Bundle, BundleId, Source};
-use profiles::catalog::{KIND_LABEL, Verdict};
+use profiles::catalog::{KIND_LABEL, Review};
 use profiles::name::Namespace;
 use profiles::platform::Platform;
 use profiles::state::Event;
@@ -73,10 +73,10 @@ impl Judge for Verdicts {
 }
 
 impl Judge for BTreeSet<Platform> {
-    type Judged = Verdict;
+    type Judged = Review;
 
-    fn judge(&mut self, source: Source) -> Verdict {
-        Verdict::of(&source, self)
+    fn judge(&mut self, source: Source) -> Review {
+        Review::of(&source, self)
     }
 }
 
@@ -85,13 +85,13 @@ pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) ->
     seen(client, namespace, SELECTOR, Verdicts::new(platform)).map(Event::from)
 }
 
-/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, judged for `platforms`, for
-/// ever.
-pub(crate) fn judged(
+/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and reviews
+/// it for `platforms`.
+pub(crate) fn reviewed(
     client: Client,
     namespace: Namespace,
     platforms: BTreeSet<Platform>,
-) -> impl Stream<Item = Seen<Verdict>> {
+) -> impl Stream<Item = Seen<Review>> {
     seen(client, namespace, KIND_LABEL, platforms)
 }
 
@@ -185,14 +185,11 @@ fn id(config_map: &ConfigMap) -> Option<BundleId> {
 mod tests {
     use kube::api::ObjectMeta;
     use profiles::bundle::Profile;
-    use profiles::platform::{Architecture, Kernel};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::cluster::script::{self, Exchange};
-
-    const PLATFORM: Platform =
-        Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+    use crate::examples::PLATFORM;
 
     fn config_map(name: &str) -> ConfigMap {
         let metadata = ObjectMeta {
@@ -215,7 +212,8 @@ mod tests {
         }
     }
 
-    /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles' names.
+    /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its bundles'
+    /// names.
     fn check(events: Vec<watcher::Event<ConfigMap>>, expected: &[&str]) {
         let mut listing = Listing::new(Namespace::new("ns").unwrap(), Verdicts::new(PLATFORM));
         let seen: Vec<String> = events
@@ -312,7 +310,8 @@ mod tests {
         json!({"type": "ERROR", "object": status})
     }
 
-    /// Claims which bundles are listed, changed and deleted, in the form of [`check`], when the API server answers so.
+    /// Claims which bundles are listed, changed and deleted, in the form of [`check`], when the API server
+    /// answers so.
     async fn check_watch(script: Vec<Exchange>, expected: &[&str]) {
         let events = watch(script::client(script), Namespace::new("ns").unwrap(), PLATFORM);
         let events = events.map(|event| shown(&event));

@@ -22,7 +22,8 @@ use kube::{Client, Config};
 use crate::observe::metrics::Metrics;
 use requests::Counting;
 
-/// Prepares to talk to the API server, without talking to it yet. What will be asked of it counts in `metrics`.
+/// Prepares to talk to the API server, without talking to it yet. What will be asked of it counts in
+/// `metrics`.
 pub(crate) async fn connect(metrics: Metrics) -> Result<Client> {
     let config = Config::infer().await.map_err(|error| {
         let attempted = "finding the API server by KUBECONFIG, ~/.kube/config or a pod's service account";

@@ -51,7 +51,8 @@ impl OwnNode {
 
     /// Changes its labels in one write, and says how that ended.
     ///
-    /// A merge patch, because server-side apply can't take away labels that somebody else set under our names.
+    /// A merge patch, because server-side apply can't take away labels that somebody else set under our
+    /// names.
     pub(crate) fn write(&self, change: LabelChange) -> impl Future<Output = Vec<Event>> + use<> {
         let (api, name) = (self.api.clone(), self.name.clone());
         async move {

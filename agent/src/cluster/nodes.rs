@@ -52,7 +52,7 @@ impl Looker {
                     self.pause = PAUSE;
                     self.complaint = None;
                     if platforms != self.known {
-                        let shown: Vec<String> = platforms.iter().map(shown).collect();
+                        let shown: Vec<String> = platforms.iter().map(ToString::to_string).collect();
                         info!(platforms = shown.join(", "), "Platforms of the Nodes");
                         self.known.clone_from(&platforms);
                         return platforms;
@@ -74,11 +74,6 @@ impl Looker {
             warn!(error, advice, "Platforms of the Nodes can't be told: bundles are judged as before");
         }
     }
-}
-
-fn shown(platform: &Platform) -> String {
-    let Platform { architecture, kernel } = platform;
-    format!("{architecture} with kernel {kernel}")
 }
 
 /// Page by page. The API server ignores the limit of a list with `resourceVersion=0`, and would send all
@@ -121,7 +116,7 @@ mod tests {
             }},
         });
         let found = platform(&serde_json::from_value(node).unwrap());
-        assert_eq!(found.as_ref().map(shown).as_deref(), expected);
+        assert_eq!(found.as_ref().map(ToString::to_string).as_deref(), expected);
     }
 
     #[test]

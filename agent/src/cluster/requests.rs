@@ -1,7 +1,7 @@
 //! Counting what is asked of the API server.
 //!
-//! Invariant: each request is counted once, when its answer begins or it is given up: also one that is dropped because
-//! it took too long.
+//! Invariant: each request is counted once, when its answer begins or it is given up: also one that is
+//! dropped because it took too long.
 
 use std::task::{Context, Poll};
 

@@ -5,12 +5,8 @@ use std::os::unix::fs::symlink;
 use futures::stream::LocalBoxStream;
 use profiles::bundle::Profile;
 
-use profiles::platform::{Architecture, Kernel};
-
 use super::*;
-
-const PLATFORM: Platform =
-    Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+use crate::examples::PLATFORM;
 
 const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 /// What is told is told at once; but machines that run tests are slow now and then.
@@ -44,7 +40,8 @@ impl Scene {
         BundleDirectory::open(&self.path(""), &name("home"), &[name("team")].into(), PLATFORM).unwrap()
     }
 
-    /// What a look at it tells: `=` the bundles of a namespace, with `!` where they are refused, `?` its strays.
+    /// What a look at it tells: `=` the bundles of a namespace, with `!` where they are refused, `?` its
+    /// strays.
     fn told(&self, events: &[Event]) -> Vec<String> {
         let above = self.path("").display().to_string();
         let relative = |path: &String| path.trim_start_matches(&above).to_owned();

@@ -1,8 +1,8 @@
 //! Directories that others may write to as well.
 //!
-//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed, and
-//! opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do not depend
-//! on the umask.
+//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed,
+//! and opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do
+//! not depend on the umask.
 
 mod draft;
 
@@ -55,7 +55,8 @@ pub(crate) enum Object {
     Other(&'static str),
 }
 
-/// Which state of which object a name stands for. Any change but those of [`Self::is_settled`] makes another one.
+/// Which state of which object a name stands for. Any change but those of [`Self::is_settled`] makes another
+/// one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Stamp {
     device: u64,
@@ -79,7 +80,8 @@ impl Stamp {
         }
     }
 
-    /// Whether a change after `now` makes another stamp. One that comes in the same tick as the last does not.
+    /// Whether a change after `now` makes another stamp. One that comes in the same tick as the last does
+    /// not.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.changed;
         let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else {
@@ -125,13 +127,14 @@ impl Directory {
         identity(fstat(&self.fd)) == identity(fstat(&other.fd))
     }
 
-    /// What tells it from all others of this node, also after a reboot, and after it was deleted and made anew: its
-    /// path in its file system. If the kernel does not tell that, its path here.
+    /// What tells it from all others of this node, also after a reboot, and after it was deleted and made
+    /// anew: its path in its file system. If the kernel does not tell that, its path here.
     pub(crate) fn origin(&self) -> String {
         mount::origin(&self.fd).unwrap_or_else(|| self.path.display().to_string())
     }
 
-    /// Whether it is the directory `seccomp` of the kubelet that runs this process. False if that can't be told.
+    /// Whether it is the directory `seccomp` of the kubelet that runs this process. False if that can't be
+    /// told.
     pub(crate) fn is_the_kubelets(&self) -> Result<bool, WrongDirectory> {
         mount::is_the_kubelets(&self.fd)
     }

@@ -1,5 +1,5 @@
-//! The steps of a write to the disk, one by one, so that tests can have each of them fail and look at the disk in
-//! between.
+//! The steps of a write to the disk, one by one, so that tests can have each of them fail and look at the
+//! disk in between.
 
 use std::path::Path;
 

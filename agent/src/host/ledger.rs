@@ -1,8 +1,8 @@
 //! What the agent put on this node, on the node's own disk.
 //!
-//! Invariants: a path is in the ledger before the agent touches it, so after a crash nothing of ours is taken for
-//! somebody else's. A ledger that can't be read is an error, never an empty one: forgetting what is ours would leave
-//! it behind for good.
+//! Invariants: a path is in the ledger before the agent touches it, so after a crash nothing of ours is taken
+//! for somebody else's. A ledger that can't be read is an error, never an empty one: forgetting what is ours
+//! would leave it behind for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -76,11 +76,11 @@ pub(crate) struct Ledger {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     version: u32,
-    /// The seccomp directory that the paths are in, by [`Directory::origin`]. At equal paths in another one may be
-    /// what is somebody else's.
+    /// The seccomp directory that the paths are in, by [`Directory::origin`]. At equal paths in another one
+    /// may be what is somebody else's.
     pub(crate) root: String,
-    /// Each path of ours, and the contents that are ours there: the one that is being written, and the one before
-    /// it. A file with other bytes was changed by somebody.
+    /// Each path of ours, and the contents that are ours there: the one that is being written, and the one
+    /// before it. A file with other bytes was changed by somebody.
     pub(crate) files: BTreeMap<Reference, BTreeSet<Digest>>,
     /// The directories that the agent made, relative to the kubelet's seccomp directory.
     pub(crate) directories: BTreeSet<String>,
@@ -93,7 +93,8 @@ struct Preamble {
 }
 
 impl Ledger {
-    /// Reads the ledger in `state_dir`, which is about the seccomp directory `root`. Without one, nothing is ours.
+    /// Reads the ledger in `state_dir`, which is about the seccomp directory `root`. Without one, nothing is
+    /// ours.
     pub(crate) fn open(state_dir: &Path, root: String) -> Result<Self, LedgerError> {
         let directory = Directory::open(state_dir)?;
         let record = match directory.read(NAME)? {

@@ -1,7 +1,7 @@
 //! One agent at a time.
 //!
-//! Invariant: while a [`Lock`] lives, no other process has one of the same state directory. The kernel drops it with
-//! the process, however that ends.
+//! Invariant: while a [`Lock`] lives, no other process has one of the same state directory. The kernel drops
+//! it with the process, however that ends.
 
 use std::fs::{self, File, Metadata};
 use std::io;

@@ -1,7 +1,7 @@
-//! The node itself: its disk, and what this process costs it.
+//! The node itself: its disk, what it is, and what this process costs it.
 //!
-//! Invariant: system calls and the types of nix, notify and procfs stop here. Nothing is touched that the ledger does
-//! not have, and the ledger has it before it is touched.
+//! Invariant: system calls and the types of nix, notify and procfs stop here. Nothing is touched that the
+//! ledger does not have, and the ledger has it before it is touched.
 
 pub(crate) mod dir;
 pub(crate) mod error;
@@ -31,8 +31,8 @@ pub(crate) type Outcomes<T> = Vec<(Reference, Result<T, HostError>)>;
 
 /// What the loop does to the node. The seam at which tests inject failures.
 pub(crate) trait Host {
-    /// Compares what the ledger has with what the disk holds, and clears away what a crash left. Where nothing is
-    /// wrong, nothing is written.
+    /// Compares what the ledger has with what the disk holds, and clears away what a crash left. Where
+    /// nothing is wrong, nothing is written.
     ///
     /// # Errors
     /// The directory of the profiles is out of reach, for all this process can do.
@@ -50,8 +50,8 @@ pub(crate) trait Host {
     /// Whether the ledger has `reference`.
     fn owns(&self, reference: &Reference) -> bool;
 
-    /// Takes profiles off the disk. What the ledger does not have is left, and so is what is no file any more, which
-    /// is then no longer ours.
+    /// Takes profiles off the disk. What the ledger does not have is left, and so is what is no file any
+    /// more, which is then no longer ours.
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()>;
 }
 

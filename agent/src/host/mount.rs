@@ -1,7 +1,7 @@
 //! Where mounts come from.
 //!
-//! The kernel tells for each mount which directory of which file system it shows: for the volumes of a container,
-//! the node's own. That says whether what was mounted is what should have been.
+//! The kernel tells for each mount which directory of which file system it shows: for the volumes of a
+//! container, the node's own. That says whether what was mounted is what should have been.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -57,15 +57,15 @@ impl Mount<'_> {
     }
 }
 
-/// Where the directory `fd` is in its file system: for a container's volume, the path of the node's directory, also
-/// after that was moved. None if the kernel does not tell.
+/// Where the directory `fd` is in its file system: for a container's volume, the path of the node's
+/// directory, also after that was moved. None if the kernel does not tell.
 pub(crate) fn origin(fd: impl AsFd) -> Option<String> {
     let mounts = mountinfo()?;
     mount_of(&mounts, &mount_id(&fd)?)?.origin(&path_of(fd)?)
 }
 
-/// Whether the directory `fd` is `<root>/seccomp`, where `<root>` is the directory of the kubelet that made the
-/// container that this process runs in. False if that can't be told, as outside of a container.
+/// Whether the directory `fd` is `<root>/seccomp`, where `<root>` is the directory of the kubelet that made
+/// the container that this process runs in. False if that can't be told, as outside of a container.
 pub(crate) fn is_the_kubelets(fd: impl AsFd) -> Result<bool, WrongDirectory> {
     match (path_of(&fd), mount_id(&fd), mountinfo()) {
         (Some(path), Some(id), Some(mounts)) => compare(&mounts, &id, &path),
@@ -75,8 +75,8 @@ pub(crate) fn is_the_kubelets(fd: impl AsFd) -> Result<bool, WrongDirectory> {
 
 /// The same for the directory at `path`, which is in the mount `id`.
 ///
-/// kubelet, `makeHostsMount` in `pkg/kubelet/kubelet_pods.go`: the file `<root>/pods/<uid>/etc-hosts` is mounted at
-/// `/etc/hosts` of every container that has no mount of its own there.
+/// kubelet, `makeHostsMount` in `pkg/kubelet/kubelet_pods.go`: the file `<root>/pods/<uid>/etc-hosts` is
+/// mounted at `/etc/hosts` of every container that has no mount of its own there.
 fn compare(mounts: &str, id: &str, path: &str) -> Result<bool, WrongDirectory> {
     // What was mounted last covers what was before.
     let hosts = mounts.lines().filter_map(parse).rfind(|mount| mount.point == "/etc/hosts");
@@ -150,8 +150,8 @@ mod tests {
     const PATH: &str = "/var/lib/kubelet/seccomp";
     const HOSTS: &str = "8:1 /var/lib/kubelet/pods/6d1c-4b/etc-hosts /etc/hosts";
 
-    /// Claims what is said of the directory [`PATH`] in the last of these mounts, each a device, what of it is mounted,
-    /// and where. For one that is elsewhere: where it is and where it should be.
+    /// Claims what is said of the directory [`PATH`] in the last of these mounts, each a device, what of it
+    /// is mounted, and where. For one that is elsewhere: where it is and where it should be.
     fn check(mounts: &[&str], expected: Result<bool, (&str, &str)>) {
         let line = |(id, mount): (usize, &&str)| format!("{id} 1 {mount} rw,relatime - ext4 /dev/x rw\n");
         let lines: String = mounts.iter().enumerate().map(line).collect();

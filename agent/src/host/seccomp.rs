@@ -1,12 +1,13 @@
 //! Profiles in `<kubelet root>/seccomp`, with the ledger.
 //!
-//! Invariant: an install is look, ledger, write; a removal is unlink, ledger. So whatever step a crash comes after,
-//! all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes the ledger once,
-//! and makes contents, and then each directory, durable once. Only what failed costs another write of the ledger,
-//! which takes back the claim to paths that hold nothing of ours.
+//! Invariant: an install is look, ledger, write; a removal is unlink, ledger. So whatever step a crash comes
+//! after, all that is ours on disk is in the ledger, and the next start finishes the work. Each batch writes
+//! the ledger once, and makes contents, and then each directory, durable once. Only what failed costs another
+//! write of the ledger, which takes back the claim to paths that hold nothing of ours.
 //!
-//! A scan first watches, then looks, so that no change comes between the two. A thousand profiles cost it a system
-//! call each if they are as they were ([`Care::Glance`]); reading and digesting them takes some ten milliseconds.
+//! A scan first watches, then looks, so that no change comes between the two. A thousand profiles cost it a
+//! system call each if they are as they were ([`Care::Glance`]); reading and digesting them takes some ten
+//! milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -67,8 +68,8 @@ struct Pending {
     install: Install,
     /// The content there that is ours, or is what we would write.
     present: Option<Digest>,
-    /// Whether the ledger does not have the path yet. Then nothing but an equal file was there, and nothing that
-    /// came later is replaced.
+    /// Whether the ledger does not have the path yet. Then nothing but an equal file was there, and nothing
+    /// that came later is replaced.
     is_new: bool,
 }
 
@@ -88,7 +89,8 @@ impl NodeHost {
     /// Opens the kubelet's seccomp directory, which is made if it is absent, and the ledger.
     ///
     /// # Errors
-    /// One of them is out of reach or not usable, or the directory is known to be another one than the kubelet's.
+    /// One of them is out of reach or not usable, or the directory is known to be another one than the
+    /// kubelet's.
     pub(crate) fn open(kubelet_root: &Path, state_dir: &Path, lock: Lock) -> Result<Self> {
         let root = open_root(kubelet_root)?;
         if !root.is_the_kubelets()? {
@@ -123,8 +125,8 @@ impl NodeHost {
         }
     }
 
-    /// Opens the seccomp directory anew, if it was deleted or moved. In a container that leads to the same one: it
-    /// keeps the node's directory that it was started with, wherever that is.
+    /// Opens the seccomp directory anew, if it was deleted or moved. In a container that leads to the same
+    /// one: it keeps the node's directory that it was started with, wherever that is.
     fn find_root(&mut self) -> Result<(), HostError> {
         let is_the_ledgers = |root: &Directory| root.origin() == self.ledger.record().root;
         if self.root.is_in_place() && is_the_ledgers(&self.root) {
@@ -151,8 +153,8 @@ impl NodeHost {
         self.watch.on(all);
     }
 
-    /// Has a scan follow where one is needed: to watch a directory that is not yet, to look closely at what was
-    /// adopted, and to find out why writing failed.
+    /// Has a scan follow where one is needed: to watch a directory that is not yet, to look closely at what
+    /// was adopted, and to find out why writing failed.
     fn follow_up(&self, outcomes: &Outcomes<Installed>) {
         let is_watched =
             |reference: &Reference| self.watch.is_on(&self.root.path().join(directory_of(reference)));
@@ -166,7 +168,8 @@ impl NodeHost {
         }
     }
 
-    /// What is at a path of the ledger in `directory`. What was `seen` there is told again if it is in the same state.
+    /// What is at a path of the ledger in `directory`. What was `seen` there is told again if it is in the
+    /// same state.
     fn glance(&mut self, directory: &Directory, reference: &Reference) -> Result<Object, HostError> {
         let stamp = directory.stamp(reference.key().as_str());
         let seen = self.seen.get(reference).filter(|(seen, _)| Some(*seen) == stamp);
@@ -211,8 +214,8 @@ impl NodeHost {
                 let wanted = install.document.digest();
                 digest.filter(|digest| *digest == wanted || ours.contains(digest))
             }
-            // What is ours and is something else now, or can't be read, was changed by somebody. If it is the way
-            // there that is blocked, then writing fails for the same reason.
+            // What is ours and is something else now, or can't be read, was changed by somebody. If it is the
+            // way there that is blocked, then writing fails for the same reason.
             (Ok(Object::Absent), None) | (_, Some(_)) => None,
             (Ok(Object::File { digest, .. }), None) if digest == Some(install.document.digest()) => digest,
             (Ok(Object::File { .. }), None) => {
@@ -263,7 +266,8 @@ impl NodeHost {
         batch.chunks(AT_ONCE).flat_map(|some| self.write(some)).collect()
     }
 
-    /// Writes what is not there yet, makes the contents durable, then gives them their names, then makes those durable.
+    /// Writes what is not there yet, makes the contents durable, then gives them their names, then makes
+    /// those durable.
     fn write(&self, batch: &[Pending]) -> Outcomes<Installed> {
         let groups = batch.chunk_by(|one, next| one.directory() == next.directory());
         let groups: Vec<_> = groups.map(|group| (self.make_ready(group), group)).collect();
@@ -297,8 +301,8 @@ impl NodeHost {
         }
     }
 
-    /// Takes back the intent for those of `new` that came to nothing. Otherwise what somebody else puts there would
-    /// be taken for ours.
+    /// Takes back the intent for those of `new` that came to nothing. Otherwise what somebody else puts there
+    /// would be taken for ours.
     fn take_back(&mut self, new: &BTreeSet<Reference>, outcomes: &mut Outcomes<Installed>) {
         let is_void = |reference, outcome: &Result<Installed, HostError>| match outcome {
             Ok(Installed::Written(_) | Installed::Adopted(_)) => false,
@@ -362,7 +366,8 @@ impl NodeHost {
         }
     }
 
-    /// Removes the directories on the way to `removed` that we made and nobody needs. Returns those that are gone.
+    /// Removes the directories on the way to `removed` that we made and nobody needs. Returns those that are
+    /// gone.
     fn remove_directories(&self, removed: &[Reference]) -> Vec<String> {
         self.sweep(removed.iter().map(directory_of).collect());
         let all: BTreeSet<String> = removed.iter().flat_map(Reference::directories).collect();

@@ -1,7 +1,7 @@
 //! Reading a text from a path at which anything can be.
 //!
-//! Invariants: it never blocks, whatever is there, and never reads more than a profile can be. Links are followed: who
-//! chose the path trusts what is there.
+//! Invariants: it never blocks, whatever is there, and never reads more than a profile can be. Links are
+//! followed: who chose the path trusts what is there.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};

@@ -1,11 +1,12 @@
 //! Directories whose changes are told at once.
 //!
-//! Invariants: the types of notify stop here. A change is only told, never what it was: whoever is told looks. What
-//! changes after [`Watch::on`] returned is told, also when inotify's queue overflows; so who calls it and then looks
-//! misses nothing. Not told is a change through a memory map (inotify(7)): a look now and then is for that.
+//! Invariants: the types of notify stop here. A change is only told, never what it was: whoever is told
+//! looks. What changes after [`Watch::on`] returned is told, also when inotify's queue overflows; so who
+//! calls it and then looks misses nothing. Not told is a change through a memory map (inotify(7)): a look now
+//! and then is for that.
 //!
-//! Each directory is watched by itself. Recursive watches are added by notify after a directory was made, when files
-//! may already be in it.
+//! Each directory is watched by itself. Recursive watches are added by notify after a directory was made,
+//! when files may already be in it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,7 +44,8 @@ impl Watch {
         self.changed.notify_one();
     }
 
-    /// Watches `directories` and no others. Those that were watched are so again: one of them may have been made anew.
+    /// Watches `directories` and no others. Those that were watched are so again: one of them may have been
+    /// made anew.
     pub(crate) fn on(&mut self, directories: BTreeSet<PathBuf>) {
         let problem = self.try_on(&directories).err().map(|error| error.to_string());
         match &problem {

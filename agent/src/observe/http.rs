@@ -1,10 +1,11 @@
 //! Answers to the kubelet's probes and to Prometheus, over HTTP.
 //!
-//! Invariant: whoever can reach the port can read numbers, and nothing else. What strangers can make the agent hold is
-//! bounded: [`MOST`] connections, each for [`PATIENCE`], for one request with a head of [`HEAD`] bytes. The newest
-//! connection is always served, so holding all others keeps no probe out.
+//! Invariant: whoever can reach the port can read numbers, and nothing else. What strangers can make the
+//! agent hold is bounded: [`MOST`] connections, each for [`PATIENCE`], for one request with a head of
+//! [`HEAD`] bytes. The newest connection is always served, so holding all others keeps no probe out.
 //!
-//! It runs on the thread of the loop: while that hangs, nothing is answered, and the kubelet starts the container anew.
+//! It runs on the thread of the loop: while that hangs, nothing is answered, and the kubelet starts the
+//! container anew.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -62,7 +63,8 @@ impl FromStr for Listen {
 /// Begins to answer, if it is to `listen` anywhere. It ends with the runtime.
 ///
 /// # Errors
-/// The port can't be had. That is fatal: without answers, the kubelet would end the container for no reason told.
+/// The port can't be had. That is fatal: without answers, the kubelet would end the container for no reason
+/// told.
 pub(crate) async fn start(listen: Listen, status: Arc<Status>) -> Result<()> {
     let Listen::At(address) = listen else { return Ok(()) };
     let listener = bind(address).await.with_context(|| {

@@ -1,7 +1,7 @@
 //! Numbers for Prometheus, in OpenMetrics' text format.
 //!
-//! Invariant: labels have few values, all of them written in the code. No bundle, profile or Node is named: everybody
-//! in the pod network can read this.
+//! Invariant: labels have few values, all of them written in the code. No bundle, profile or Node is named:
+//! everybody in the pod network can read this.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -126,8 +126,8 @@ impl Metrics {
         }
     }
 
-    /// A profile was to be put on disk; no outcome is a failure. If that was for a new content, it was asked for since
-    /// `latency`.
+    /// A profile was to be put on disk; no outcome is a failure. If that was for a new content, it was asked
+    /// for since `latency`.
     pub(crate) fn installed(&self, outcome: Option<Installed>, latency: Option<Duration>) {
         let name = match outcome {
             Some(Installed::Written(_)) => "written",

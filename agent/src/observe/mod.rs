@@ -1,4 +1,4 @@
-//! What the agent shows of itself, and how it is told to stop.
+//! What the program shows of itself, and how it is told to stop.
 
 pub(crate) mod http;
 pub(crate) mod logs;

@@ -1,7 +1,7 @@
 //! What the agent answers to probes and scrapes.
 //!
-//! Invariant: it is ready when it has once since its start brought the node in line with its bundles, as far as that
-//! is up to it, and no write to the disk fails now.
+//! Invariant: it is ready when it has once since its start brought the node in line with its bundles, as far
+//! as that is up to it, and no write to the disk fails now.
 
 use profiles::state::State;
 use profiles::time::Time;
@@ -19,8 +19,8 @@ pub(crate) struct Status {
 /// Whether the agent is ready, and why not.
 #[derive(Debug)]
 struct Readiness {
-    /// Whether there was a moment since the start at which nothing was left to wait for. What comes later does not
-    /// take that back: profiles stay served without the API server.
+    /// Whether there was a moment since the start at which nothing was left to wait for. What comes later
+    /// does not take that back: profiles stay served without the API server.
     is_complete: bool,
     /// What is in the way of being ready, in words.
     reasons: Vec<String>,

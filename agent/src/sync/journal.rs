@@ -1,8 +1,9 @@
 //! What the log says about bundles and profiles, and what is counted of it.
 //!
-//! Invariants: a problem is logged when it begins and when it changes, not each time it is met again: a bundle that is
-//! listed anew, or a step that is tried every minute, adds no line. What a bundle does not ask for any more is
-//! forgotten, so the same problem of one that asks again is a new one. What is counted is what happened, logged or not.
+//! Invariants: a problem is logged when it begins and when it changes, not each time it is met again: a
+//! bundle that is listed anew, or a step that is tried every minute, adds no line. What a bundle does not ask
+//! for any more is forgotten, so the same problem of one that asks again is a new one. What is counted is
+//! what happened, logged or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -132,7 +133,8 @@ impl Journal {
         }
     }
 
-    /// Logs what `event` says about bundles, counts what it says about labels, and remembers what it says about the disk.
+    /// Logs what `event` says about bundles, counts what it says about labels, and remembers what it says
+    /// about the disk.
     pub(crate) fn note(&mut self, event: &Event) {
         match event {
             Event::Listed { namespace, bundles } => {
@@ -185,7 +187,8 @@ impl Journal {
         }
     }
 
-    /// Logs how putting a profile on disk ended. If that was for a new content, it was asked for since `latency`.
+    /// Logs how putting a profile on disk ended. If that was for a new content, it was asked for since
+    /// `latency`.
     pub(crate) fn installed(
         &mut self,
         reference: &Reference,
@@ -311,12 +314,11 @@ mod tests {
 
     use profiles::bundle::Source;
     use profiles::digest::Digest;
-    use profiles::platform::{Architecture, Kernel, Platform};
     use profiles::state::{Config, NodeLabels};
     use profiles::time::Time;
-    use profiles::verdicts::Verdicts;
 
     use super::*;
+    use crate::examples::{judged, source};
 
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 
@@ -329,23 +331,13 @@ mod tests {
     }
 
     fn bundle(data: &[(&str, &str)]) -> Bundle {
-        judged(source(id(), data))
-    }
-
-    fn source(id: BundleId, data: &[(&str, &str)]) -> Source {
-        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Source::new(id, data)
-    }
-
-    fn judged(source: Source) -> Bundle {
-        let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
-        Bundle::of_seccomp(source, &mut Verdicts::new(platform))
+        judged(source("n", "b", data))
     }
 
     /// The same, for Nodes with the label `disk=ssd`.
     fn bundle_for_some(data: &[(&str, &str)]) -> Bundle {
         let annotations = [("pavise.dev/node-selector".to_owned(), "disk=ssd".to_owned())].into();
-        judged(Source { annotations, ..source(id(), data) })
+        judged(Source { annotations, ..source("n", "b", data) })
     }
 
     fn id() -> BundleId {
@@ -415,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_problem_of_a_profile_ends_when_its_bundle_does_not_ask_for_it() {
-        let other = |namespace, name| judged(source(BundleId::new(namespace, name).unwrap(), &[("a", GOOD)]));
+        let other = |namespace, name| judged(source(namespace, name, &[("a", GOOD)]));
         let listed = |bundles| Event::Listed { namespace: namespace(), bundles };
         let elsewhere = |bundles| Event::Listed { namespace: Namespace::new("m").unwrap(), bundles };
         for (event, remembered) in [

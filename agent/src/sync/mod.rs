@@ -1,9 +1,10 @@
 //! The loop: events in, steps out.
 //!
-//! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave. The disk
-//! never waits for the API server: a change of labels is a stream like any other, whose events come when they come.
-//! A scan is made when the disk settles after a change, and now and then; what the loop writes itself leads to one
-//! more, which finds all right. Nothing is decided here; that is the business of [`profiles::state`] and [`profiles::plan`].
+//! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave.
+//! The disk never waits for the API server: a change of labels is a stream like any other, whose events come
+//! when they come. A scan is made when the disk settles after a change, and now and then; what the loop
+//! writes itself leads to one more, which finds all right. Nothing is decided here; that is the business of
+//! [`profiles::state`] and [`profiles::plan`].
 
 mod journal;
 pub(crate) mod rescan;
@@ -75,8 +76,8 @@ where
         self.run_until(|_, _| false, stop).await.map(drop)
     }
 
-    /// Runs until all is done that can be done now, or `stop` completes. Returns whether all that is asked for is
-    /// served then, or none if it was stopped before.
+    /// Runs until all is done that can be done now, or `stop` completes. Returns whether all that is asked
+    /// for is served then, or none if it was stopped before.
     ///
     /// # Errors
     /// The disk is out of this process's reach.

@@ -1,7 +1,7 @@
 //! When the disk is looked at again.
 //!
-//! Invariant: however often it changes, a look is not more often than once in [`QUIET`], and not later than [`LATEST`]
-//! after the first change.
+//! Invariant: however often it changes, a look is not more often than once in [`QUIET`], and not later than
+//! [`LATEST`] after the first change.
 
 use std::time::Duration;
 

@@ -10,17 +10,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedSender, unbounded};
-use profiles::bundle::{Bundle, BundleId, Document, Source};
+use profiles::bundle::{Bundle, BundleId, Document};
 use profiles::digest::Digest;
 use profiles::label::LABEL_VALUE;
 use profiles::name::Namespace;
 use profiles::plan::Install;
-use profiles::platform::{Architecture, Kernel, Platform};
 use profiles::reference::Reference;
 use profiles::state::{Found, NodeLabels};
-use profiles::verdicts::Verdicts;
 
 use super::*;
+use crate::examples::{judged, source};
 use crate::host::error::HostError;
 use crate::host::lock::Lock;
 use crate::host::{Care, NodeHost, Outcomes};
@@ -148,10 +147,7 @@ fn bundle(name: &str) -> Bundle {
 }
 
 fn with_content(name: &str, content: &str) -> Bundle {
-    let data = [("a".to_owned(), content.to_owned())].into();
-    let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
-    let source = Source::new(BundleId::new("home", name).unwrap(), data);
-    Bundle::of_seccomp(source, &mut Verdicts::new(platform))
+    judged(source("home", name, &[("a", content)]))
 }
 
 fn listed(names: &[&str]) -> Event {
@@ -178,8 +174,8 @@ where
     world.done
 }
 
-/// Runs the loop once in `world`, fed with `events`. Returns all that was done, and how the loop ended; none if it had
-/// not after a minute.
+/// Runs the loop once in `world`, fed with `events`. Returns all that was done, and how the loop ended; none
+/// if it had not after a minute.
 async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<bool>) {
     let shared = Rc::new(RefCell::new(world));
     let api_server = shared.clone();

@@ -23,12 +23,12 @@ impl Scene {
     }
 
     fn list(&mut self, bundles: &[(&str, &[&str])]) {
-        let verdicts = bundles.iter().map(|(name, notes)| verdict(name, "u", notes)).collect();
-        self.catalog.listed(&Namespace::new("ns").unwrap(), verdicts, self.now);
+        let reviews = bundles.iter().map(|(name, notes)| review(name, "u", notes)).collect();
+        self.catalog.listed(&Namespace::new("ns").unwrap(), reviews, self.now);
     }
 
     fn judge(&mut self, bundle: &str, notes: &[&str]) {
-        self.catalog.judged(verdict(bundle, "u", notes), self.now);
+        self.catalog.reviewed(review(bundle, "u", notes), self.now);
     }
 
     /// Another catalog takes over.
@@ -70,7 +70,8 @@ impl Scene {
         Outcome::Said
     }
 
-    /// Claims the counts of all Events, in the order in which they were last said, and how many writes there were.
+    /// Claims the counts of all Events, in the order in which they were last said, and how many writes there
+    /// were.
     fn expect(&self, counts: &[u32], writes: usize) {
         let mut events: Vec<(Time, u32)> =
             self.events.values().map(|(count, last)| (*last, *count)).collect();
@@ -80,7 +81,7 @@ impl Scene {
     }
 }
 
-fn verdict(bundle: &str, uid: &str, notes: &[&str]) -> Verdict {
+fn review(bundle: &str, uid: &str, notes: &[&str]) -> Review {
     let id = BundleId::new("ns", bundle).unwrap();
     let statement = |note: &&str| Statement {
         bundle: id.clone(),
@@ -89,7 +90,7 @@ fn verdict(bundle: &str, uid: &str, notes: &[&str]) -> Verdict {
         reason: Reason::ProfileRefused,
         note: (*note).to_owned(),
     };
-    Verdict { statements: notes.iter().map(statement).collect(), uid: uid.to_owned(), id: id.clone() }
+    Review { statements: notes.iter().map(statement).collect(), uid: uid.to_owned(), id: id.clone() }
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn the_last_word_is_the_newest_event() {
     for round in 1..=3 {
         scene.judge("web", &["bad"]);
         scene.pass(MINUTE);
-        let bad = scene.events[&verdict("web", "u", &["bad"]).statements[0].name()];
+        let bad = scene.events[&review("web", "u", &["bad"]).statements[0].name()];
         assert_eq!(bad, (round, scene.events.values().map(|(_, last)| *last).max().unwrap()));
         scene.judge("web", &[]);
         scene.pass(MINUTE);
@@ -206,10 +207,10 @@ fn a_deleted_bundle_is_forgotten() {
     scene.list(&[]);
     assert_eq!(scene.catalog.next(scene.now), Next::default());
     // One of the same name is another object: what is wrong with it is said anew.
-    scene.catalog.judged(verdict("web", "v", &["bad"]), scene.now);
+    scene.catalog.reviewed(review("web", "v", &["bad"]), scene.now);
     scene.pass(1);
     scene.expect(&[1, 1, 1], 3);
-    scene.catalog.judged(verdict("web", "w", &[]), scene.now);
+    scene.catalog.reviewed(review("web", "w", &[]), scene.now);
     assert_eq!(scene.catalog.next(scene.now), Next::default());
 }
 
@@ -218,7 +219,7 @@ fn failures_are_retried_more_and_more_slowly_and_block_only_their_namespace() {
     let mut catalog = Catalog::default();
     let mut now = Time::default();
     let write = |catalog: &Catalog, now| catalog.next(now).write.unwrap();
-    catalog.judged(verdict("web", "u", &["bad"]), now);
+    catalog.reviewed(review("web", "u", &["bad"]), now);
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
         let attempt = write(&catalog, now);
         assert_eq!(attempt.how, How::First);
@@ -228,10 +229,10 @@ fn failures_are_retried_more_and_more_slowly_and_block_only_their_namespace() {
         now = due;
     }
     catalog.written(&write(&catalog, now), Outcome::Failed, now);
-    let mut elsewhere = verdict("web", "u", &["bad"]);
+    let mut elsewhere = review("web", "u", &["bad"]);
     elsewhere.id = BundleId::new("other", "web").unwrap();
     elsewhere.statements[0].bundle = elsewhere.id.clone();
-    catalog.judged(elsewhere.clone(), now);
+    catalog.reviewed(elsewhere.clone(), now);
     assert_eq!(write(&catalog, now).statement, elsewhere.statements[0]);
 }
 
@@ -239,7 +240,7 @@ fn failures_are_retried_more_and_more_slowly_and_block_only_their_namespace() {
 fn a_statement_that_is_not_taken_blocks_no_other() {
     let mut catalog = Catalog::default();
     let now = Time::default();
-    catalog.judged(verdict("web", "u", &["bad", "worse"]), now);
+    catalog.reviewed(review("web", "u", &["bad", "worse"]), now);
     let first = catalog.next(now).write.unwrap();
     catalog.written(&first, Outcome::Refused, now);
     let second = catalog.next(now).write.unwrap();

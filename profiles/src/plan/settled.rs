@@ -9,15 +9,15 @@ use crate::state::State;
 use crate::time::Time;
 
 impl State {
-    /// Whether all is known that is asked for, each profile of it was tried at least once, and the labels of the Node,
-    /// where there is one, are right. What is to be removed later is not waited for.
+    /// Whether all is known that is asked for, each profile of it was tried at least once, and the labels of
+    /// the Node, where there is one, are right. What is to be removed later is not waited for.
     #[must_use]
     pub fn is_settled(&self, now: Time) -> bool {
         self.waits(now).is_empty() && !self.plan(now).has_disk_steps()
     }
 
-    /// What is asked for and not served, by name: profiles that were refused or are not on disk, bundles that are not
-    /// served in full, and what is at their source and is none.
+    /// What is asked for and not served, by name: profiles that were refused or are not on disk, bundles that
+    /// are not served in full, and what is at their source and is none.
     #[must_use]
     pub fn unserved(&self) -> BTreeSet<String> {
         let profiles = self.files.iter().filter(|(_, file)| !file.is_served());

@@ -7,8 +7,9 @@ use libseccomp::{ScmpArch, ScmpSyscall, ScmpVersion};
 
 use crate::seccomp::vocabulary::suggestion;
 
-/// System calls that are newer than libseccomp 2.5.4, with the release of Linux that brought them (the names are what
-/// `src/syscalls.csv` of libseccomp 2.6.1 has more; distributions add some of them to older versions).
+/// System calls that are newer than libseccomp 2.5.4, with the release of Linux that brought them (the names
+/// are what `src/syscalls.csv` of libseccomp 2.6.1 has more; distributions add some of them to older
+/// versions).
 const NEWER: &[(&str, &str)] = &[
     ("cachestat", "6.5"),
     ("fchmodat2", "6.6"),
@@ -39,7 +40,8 @@ const NEWER: &[(&str, &str)] = &[
 /// What a name is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Name {
-    /// A system call of some architecture. Where it does not exist, a rule for it does nothing, and nobody minds.
+    /// A system call of some architecture. Where it does not exist, a rule for it does nothing, and nobody
+    /// minds.
     Known,
     /// A system call that came with this release of Linux, and that libseccomp does not know.
     Newer(&'static str),

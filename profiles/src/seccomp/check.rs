@@ -1,10 +1,11 @@
-//! Says what is wrong with a document: what the runtimes refuse, what they would do otherwise than its author means, and
-//! what they do in silence.
+//! Says what is wrong with a document: what the runtimes refuse, what they would do otherwise than its author
+//! means, and what they do in silence.
 //!
-//! What is said of runc is from its `libcontainer/specconv` and `libcontainer/seccomp`, what is said of libseccomp was
-//! tried with 2.5.4.
+//! What is said of runc is from its `libcontainer/specconv` and `libcontainer/seccomp`, what is said of
+//! libseccomp was tried with 2.5.4.
 //!
-//! Invariant: all findings come in one pass, in the order of the document, and each has the place that it is about.
+//! Invariant: all findings come in one pass, in the order of the document, and each has the place that it is
+//! about.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +27,10 @@ const ENOSYS: u64 = 38;
 const LAST_ARGUMENT: u64 = 5;
 /// libseccomp takes no higher error number (`sys_chk_seccomp_action`, src/system.c).
 const HIGHEST_ERRNO: u64 = 4_094;
-/// What runc calls after it has put the filter in force, where a refusal keeps the container from starting, also with
-/// `allowPrivilegeEscalation: false` (`standard_init_linux.go` and `utils/utils_unix.go` of its libcontainer): Go's threads
-/// wake each other, descriptors are listed and closed, the FIFO is opened and written, and the program is executed.
+/// What runc calls after it has put the filter in force, where a refusal keeps the container from starting,
+/// also with `allowPrivilegeEscalation: false` (`standard_init_linux.go` and `utils/utils_unix.go` of its
+/// libcontainer): Go's threads wake each other, descriptors are listed and closed, the FIFO is opened and
+/// written, and the program is executed.
 const TO_START: &[&str] = &["close", "execve", "fstatfs", "futex", "getdents64", "openat", "write"];
 /// Without it, no program ends.
 const TO_END: &str = "exit_group";
@@ -249,8 +251,9 @@ impl<'a> Checker<'_, 'a> {
         self.clone3(default);
     }
 
-    /// Where `clone` is filtered by its flags, `clone3` can't be: its flags are in memory. The C library falls back to `clone`
-    /// if the kernel says that there is no `clone3`, and gives up on any other error (glibc 2.34, clone-internal.c).
+    /// Where `clone` is filtered by its flags, `clone3` can't be: its flags are in memory. The C library
+    /// falls back to `clone` if the kernel says that there is no `clone3`, and gives up on any other error
+    /// (glibc 2.34, clone-internal.c).
     fn clone3(&mut self, default: &Word<'a>) {
         let document = self.document;
         let is_filtered =
@@ -313,7 +316,8 @@ struct Call<'d> {
     always: Option<Effect<'d>>,
     /// What rules with conditions do.
     sometimes: BTreeSet<Effect<'d>>,
-    /// The arguments that rules compare with `SCMP_CMP_NE` and nothing else, and the value of the first such rule.
+    /// The arguments that rules compare with `SCMP_CMP_NE` and nothing else, and the value of the first such
+    /// rule.
     unless: BTreeMap<(u64, Effect<'d>), u64>,
 }
 

@@ -1,10 +1,11 @@
 //! Makes the filter of a document, as runc does.
 //!
-//! From runc's `libcontainer/seccomp/seccomp_linux.go` and `libcontainer/seccomp/patchbpf/enosys_linux.go` (1.5): which
-//! architectures, rules and options libseccomp is given, and what is put before the program that it makes.
+//! From runc's `libcontainer/seccomp/seccomp_linux.go` and `libcontainer/seccomp/patchbpf/enosys_linux.go`
+//! (1.5): which architectures, rules and options libseccomp is given, and what is put before the program that
+//! it makes.
 //!
-//! Invariant: no document takes long. Rules are counted before any is compiled, because libseccomp's time grows with
-//! the square of what it is given.
+//! Invariant: no document takes long. Rules are counted before any is compiled, because libseccomp's time
+//! grows with the square of what it is given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr as _;
@@ -21,8 +22,8 @@ use crate::seccomp::program::Program;
 pub(crate) const EPERM: u64 = 1;
 /// More names than this make runc ask for a binary tree.
 const MANY_NAMES: usize = 32;
-/// How much is compiled at most, in the unit of [`weight`]. A profile with all names that libseccomp knows and three
-/// architectures, which is as many as one kind of node has, weighs 1,400.
+/// How much is compiled at most, in the unit of [`weight`]. A profile with all names that libseccomp knows
+/// and three architectures, which is as many as one kind of node has, weighs 1,400.
 const HEAVIEST: usize = 2_000;
 /// How many rules are looked at, also when they are repetitions.
 const MOST_SEEN: usize = 100_000;
@@ -59,7 +60,8 @@ pub(crate) enum Failure<'d, 'a> {
     Tangled(&'d Word<'a>),
     /// libseccomp takes no such rule beside the others.
     Rule(&'d Word<'a>, Option<SeccompErrno>),
-    /// Something else: a word that is not known, or this machine lacks what it takes. It says nothing of the document.
+    /// Something else: a word that is not known, or this machine lacks what it takes. It says nothing of the
+    /// document.
     Unknown,
 }
 
@@ -130,8 +132,9 @@ fn architectures(document: &LinuxSeccomp<'_>, native: ScmpArch) -> Vec<ScmpArch>
     architectures
 }
 
-/// What libseccomp is given: no rule that does what the default action does, no system call that it does not know, no
-/// repetition, and nothing that comes after a rule without conditions for the same system call, which it ignores.
+/// What libseccomp is given: no rule that does what the default action does, no system call that it does not
+/// know, no repetition, and nothing that comes after a rule without conditions for the same system call,
+/// which it ignores.
 fn parts<'d, 'a>(
     document: &'d LinuxSeccomp<'a>,
     architectures: usize,
@@ -175,9 +178,9 @@ fn parts<'d, 'a>(
     Ok(parts)
 }
 
-/// Whether several rules for one system call have several conditions each, and one of them is about size. With some
-/// twenty such rules, libseccomp 2.5.4 was seen to take minutes, or for ever, to add one (`src/db.c`, its trees are walked
-/// once for each way into them).
+/// Whether several rules for one system call have several conditions each, and one of them is about size.
+/// With some twenty such rules, libseccomp 2.5.4 was seen to take minutes, or for ever, to add one
+/// (`src/db.c`, its trees are walked once for each way into them).
 fn is_tangled(part: &Part<'_, '_>, parts: &[Part<'_, '_>]) -> bool {
     let is_about_size =
         |part: &Part<'_, '_>| part.conditions.iter().any(|condition| weight(&[condition]) > 2);
@@ -187,8 +190,9 @@ fn is_tangled(part: &Part<'_, '_>, parts: &[Part<'_, '_>]) -> bool {
     part.conditions.len() > 1 && is_about_size(part) && parts.iter().any(is_other)
 }
 
-/// What a rule costs libseccomp, in instructions of one architecture, roughly: the halves of an argument are compared by
-/// themselves, twice where it is about size, and have to be loaded anew where there are several conditions.
+/// What a rule costs libseccomp, in instructions of one architecture, roughly: the halves of an argument are
+/// compared by themselves, twice where it is about size, and have to be loaded anew where there are several
+/// conditions.
 fn weight(conditions: &[&Condition<'_>]) -> usize {
     let halves = conditions.iter().map(|condition| {
         let (_, operator, ..) = key(condition);
@@ -272,10 +276,12 @@ pub(crate) fn code(action: ScmpAction) -> u32 {
     }
 }
 
-/// How many instructions runc puts before the program: where the default action refuses, a system call with a higher
-/// number than all that are named fails with ENOSYS, so that programs fall back to older ones (crun adds nothing).
+/// How many instructions runc puts before the program: where the default action refuses, a system call with a
+/// higher number than all that are named fails with ENOSYS, so that programs fall back to older ones (crun
+/// adds nothing).
 fn prelude(default: ScmpAction, parts: &[Part<'_, '_>], architectures: &[ScmpArch]) -> usize {
-    /// Load the architecture, skip all of this if it is none of these, and at the end skip or return the error.
+    /// Load the architecture, skip all of this if it is none of these, and at the end skip or return the
+    /// error.
     const AROUND: usize = 4;
     if matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_)) {
         return 0;

@@ -90,7 +90,8 @@ pub(crate) struct Filter<'a> {
     pub(crate) min_kernel: Option<Word<'a>>,
 }
 
-/// What the runtimes make of a document: `LinuxSeccomp` of the OCI runtime specification, each part with its place.
+/// What the runtimes make of a document: `LinuxSeccomp` of the OCI runtime specification, each part with its
+/// place.
 #[derive(Debug, Default)]
 pub(crate) struct LinuxSeccomp<'a> {
     /// Whether a default action stands there, readable or not.
@@ -133,8 +134,8 @@ pub(crate) enum Unmet {
 #[derive(Debug)]
 pub(crate) struct Rule<'a> {
     pub(crate) at: At<'a>,
-    /// Whether no error was found in reading it: if not, what seems to be missing may stand there in a form that
-    /// nobody reads, and the rule may be meant to hold only sometimes.
+    /// Whether no error was found in reading it: if not, what seems to be missing may stand there in a form
+    /// that nobody reads, and the rule may be meant to hold only sometimes.
     pub(crate) is_readable: bool,
     pub(crate) names: Vec<Word<'a>>,
     pub(crate) action: Option<Word<'a>>,
@@ -273,8 +274,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Adds a finding, unless there are plenty of its severity: nobody reads a thousand, and an author could fill the memory
-    /// of every agent with them.
+    /// Adds a finding, unless there are plenty of its severity: nobody reads a thousand, and an author could
+    /// fill the memory of every agent with them.
     pub(crate) fn find(&mut self, code: Code, at: &At<'a>, message: String, help: &'static str) {
         if self.is_told(code) {
             let place = self.source.place(at.value, at.path.clone());

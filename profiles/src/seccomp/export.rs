@@ -1,17 +1,19 @@
 //! Takes the program out of a libseccomp filter.
 //!
-//! Before version 2.6, libseccomp gives a program to a file descriptor and to nothing else. A pipe is one that is of no
-//! file system, and a thread empties it meanwhile, as in runc: a user who has many pipes gets new ones that hold
-//! 8 KiB (pipe(7)), and a program can be larger than that.
+//! Before version 2.6, libseccomp gives a program to a file descriptor and to nothing else. A pipe is one
+//! that is of no file system, and a thread empties it meanwhile, as in runc: a user who has many pipes gets
+//! new ones that hold 8 KiB (pipe(7)), and a program can be larger than that.
 //!
-//! Invariant: this is the only part of the crate that has a descriptor or a thread, and neither outlives the call.
+//! Invariant: this is the only part of the crate that has a descriptor or a thread, and neither outlives the
+//! call.
 
 use std::io::{self, Read as _};
 use std::thread;
 
 use libseccomp::ScmpFilterContext;
 
-/// The program: an instruction of the kernel's `struct sock_filter`, 8 bytes in this machine's order, after another.
+/// The program: an instruction of the kernel's `struct sock_filter`, 8 bytes in this machine's order, after
+/// another.
 ///
 /// # Errors
 /// There is no memory, descriptor or thread for it.

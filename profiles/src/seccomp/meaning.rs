@@ -1,9 +1,10 @@
 //! Says where a filter does something else than the rules that it is made of.
 //!
-//! What rules mean: the first without conditions for a system call decides; without one, each rule whose conditions
-//! all hold; without any, the default action. libseccomp joins the conditions of all rules for a system call into a
-//! tree, and some do not come out as they went in (tried with 2.5.4): a rule that holds is not found behind another
-//! whose first condition holds and whose second does not, and of two comparisons by size the halves are mixed.
+//! What rules mean: the first without conditions for a system call decides; without one, each rule whose
+//! conditions all hold; without any, the default action. libseccomp joins the conditions of all rules for a
+//! system call into a tree, and some do not come out as they went in (tried with 2.5.4): a rule that holds is
+//! not found behind another whose first condition holds and whose second does not, and of two comparisons by
+//! size the halves are mixed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,7 +134,8 @@ fn points(parts: &[&Part<'_, '_>]) -> Vec<[u64; 6]> {
     points
 }
 
-/// `values` and, up to `most` in all, what the halves of some make with those of others: filters compare by halves.
+/// `values` and, up to `most` in all, what the halves of some make with those of others: filters compare by
+/// halves.
 fn with_mixed_halves(values: &BTreeSet<u64>, most: usize) -> BTreeSet<u64> {
     const LOW: u64 = u32::MAX as u64;
     let halves = |half: fn(u64) -> u64| values.iter().copied().map(half).collect::<BTreeSet<u64>>();
@@ -159,8 +161,8 @@ fn around(condition: &Condition<'_>) -> [u64; 5] {
     [value, value.wrapping_sub(1), value.wrapping_add(1), value.wrapping_sub(HIGH), value.wrapping_add(HIGH)]
 }
 
-/// What the kernel (`AUDIT_ARCH_*`, include/uapi/linux/audit.h) and libseccomp call the architecture, and whether it is
-/// big-endian. None for those with 32 bits, on which only half of a value is compared.
+/// What the kernel (`AUDIT_ARCH_*`, include/uapi/linux/audit.h) and libseccomp call the architecture, and
+/// whether it is big-endian. None for those with 32 bits, on which only half of a value is compared.
 fn kernel_names(architecture: Architecture) -> Option<(u32, ScmpArch, bool)> {
     match architecture {
         Architecture::Amd64 => Some((0xc000_003e, ScmpArch::X8664, false)),

@@ -1,7 +1,9 @@
 //! Seccomp profiles, as the OCI runtime specification, Docker and Podman have them.
 //!
-//! `source` takes the text apart, `document` reads it, `resolve` says what it is on a node, `check` what is
-//! wrong with it, and `oci` writes what is resolved.
+//! `source` takes the text apart, `document` reads it, and `resolve` says what it is on a node, which `oci`
+//! writes. `compile` makes the filter as runc does, `export` takes its program out, `program` runs it, and
+//! `meaning` compares the two. `check` says what is wrong with any of that. `vocabulary`, `errno` and `calls`
+//! have the words.
 
 mod calls;
 mod check;

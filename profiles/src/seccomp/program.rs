@@ -1,6 +1,7 @@
 //! Runs a filter's program, as the kernel would.
 //!
-//! From Documentation/networking/filter.rst and kernel/seccomp.c: only the instructions that libseccomp makes.
+//! From Documentation/networking/filter.rst and kernel/seccomp.c: only the instructions that libseccomp
+//! makes.
 
 /// A program for the kernel's seccomp.
 #[derive(Clone, Debug)]
@@ -45,7 +46,8 @@ impl Program {
         self.0.len()
     }
 
-    /// What it returns for `call`, and after how many instructions; none if it is no program that libseccomp makes.
+    /// What it returns for `call`, and after how many instructions; none if it is no program that libseccomp
+    /// makes.
     pub(crate) fn run(&self, call: &Call) -> Option<(u32, usize)> {
         let (mut at, mut accumulator, mut steps) = (0_usize, 0_u32, 0);
         // Jumps go forward only, so it ends.

@@ -1,7 +1,7 @@
 //! The text of a document, taken apart with the place of each part.
 //!
-//! `serde_json` decides what is JSON; a value is the slice of the text that it found, and a slice knows where it is.
-//! Nothing is decoded before somebody asks for it, so deep nesting costs no stack.
+//! `serde_json` decides what is JSON; a value is the slice of the text that it found, and a slice knows where
+//! it is. Nothing is decoded before somebody asks for it, so deep nesting costs no stack.
 //!
 //! Invariant: a [`Value`] is a slice of its [`Source`]'s text, and is JSON.
 

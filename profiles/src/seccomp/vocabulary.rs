@@ -1,8 +1,8 @@
 //! The words that a seccomp document may use where the runtimes allow no others.
 //!
 //! From `opencontainers/runtime-spec` (config-linux.md, "Seccomp") and `opencontainers/runc`
-//! (libcontainer/seccomp/config.go). A word that runc does not know makes it refuse to start the container; crun knows the
-//! same ones.
+//! (libcontainer/seccomp/config.go). A word that runc does not know makes it refuse to start the container;
+//! crun knows the same ones.
 
 /// Actions.
 pub(crate) const ACTIONS: &[&str] = &[

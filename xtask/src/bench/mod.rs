@@ -1,10 +1,10 @@
-//! `bench`: how quick and how small Pavise is on a real cluster, beside what it is to be. A goal that is missed is
-//! marked and fails nothing: machines differ, and the same one has good and bad minutes.
+//! `bench`: how quick and how small Pavise is on a real cluster, beside what it is to be. A goal that is
+//! missed is marked and fails nothing: machines differ, and the same one has good and bad minutes.
 //!
 //! Every time begins just before the request that creates the first ConfigMap is sent. It ends, for
 //! - "under its name": when the file is seen (there is a look each 0.2 ms);
-//! - "durable": at the time of the agent's log line `Profile written`, which comes after the file and its directory
-//!   are on disk;
+//! - "durable": at the time of the agent's log line `Profile written`, which comes after the file and its
+//!   directory are on disk;
 //! - "labelled": when a watch of the Node tells of it. Labels are set for what is durable.
 
 mod api;
@@ -155,8 +155,8 @@ impl<'a> Bench<'a> {
         Ok(Single { clock, answered, visible, disk })
     }
 
-    /// Several times, bundles of 100 profiles each. Returns the memory of the agent when they are there, the most
-    /// of all rounds; those of the last round of more than one bundle stay.
+    /// Several times, bundles of 100 profiles each. Returns the memory of the agent when they are there, the
+    /// most of all rounds; those of the last round of more than one bundle stay.
     fn bursts(
         &self,
         what: &str,
@@ -313,8 +313,8 @@ fn written_at(log: &str, bundle: &str) -> anyhow::Result<SystemTime> {
     humantime::parse_rfc3339(time).with_context(|| format!("reading the time of {line:?}"))
 }
 
-/// How long a new file of 4 KiB takes to be durable in `directory`. The agent makes five such writes for a profile of
-/// a new bundle: the ledger and the profile, and the directories of both and of the bundle.
+/// How long a new file of 4 KiB takes to be durable in `directory`. The agent makes five such writes for a
+/// profile of a new bundle: the ledger and the profile, and the directories of both and of the bundle.
 fn time_of_a_durable_write(directory: &Path) -> anyhow::Result<Duration> {
     let path = directory.join("durable");
     let start = Instant::now();

@@ -29,7 +29,8 @@ impl Process {
         self.field("io", "write_bytes:")
     }
 
-    /// The processor time of its threads. `schedstat` has it in nanoseconds, `stat` in hundredths of a second.
+    /// The processor time of its threads. `schedstat` has it in nanoseconds, `stat` in hundredths of a
+    /// second.
     pub(super) fn processor_time(&self) -> anyhow::Result<Duration> {
         let mut all = Duration::ZERO;
         for thread in fs::read_dir(self.0.join("task")).context("listing the agent's threads")? {

@@ -1,8 +1,8 @@
 //! Files that are being written: first under a temporary name, then durable, then under their own.
 //!
-//! Invariants: under a name is the old content or the new, as a whole, whenever the process or the machine ends. A
-//! draft that comes to nothing leaves nothing behind, and what a crash leaves is swept. Several can be under way, so
-//! that they are made durable together.
+//! Invariants: under a name is the old content or the new, as a whole, whenever the process or the machine
+//! ends. A draft that comes to nothing leaves nothing behind, and what a crash leaves is swept. Several can
+//! be under way, so that they are made durable together.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,8 +19,8 @@ use super::{Directory, FILE_MODE};
 use crate::host::error::HostError;
 use crate::host::fault::{Step, about_to};
 
-/// How the names of files begin that are being written; a number follows. No ConfigMap key can hold `~`, so they are
-/// in nobody's way.
+/// How the names of files begin that are being written; a number follows. No ConfigMap key can hold `~`, so
+/// they are in nobody's way.
 const TEMPORARY: &str = "~pavise";
 
 /// A file that is to be called `name` and has a temporary name, until it is dropped.
@@ -34,8 +34,8 @@ pub(crate) struct Draft<'a> {
 }
 
 impl Directory {
-    /// Writes `content` to what is to be called `name`. It needs a number that no other draft in this directory has,
-    /// and that was swept.
+    /// Writes `content` to what is to be called `name`. It needs a number that no other draft in this
+    /// directory has, and that was swept.
     pub(crate) fn draft<'a>(
         &'a self,
         number: usize,
@@ -51,8 +51,8 @@ impl Directory {
         Ok(draft)
     }
 
-    /// Makes `content` what is called `name`, whatever file that was before. Call [`Self::sync`] afterwards: only
-    /// then is it durable.
+    /// Makes `content` what is called `name`, whatever file that was before. Call [`Self::sync`] afterwards:
+    /// only then is it durable.
     pub(crate) fn replace(&self, name: &str, content: &[u8]) -> Result<(), HostError> {
         self.sweep()?;
         let draft = self.draft(0, name, content)?;
@@ -76,15 +76,15 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes all that was written to the file system of this directory durable, if that is known to be as good as
-    /// [`Draft::sync`] of each file. If not, or if it failed for whatever file, each is to be synced.
+    /// Makes all that was written to the file system of this directory durable, if that is known to be as
+    /// good as [`Draft::sync`] of each file. If not, or if it failed for whatever file, each is to be synced.
     pub(crate) fn has_synced_all(&self) -> bool {
         let sync = || about_to(Step::SyncAll, &self.path).and_then(|()| syncfs(&self.fd));
         does_syncfs_tell_failures() && self.does_syncfs_reach_the_device() && sync().is_ok()
     }
 
-    /// Whether syncfs(2) is known to leave nothing in the memory of the kernel or of the device. FUSE, for one, does
-    /// not tell its server, and what layers do depends on how they were mounted.
+    /// Whether syncfs(2) is known to leave nothing in the memory of the kernel or of the device. FUSE, for
+    /// one, does not tell its server, and what layers do depends on how they were mounted.
     fn does_syncfs_reach_the_device(&self) -> bool {
         let known = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
         fstatfs(&self.fd).is_ok_and(|status| known.contains(&status.filesystem_type()))
@@ -100,7 +100,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Makes the content durable. That must be done, or [`Directory::has_synced_all`], before it gets its name.
+    /// Makes the content durable. That must be done, or [`Directory::has_synced_all`], before it gets its
+    /// name.
     pub(crate) fn sync(&self) -> Result<(), HostError> {
         let sync = || fsync(&self.file);
         self.attempt(Step::Sync, "making durable", &sync)
@@ -117,8 +118,8 @@ impl Draft<'_> {
         self.place(&|| self.rename())
     }
 
-    /// The same, whatever is called so, which [`Self::replace`] leaves alone if it is a directory. Returns whether
-    /// that was possible: a directory that holds something is left as it is.
+    /// The same, whatever is called so, which [`Self::replace`] leaves alone if it is a directory. Returns
+    /// whether that was possible: a directory that holds something is left as it is.
     pub(crate) fn replace_any(self) -> Result<bool, HostError> {
         self.place(&|| match self.rename() {
             // rename(2): a file is to take the place of a directory.

@@ -10,11 +10,10 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::unistd::{Uid, setfsuid};
-use profiles::bundle::{Bundle, BundleId, Document, Profile, Source};
-use profiles::platform::{Architecture, Kernel, Platform};
-use profiles::verdicts::Verdicts;
+use profiles::bundle::{Document, Profile};
 
 use super::*;
+use crate::examples::{judged, source};
 
 struct Scene {
     temporary: tempfile::TempDir,
@@ -93,7 +92,8 @@ impl Scene {
 /// Runs `body` as one whom modes apply to, as they do to the agent: it is root without capabilities.
 fn without_capabilities(body: fn()) {
     let as_nobody = move || {
-        // setfsuid(2): per thread. capabilities(7): CAP_DAC_OVERRIDE goes with it. Whoever is not root has none.
+        // setfsuid(2): per thread. capabilities(7): CAP_DAC_OVERRIDE goes with it. Whoever is not root has
+        // none.
         setfsuid(Uid::from_raw(65534));
         body();
     };
@@ -102,11 +102,7 @@ fn without_capabilities(body: fn()) {
 
 fn document(version: &str) -> Document {
     let text = format!(r#"{{"defaultAction":"SCMP_ACT_LOG","version":"{version}"}}"#);
-    let data = [("key".to_owned(), text)].into();
-    let platform = Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
-    let source = Source::new(BundleId::new("n", "b").unwrap(), data);
-    let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(platform));
-    match bundle.profiles.into_values().next() {
+    match judged(source("n", "b", &[("key", &text)])).profiles.into_values().next() {
         Some(Profile::Accepted(document, _)) => document,
         other => panic!("{other:?} is no accepted profile"),
     }

@@ -261,11 +261,12 @@ fn bundle(text: &str) -> Bundle {
         let (key, version) = item.split_once('=').unwrap();
         (key.to_owned(), content(version))
     };
-    let data = profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect();
     let source = Source {
         annotations: annotations.into_iter().filter_map(annotation).collect(),
         created: created.parse().ok(),
-        ..Source::new(bundle_id(id), data)
+        data: profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect(),
+        id: bundle_id(id),
+        ..Source::example("b", &[])
     };
     Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
 }
@@ -294,8 +295,8 @@ fn document(version: &str) -> Document {
     }
 }
 
-/// `seccomp/web_a bundle/web=false disk=ssd`: labels of ours, and those of others, which have no `/`. The value
-/// is `true` unless given.
+/// `seccomp/web_a bundle/web=false disk=ssd`: labels of ours, and those of others, which have no `/`. The
+/// value is `true` unless given.
 fn labels(text: &str) -> (BTreeMap<LabelKey, String>, BTreeMap<String, String>) {
     let (mut ours, mut others) = (BTreeMap::new(), BTreeMap::new());
     for word in text.split_whitespace() {

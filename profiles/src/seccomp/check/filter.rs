@@ -1,4 +1,5 @@
-//! What shows only when the filter is made: what libseccomp refuses, does not know, or turns into something else.
+//! What shows only when the filter is made: what libseccomp refuses, does not know, or turns into something
+//! else.
 //!
 //! What is said of libseccomp was tried with 2.5.4, in part against the kernel (`compile/tests`).
 

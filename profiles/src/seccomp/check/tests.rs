@@ -9,7 +9,8 @@ fn check(text: &str) -> Vec<Diagnostic> {
     super::check(text, Platform::EXAMPLE).findings
 }
 
-/// Claims the findings about `text`: their codes, lines and paths, such as `unknown-action 3 $.syscalls[0].action`.
+/// Claims the findings about `text`: their codes, lines and paths, such as
+/// `unknown-action 3 $.syscalls[0].action`.
 fn check_findings(text: &str, expected: &[&str]) {
     let place =
         |finding: &Diagnostic| finding.place.position.map_or("-".to_owned(), |(line, _)| line.to_string());
@@ -20,7 +21,8 @@ fn check_findings(text: &str, expected: &[&str]) {
     assert_eq!(found, expected, "{text}");
 }
 
-/// A document that refuses by default, with what programs need and these further rules, each on a line of its own.
+/// A document that refuses by default, with what programs need and these further rules, each on a line of its
+/// own.
 fn with_rules(rules: &[&str]) -> String {
     let needed = format!(r#"{{"names":{:?},"action":"SCMP_ACT_ALLOW"}}"#, [TO_START, &[TO_END]].concat());
     let rules: Vec<&str> = [needed.as_str()].into_iter().chain(rules.iter().copied()).collect();

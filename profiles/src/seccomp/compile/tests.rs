@@ -15,8 +15,8 @@ fn resolved(text: &str, platform: Platform) -> LinuxSeccomp<'_> {
     resolve(&mut reader, written, platform)
 }
 
-/// The sizes of the filter of a document with this default action and architectures that allows `names`: libseccomp's
-/// program and what runc puts before it.
+/// The sizes of the filter of a document with this default action and architectures that allows `names`:
+/// libseccomp's program and what runc puts before it.
 fn size(default: &str, architectures: &[&str], names: &[&str], node: Architecture) -> (usize, usize) {
     let text = format!(
         r#"{{"defaultAction":"{default}","architectures":{architectures:?},"syscalls":[{{"names":{names:?},"action":"SCMP_ACT_ALLOW"}}]}}"#

@@ -6,12 +6,6 @@ use super::*;
 use crate::diagnostic::Diagnostic;
 use crate::seccomp::{Checked, check};
 
-/// A node, such as `amd64 6.12`.
-fn platform(text: &str) -> Platform {
-    let (architecture, kernel) = text.split_once(' ').unwrap();
-    Platform { architecture: architecture.parse().unwrap(), kernel: kernel.parse().unwrap() }
-}
-
 /// Codes and paths of findings.
 fn shown(findings: &[Diagnostic]) -> Vec<String> {
     findings.iter().map(|finding| format!("{} {}", finding.code, finding.place.path)).collect()
@@ -19,14 +13,14 @@ fn shown(findings: &[Diagnostic]) -> Vec<String> {
 
 /// Claims what `text` is on `node`.
 fn check_resolved(node: &str, text: &Value, expected: &Value) {
-    let Checked { findings, resolved } = check(&text.to_string(), platform(node));
+    let Checked { findings, resolved } = check(&text.to_string(), Platform::example(node));
     let resolved = resolved.unwrap_or_else(|| panic!("{text} is not resolved: {findings:?}"));
     assert_eq!(&serde_json::from_str::<Value>(&resolved).unwrap(), expected, "{text}");
 }
 
 /// Claims the findings about `text` on `node`.
 fn check_findings(node: &str, text: &Value, expected: &[&str]) {
-    let checked = check(&text.to_string(), platform(node));
+    let checked = check(&text.to_string(), Platform::example(node));
     assert_eq!(shown(&checked.findings), expected, "{text}");
     let is_refused =
         checked.findings.iter().any(|finding| finding.severity() == crate::diagnostic::Severity::Error);
@@ -43,7 +37,8 @@ fn with_rule(fields: &Value) -> Value {
 /// Claims whether a rule with `fields` holds on `node`.
 fn check_holds(node: &str, fields: &Value, expected: bool) {
     let text = with_rule(fields);
-    let resolved = check(&text.to_string(), platform(node)).resolved.unwrap_or_else(|| text.to_string());
+    let resolved =
+        check(&text.to_string(), Platform::example(node)).resolved.unwrap_or_else(|| text.to_string());
     let resolved: Value = serde_json::from_str(&resolved).unwrap();
     assert_eq!(resolved["syscalls"].as_array().unwrap().len() == 1, expected, "{fields} on {node}");
 }
@@ -60,7 +55,7 @@ fn a_document_in_the_runtimes_own_form_stays_as_it_is() {
         ),
         with_rule(&json!({"includes": null, "excludes": null, "name": null, "errno": null})),
     ] {
-        assert_eq!(check(&text.to_string(), platform("amd64 6.12")).resolved, None, "{text}");
+        assert_eq!(check(&text.to_string(), Platform::example("amd64 6.12")).resolved, None, "{text}");
     }
 }
 
@@ -106,7 +101,7 @@ fn a_resolved_document_is_written_in_one_way() {
     }
   ]
 }"#;
-    assert_eq!(check(text, platform("amd64 6.12")).resolved.as_deref(), Some(expected));
+    assert_eq!(check(text, Platform::example("amd64 6.12")).resolved.as_deref(), Some(expected));
 }
 
 #[test]
@@ -114,9 +109,9 @@ fn what_is_resolved_is_in_the_runtimes_own_form() {
     let text = with_rule(
         &json!({"name": "close", "names": [], "errno": "EPERM", "includes": {"arches": ["arm64"]}}),
     );
-    let once = check(&text.to_string(), platform("arm64 6.1")).resolved.unwrap();
-    assert_eq!(check(&once, platform("arm64 6.1")).resolved, None);
-    assert_eq!(check(&once, platform("amd64 6.1")).findings, []);
+    let once = check(&text.to_string(), Platform::example("arm64 6.1")).resolved.unwrap();
+    assert_eq!(check(&once, Platform::example("arm64 6.1")).resolved, None);
+    assert_eq!(check(&once, Platform::example("amd64 6.1")).findings, []);
 }
 
 #[test]
@@ -274,7 +269,7 @@ fn conditions_hold_together_as_a_naive_reading_has_them() {
     }
     assert_eq!(rules.len(), 6_400);
     let text = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}).to_string();
-    let resolved = check(&text, platform("amd64 6.12")).resolved.unwrap();
+    let resolved = check(&text, Platform::example("amd64 6.12")).resolved.unwrap();
     let resolved: Value = serde_json::from_str(&resolved).unwrap();
     let names =
         resolved["syscalls"].as_array().unwrap().iter().map(|rule| rule["names"][0].as_str().unwrap());

@@ -188,8 +188,8 @@ fn a_lost_state_directory_ends_the_scan() {
     }
 }
 
-/// Runs `body` on a thread with mounts of its own, and the seccomp directory of its scene mounted by `make`, which is
-/// told where.
+/// Runs `body` on a thread with mounts of its own, and the seccomp directory of its scene mounted by `make`,
+/// which is told where.
 pub(super) fn with_mounts(
     make: impl FnOnce(&Path) + Send + 'static,
     body: impl FnOnce(&mut Scene) + Send + 'static,
@@ -207,7 +207,8 @@ pub(super) fn with_mounts(
     thread::spawn(mounted).join().unwrap();
 }
 
-/// Runs `body` with the scene's seccomp directory mounted from elsewhere, as in a container. It is told where from.
+/// Runs `body` with the scene's seccomp directory mounted from elsewhere, as in a container. It is told where
+/// from.
 fn in_container(body: impl FnOnce(&mut Scene, &Path) + Send + 'static) {
     let source = |scene: &Path| scene.parent().unwrap().with_file_name("source");
     let bind = move |path: &Path| {

@@ -13,7 +13,8 @@ use crate::host::fault::Step;
 use crate::host::fault::tests::watched;
 
 impl Scene {
-    /// Installs the second version of these, while `watcher` is told each step. Returns those that failed, and why.
+    /// Installs the second version of these, while `watcher` is told each step. Returns those that failed,
+    /// and why.
     fn install_watched(
         &mut self,
         references: &[&str],

@@ -1,7 +1,7 @@
 //! Asks the kernel what a filter does: a child process is put under it and makes system calls.
 //!
-//! The child makes nothing but system calls and writes to memory that it shares, so it may come of a process with
-//! threads.
+//! The child makes nothing but system calls and writes to memory that it shares, so it may come of a process
+//! with threads.
 #![expect(
     unsafe_code,
     reason = "a filter can't be taken off again, so it takes a process of its own: fork(2)"
@@ -117,7 +117,8 @@ unsafe fn obey(program: &[u8], probes: &[Probe], first: usize, board: *mut Board
         filter: program.as_ptr().cast_mut().cast(),
     };
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: all pointers are to what lives longer than the calls, and the handler does nothing but write and exit.
+    // SAFETY: all pointers are to what lives longer than the calls, and the handler does nothing but write
+    // and exit.
     unsafe {
         BOARD = board;
         (*board).current = first;

@@ -1,7 +1,7 @@
 //! What documents mean is what the kernel does, and no more.
 //!
-//! The meaning is told here once more, naively and from the document alone, so that neither resolving, nor the way into
-//! libseccomp, nor libseccomp itself is taken at its word.
+//! The meaning is told here once more, naively and from the document alone, so that neither resolving, nor
+//! the way into libseccomp, nor libseccomp itself is taken at its word.
 
 use std::cell::Cell;
 
@@ -20,6 +20,7 @@ use crate::seccomp::document::{Condition, LinuxSeccomp, Rule};
 use crate::seccomp::meaning::differences;
 use crate::seccomp::oci;
 use crate::seccomp::program::Call;
+use crate::seccomp::vocabulary::OPERATORS;
 
 /// System calls that take no arguments, change nothing, and never return 0.
 const CALLS: &[(&str, i64)] =
@@ -39,17 +40,8 @@ const ACTIONS: &[&str] = &[
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
 ];
-const OPERATORS: &[&str] = &[
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-];
-/// Conditions of a rule as Docker and Podman have them, and whether the rule is there on [`Platform::EXAMPLE`], for a
-/// container with the default capabilities. Most rules have none.
+/// Conditions of a rule as Docker and Podman have them, and whether the rule is there on
+/// [`Platform::EXAMPLE`], for a container with the default capabilities. Most rules have none.
 const FILTERS: &[(&str, bool)] = &[
     ("", true),
     ("", true),
@@ -242,7 +234,8 @@ fn seed() -> [u8; 32] {
     seed
 }
 
-/// Where no difference is found, the kernel does what the document says, and what the program does when it is run here.
+/// Where no difference is found, the kernel does what the document says, and what the program does when it is
+/// run here.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn what_a_document_says_is_what_the_kernel_does() {

@@ -33,9 +33,9 @@ const MOST_STATEMENTS: usize = 20;
 /// The longest name of an object, which is a DNS subdomain, without `.` and 16 digits.
 const LONGEST_PREFIX: usize = 253 - 17;
 
-/// What is to be said about one ConfigMap.
+/// All that is to be said about one ConfigMap.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Verdict {
+pub struct Review {
     /// Its namespace and name.
     pub id: BundleId,
     /// Its `uid`.
@@ -44,7 +44,7 @@ pub struct Verdict {
     pub statements: Vec<Statement>,
 }
 
-impl Verdict {
+impl Review {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
@@ -232,11 +232,10 @@ impl<'a> Findings<'a> {
         let mut names = BTreeSet::new();
         for platform in some {
             let mut alike = self.platforms.iter().filter(|one| one.architecture == platform.architecture);
-            let Platform { architecture, kernel } = platform;
             names.insert(if alike.all(|one| some.contains(one)) {
-                architecture.to_string()
+                platform.architecture.to_string()
             } else {
-                format!("{architecture} with kernel {kernel}")
+                platform.to_string()
             });
         }
         format!("{before}on {}{after}", names.into_iter().collect::<Vec<_>>().join(" and "))
@@ -283,25 +282,16 @@ mod tests {
     const FLAWED: &str = r#"{"defaultAction":"SCMP_ACT_LOG","x":1}"#;
 
     fn platforms(texts: &[&str]) -> BTreeSet<Platform> {
-        let platform = |text: &&str| {
-            let (architecture, kernel) = text.split_once(' ').unwrap();
-            Platform { architecture: architecture.parse().unwrap(), kernel: kernel.parse().unwrap() }
-        };
-        texts.iter().map(platform).collect()
+        texts.iter().map(|text| Platform::example(text)).collect()
     }
 
     fn source(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Source {
-        let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        Source {
-            uid: "u".to_owned(),
-            kind: kind.to_owned(),
-            binary_keys: binary.iter().map(|key| (*key).to_owned()).collect(),
-            ..Source::new(BundleId::new("ns", "web").unwrap(), data)
-        }
+        let binary_keys = binary.iter().map(|key| (*key).to_owned()).collect();
+        Source { kind: kind.to_owned(), binary_keys, ..Source::example("web", data) }
     }
 
     fn judge(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Vec<Statement> {
-        Verdict::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
+        Review::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
     }
 
     /// Claims reason, field and the beginning of the note of each statement.
@@ -408,8 +398,7 @@ mod tests {
     fn what_holds_for_some_platforms_only_is_said_with_them() {
         let all = platforms(&["amd64 5.10", "amd64 6.12", "arm64 6.12"]);
         let judged = |text: &str| {
-            let data = [("a.json".to_owned(), text.to_owned())].into();
-            let source = Source::new(BundleId::new("ns", "web").unwrap(), data);
+            let source = source("seccomp", &[("a.json", text)], &[]);
             Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
         };
         for (bad, head, finding) in [

@@ -1,0 +1,27 @@
+//! What tests of several modules start from.
+
+use profiles::bundle::{Bundle, BundleId, Source};
+use profiles::platform::{Architecture, Kernel, Platform};
+use profiles::verdicts::Verdicts;
+
+/// A node as most are.
+pub(crate) const PLATFORM: Platform =
+    Platform { architecture: Architecture::Amd64, kernel: Kernel { major: 6, minor: 12 } };
+
+/// A ConfigMap of seccomp profiles, of which nothing is said but its `data`.
+pub(crate) fn source(namespace: &str, name: &str, data: &[(&str, &str)]) -> Source {
+    Source {
+        id: BundleId::new(namespace, name).unwrap(),
+        uid: String::new(),
+        kind: "seccomp".to_owned(),
+        annotations: [].into(),
+        created: None,
+        data: data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect(),
+        binary_keys: Vec::new(),
+    }
+}
+
+/// The bundle that `source` is on [`PLATFORM`].
+pub(crate) fn judged(source: Source) -> Bundle {
+    Bundle::of_seccomp(source, &mut Verdicts::new(PLATFORM))
+}
