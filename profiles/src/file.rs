@@ -20,9 +20,11 @@ pub(crate) struct File {
     /// The label of the bundle.
     pub(crate) bundle_label: LabelKey,
     pub(crate) want: Want,
-    /// What is on disk, while what is wanted is refused: no bundle has it any more when somebody changes the file.
+    /// What is on disk, or is to be put back there, while what is wanted is refused: no bundle has it any more.
     kept: Option<Document>,
     disk: Disk,
+    /// The content of ours that was there last, whatever is there now.
+    last: Option<Digest>,
     /// Whether the ledger has it, so that we may replace and remove it.
     pub(crate) is_owned: bool,
     retry: Retry,
@@ -92,6 +94,7 @@ impl File {
             want: Want::Nothing { since: now },
             kept: None,
             disk: Disk::Absent,
+            last: None,
             is_owned: false,
             retry: Retry::default(),
             is_failing: false,
@@ -106,7 +109,7 @@ impl File {
         let is_news = self.want != want;
         if is_news {
             self.kept = match (&self.want, &want) {
-                (Want::Document(before), Want::Refused) if self.disk == Disk::Ours(before.digest()) => {
+                (Want::Document(before), Want::Refused) if self.last == Some(before.digest()) => {
                     Some(before.clone())
                 }
                 _ => None,
@@ -115,7 +118,7 @@ impl File {
         self.want = want;
         if is_news {
             self.start_anew();
-            self.asked_at = self.missing().map(|_| now);
+            self.asked_at = self.missing().filter(|_| self.want != Want::Refused).map(|_| now);
         }
     }
 
@@ -174,7 +177,7 @@ impl File {
             return;
         }
         let is_drift = self.is_loaded() && !matches!(disk, Disk::Ours(_));
-        self.disk = disk;
+        self.found(disk);
         self.start_anew();
         self.asked_at = self.asked_at.filter(|_| self.missing().is_some());
         if is_drift && self.drifts.count(now) {
@@ -182,9 +185,16 @@ impl File {
         }
     }
 
+    fn found(&mut self, disk: Disk) {
+        self.disk = disk;
+        if let Disk::Ours(digest) = disk {
+            self.last = Some(digest);
+        }
+    }
+
     pub(crate) fn installed(&mut self, digest: Digest) {
         self.is_owned = true;
-        self.disk = Disk::Ours(digest);
+        self.found(Disk::Ours(digest));
         self.asked_at = None;
         self.start_anew();
     }
@@ -207,6 +217,7 @@ impl File {
     pub(crate) fn removed(&mut self) {
         self.is_owned = false;
         self.disk = Disk::Absent;
+        self.last = None;
         self.start_anew();
     }
 

@@ -106,7 +106,7 @@ fn a_drift_counts_while_it_is_not_repaired() {
         ("fail-owned", "bundles=1 desired=1 unwritten=1", "Node"),
         ("scan web/a=notafile", "bundles=1 desired=1 drifted=1", "Writes(1) Node"),
         ("foreign", "bundles=1 desired=1 drifted=1", "Node"),
-        ("apply web:a=bad", "bundles=1 desired=1 refused=1 drifted=1", "Node"),
+        ("apply web:a=bad", "bundles=1 desired=1 refused=1 drifted=1", "Writes(1) Node"),
         ("apply web:a=1", "bundles=1 desired=1 drifted=1", "Writes(1) Node"),
         ("done", "bundles=1 desired=1 loaded=1", "Node"),
     ]);
