@@ -137,3 +137,12 @@ fn a_profile_is_asked_for_since_its_newest_content_came_until_it_is_on_disk() {
         assert_eq!(asked("web/b"), None, "{happens:?}");
     }
 }
+
+#[test]
+fn what_waits_for_the_node_to_be_seen_is_not_refused() {
+    check(&[
+        ("scan web/a=1", "loaded=1 retained=1", "Bundles(2) Node"),
+        ("list web[disk=ssd]:a=1,b=bad other[=]:a=1", "bundles=2 desired=3 loaded=1 refused=2", "Node"),
+        ("node disk=hdd", "bundles=2 desired=1 loaded=1 retained=1 refused=1", ""),
+    ]);
+}
