@@ -176,6 +176,11 @@ impl File {
         if disk == self.disk {
             return;
         }
+        if self.is_failing && self.missing().is_some_and(|document| disk == Disk::Ours(document.digest())) {
+            // It came so far before something failed. Only when that succeeds is it known to be durable.
+            self.disk = Disk::Changed;
+            return;
+        }
         let is_drift = self.is_loaded() && !matches!(disk, Disk::Ours(_));
         self.found(disk);
         self.start_anew();
