@@ -251,9 +251,14 @@ impl File {
         self.disk == Disk::Foreign && !self.is_owned
     }
 
-    /// Whether somebody changed it, and it is not put right.
+    /// Whether somebody changed it, and it is not put right. What is absent and was never seen was not written yet.
     pub(crate) fn is_drifted(&self) -> bool {
-        self.is_wanted() && self.is_owned && !self.is_loaded() && !self.is_failing
+        let is_changed = match self.disk {
+            Disk::Ours(_) => false,
+            Disk::Absent => self.last.is_some(),
+            Disk::Changed | Disk::Foreign => true,
+        };
+        is_changed && self.is_wanted() && self.is_owned && !self.is_failing
     }
 
     /// The document that should be on disk and is not.

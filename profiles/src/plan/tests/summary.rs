@@ -146,3 +146,13 @@ fn what_waits_for_the_node_to_be_seen_is_not_refused() {
         ("node disk=hdd", "bundles=2 desired=1 loaded=1 retained=1 refused=1", ""),
     ]);
 }
+
+#[test]
+fn what_was_never_written_is_no_drift() {
+    check(&[
+        ("scan web/b=absent", "", "Bundles(2) Node"),
+        ("list web:a=1,b=bad", "bundles=1 desired=2 refused=1", "Writes(1) Node"),
+        ("fail-owned", "bundles=1 desired=2 refused=1 unwritten=1", "Node"),
+        ("apply web:a=bad,b=bad", "bundles=1 desired=2 refused=2", "Node"),
+    ]);
+}
