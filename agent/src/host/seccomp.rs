@@ -305,7 +305,7 @@ impl NodeHost {
             .map(|(reference, _)| reference.clone())
             .collect();
         let directories = self.remove_directories(&void);
-        if let Err(error) = self.ledger.commit(|record| forget(record, &void, &directories)) {
+        if let Err(error) = self.ledger.disclaim(|record| forget(record, &void, &directories)) {
             for (_, outcome) in outcomes.iter_mut().filter(|(reference, _)| void.contains(reference)) {
                 *outcome = outcome.clone().and(Err(error.clone()));
             }
