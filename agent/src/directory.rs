@@ -37,7 +37,7 @@ const LOST_PERIOD: Duration = Duration::from_secs(1);
 const OF_ANOTHER_NAMESPACE: &str = "name the namespace with --bundle-namespace, or move it away";
 const MISNAMED: &str = "give it a name made of a-z, 0-9, - and ., which a bundle can have, or move it away";
 const NO_DIRECTORY: &str = "put profiles into a directory, whose name is the bundle's, or move it away";
-const DANGLING: &str = "it is a link that leads nowhere: put right what it leads to, or remove it";
+const DANGLING: &str = "it is a link that leads nowhere";
 
 /// A directory of bundles.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl BundleDirectory {
         let read = |(namespace, directory): (&Namespace, &PathBuf)| match self.list(namespace, directory) {
             Ok(listing) => Ok((namespace.clone(), listing)),
             // Nobody has put bundles into this namespace yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && *directory != self.path => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_not_made(directory) => {
                 Ok((namespace.clone(), Listing::default()))
             }
             Err(error) => Err(HostError::new("listing the bundles in", directory, error)),
@@ -154,6 +154,12 @@ impl BundleDirectory {
         let bundles = listings.values().flat_map(|listing| &listing.bundles);
         self.verdicts.retain(&bundles.map(|bundle| &bundle.id).collect());
         Ok(listings)
+    }
+
+    /// Whether `directory`, which is not there, is one that nobody has made yet. What a link leads to is only
+    /// out of reach.
+    fn is_not_made(&self, directory: &Path) -> bool {
+        directory != self.path && !is_link(directory)
     }
 
     fn list(&mut self, namespace: &Namespace, directory: &Path) -> io::Result<Listing> {
@@ -198,7 +204,10 @@ fn bundle_at(
             let help = "let the agent's user read it; until then, the profiles before stay";
             Ok(Some(Bundle::unreadable(id, unreadable(path, message, help))))
         }
-        Err(_) if is_link(path) => Err(DANGLING),
+        Err(_) if is_link(path) => {
+            let help = "put right what it leads to, or remove it; until then, the profiles before stay";
+            Ok(Some(Bundle::unreadable(id, unreadable(path, DANGLING.to_owned(), help))))
+        }
         Err(_) => Ok(None),
     }
 }
@@ -223,9 +232,7 @@ fn files_in(directory: &Path) -> io::Result<BTreeMap<String, Result<String, Diag
 
 fn no_text(path: &Path, why: &NoText) -> Diagnostic {
     let (message, help) = match why {
-        NoText::Absent => {
-            ("it is a link that leads nowhere".to_owned(), "put right what it leads to, or remove it")
-        }
+        NoText::Absent => (DANGLING.to_owned(), "put right what it leads to, or remove it"),
         NoText::Unreadable(error) => (format!("it can't be read: {error}"), "let the agent's user read it"),
         NoText::NoFile => ("it is no regular file".to_owned(), "put a file there, or move it away"),
         NoText::Large => ("it is larger than 1 MiB, and so than a ConfigMap".to_owned(), "shorten it"),

@@ -20,10 +20,12 @@ pub(crate) struct File {
     /// The label of the bundle.
     pub(crate) bundle_label: LabelKey,
     pub(crate) want: Want,
-    /// What is on disk, while what is wanted is refused: no bundle has it any more when somebody changes the
-    /// file.
+    /// What is on disk, or is to be put back there, while what is wanted is refused: no bundle has it any
+    /// more.
     kept: Option<Document>,
     disk: Disk,
+    /// The content of ours that was there last, whatever is there now.
+    last: Option<Digest>,
     /// Whether the ledger has it, so that we may replace and remove it.
     pub(crate) is_owned: bool,
     retry: Retry,
@@ -93,6 +95,7 @@ impl File {
             want: Want::Nothing { since: now },
             kept: None,
             disk: Disk::Absent,
+            last: None,
             is_owned: false,
             retry: Retry::default(),
             is_failing: false,
@@ -107,7 +110,7 @@ impl File {
         let is_news = self.want != want;
         if is_news {
             self.kept = match (&self.want, &want) {
-                (Want::Document(before), Want::Refused) if self.disk == Disk::Ours(before.digest()) => {
+                (Want::Document(before), Want::Refused) if self.last == Some(before.digest()) => {
                     Some(before.clone())
                 }
                 _ => None,
@@ -116,7 +119,7 @@ impl File {
         self.want = want;
         if is_news {
             self.start_anew();
-            self.asked_at = self.missing().map(|_| now);
+            self.asked_at = self.missing().filter(|_| self.want != Want::Refused).map(|_| now);
         }
     }
 
@@ -175,8 +178,13 @@ impl File {
         if disk == self.disk {
             return;
         }
+        if self.is_failing && self.missing().is_some_and(|document| disk == Disk::Ours(document.digest())) {
+            // It came so far before something failed. Only when that succeeds is it known to be durable.
+            self.disk = Disk::Changed;
+            return;
+        }
         let is_drift = self.is_loaded() && !matches!(disk, Disk::Ours(_));
-        self.disk = disk;
+        self.found(disk);
         self.start_anew();
         self.asked_at = self.asked_at.filter(|_| self.missing().is_some());
         if is_drift && self.drifts.count(now) {
@@ -184,9 +192,16 @@ impl File {
         }
     }
 
+    fn found(&mut self, disk: Disk) {
+        self.disk = disk;
+        if let Disk::Ours(digest) = disk {
+            self.last = Some(digest);
+        }
+    }
+
     pub(crate) fn installed(&mut self, digest: Digest) {
         self.is_owned = true;
-        self.disk = Disk::Ours(digest);
+        self.found(Disk::Ours(digest));
         self.asked_at = None;
         self.start_anew();
     }
@@ -209,6 +224,7 @@ impl File {
     pub(crate) fn removed(&mut self) {
         self.is_owned = false;
         self.disk = Disk::Absent;
+        self.last = None;
         self.start_anew();
     }
 
@@ -237,9 +253,15 @@ impl File {
         self.disk == Disk::Foreign && !self.is_owned
     }
 
-    /// Whether somebody changed it, and it is not put right.
+    /// Whether somebody changed it, and it is not put right. What is absent and was never seen was not
+    /// written yet.
     pub(crate) fn is_drifted(&self) -> bool {
-        self.is_wanted() && self.is_owned && !self.is_loaded() && !self.is_failing
+        let is_changed = match self.disk {
+            Disk::Ours(_) => false,
+            Disk::Absent => self.last.is_some(),
+            Disk::Changed | Disk::Foreign => true,
+        };
+        is_changed && self.is_wanted() && self.is_owned && !self.is_failing
     }
 
     /// The document that should be on disk and is not.

@@ -80,10 +80,14 @@ impl State {
         bundles.map(|bundle| &bundle.id)
     }
 
-    /// What is to be said now about bundles that follows from all of them.
+    /// What is to be said now about bundles that follows from all of them. It is about labels, so nothing
+    /// where there is no Node.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
+        if !self.config.has_node {
+            return findings;
+        }
         if self.is_all_listed() {
             findings.extend(self.bundles_without_labels().map(labels_by_bundle));
         }

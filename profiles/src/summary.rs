@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Profile};
 use crate::diagnostic::Code;
-use crate::file::{File, Want};
+use crate::file::File;
 use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
@@ -23,7 +23,7 @@ pub struct Summary {
     pub loaded: usize,
     /// It is on disk, and no bundle asks for it: not any more, or not yet, because they are not all known.
     pub retained: usize,
-    /// Its newest version is refused.
+    /// Its newest version is refused, or the selector of its bundle can't be read.
     pub refused: usize,
     /// Its path is taken by something that is not ours.
     pub foreign: usize,
@@ -36,11 +36,14 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// A key that can be no part of a reference is a finding about the bundle, and has no file.
-    fn count_keys_without_file(&mut self, bundle: &Bundle) {
-        let count = bundle.diagnostics.iter().filter(|finding| finding.code == Code::InvalidKey).count();
-        self.desired += count;
-        self.refused += count;
+    fn count_bundle(&mut self, bundle: &Bundle) {
+        // A key that can be no part of a reference is a finding about the bundle, and has no file.
+        let unusable = bundle.diagnostics.iter().filter(|finding| finding.code == Code::InvalidKey).count();
+        // What only waits for the Node to be seen is wanted as if it were refused, and is not.
+        let is_refused =
+            |profile: &&Profile| bundle.nodes.is_none() || matches!(profile, Profile::Refused(_));
+        self.desired += unusable;
+        self.refused += unusable + bundle.profiles.values().filter(is_refused).count();
     }
 
     fn count_file(&mut self, file: &File) {
@@ -48,7 +51,6 @@ impl Summary {
         self.desired += usize::from(is_wanted);
         self.loaded += usize::from(file.is_loaded());
         self.retained += usize::from(file.is_loaded() && !is_wanted);
-        self.refused += usize::from(file.want == Want::Refused);
         self.foreign += usize::from(is_wanted && file.is_foreign());
         self.drifted += usize::from(file.is_drifted());
         self.unwritten += usize::from(is_wanted && file.is_failing);
@@ -89,7 +91,7 @@ impl State {
     pub fn summary(&self) -> Summary {
         let mut summary = Summary { bundles: self.bundles.len(), ..Summary::default() };
         let here = self.bundles.values().filter(|bundle| self.is_here(bundle) != Some(false));
-        here.for_each(|bundle| summary.count_keys_without_file(bundle));
+        here.for_each(|bundle| summary.count_bundle(bundle));
         self.files.values().for_each(|file| summary.count_file(file));
         summary
     }

@@ -114,8 +114,8 @@ fn named(name: String, content: Vec<u8>) -> Result<(String, String)> {
     }
 }
 
-/// The files below `directory` that end with `.json`. Directories whose names begin with a dot are passed over: in
-/// them, the kubelet keeps the files of a mounted ConfigMap, which are linked from beside them.
+/// The files below `directory` that end with `.json`. Directories whose names begin with a dot are passed
+/// over: in them, the kubelet keeps the files of a mounted ConfigMap, which are linked from beside them.
 fn profiles_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut waiting = vec![directory.to_owned()];

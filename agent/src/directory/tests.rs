@@ -100,7 +100,33 @@ fn what_is_no_bundle_is_told_and_the_rest_is_served() {
     scene.put("web/a", GOOD).put("README.md", "").put("My_Web/a", GOOD).put("_other/web/a", GOOD);
     scene.put(".git/a", GOOD).put("_team/x", "").put("..data/web/z", GOOD);
     symlink("nowhere", scene.path("dangling")).unwrap();
-    scene.check(&["home?My_Web README.md _other dangling", "home=web/a", "team?_team/x", "team="]);
+    scene.check(&["home?My_Web README.md _other", "home=dangling/? web/a", "team?_team/x", "team="]);
+}
+
+#[test]
+fn a_namespace_behind_a_link_that_leads_nowhere_is_not_gone() {
+    let scene = Scene::new();
+    scene.put("web/a", GOOD).put("../elsewhere/web/a", GOOD);
+    symlink("../elsewhere", scene.path("_team")).unwrap();
+    let mut directory = scene.open();
+    assert_eq!(scene.told(&directory.look()), ["home=web/a", "team=web/a"]);
+    fs::rename(scene.path("../elsewhere"), scene.path("../away")).unwrap();
+    assert_eq!(scene.told(&directory.look()), [""; 0]);
+    fs::rename(scene.path("../away"), scene.path("../elsewhere")).unwrap();
+    assert_eq!(scene.told(&directory.look()), [""; 0]);
+    fs::remove_file(scene.path("_team")).unwrap();
+    assert_eq!(scene.told(&directory.look()), ["team="]);
+}
+
+#[test]
+fn a_bundle_behind_a_link_that_leads_nowhere_is_not_gone() {
+    let scene = Scene::new();
+    scene.put("../elsewhere/a", GOOD);
+    symlink("../elsewhere", scene.path("web")).unwrap();
+    let mut directory = scene.open();
+    assert_eq!(scene.told(&directory.look()), ["home=web/a", "team="]);
+    fs::rename(scene.path("../elsewhere"), scene.path("../away")).unwrap();
+    assert_eq!(scene.told(&directory.look()), ["home=web/?"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, stat};
 use nix::unistd::{Uid, UnlinkatFlags, fsync, setfsuid, unlinkat};
 use profiles::digest::Digest;
+use profiles::seccomp;
 
 use super::error::HostError;
 use super::fault::{Step, about_to};
@@ -27,8 +28,8 @@ const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 /// All that chmod(2) can change.
 const PERMISSIONS: u32 = 0o7777;
-/// A ConfigMap holds at most 1 MiB, so a larger file is none of ours and is not worth reading.
-pub(super) const LARGEST: u64 = 1 << 20;
+/// No profile is larger, so a larger file is none of ours and is not worth reading.
+pub(super) const LARGEST: u64 = seccomp::LARGEST as u64;
 
 /// An open directory.
 #[derive(Debug)]

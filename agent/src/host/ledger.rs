@@ -67,6 +67,8 @@ pub(crate) enum LedgerError {
 pub(crate) struct Ledger {
     directory: Directory,
     record: Record,
+    /// Whether the file says what `record` does.
+    is_written: bool,
     /// Whether a power failure would leave `record`, and not one before it.
     is_durable: bool,
 }
@@ -101,7 +103,7 @@ impl Ledger {
             None => Record { version: VERSION, root, files: BTreeMap::new(), directories: BTreeSet::new() },
             Some(text) => parse(&state_dir.join(NAME), &text, root)?,
         };
-        Ok(Self { directory, record, is_durable: true })
+        Ok(Self { directory, record, is_written: true, is_durable: true })
     }
 
     /// Where it is.
@@ -126,11 +128,12 @@ impl Ledger {
     pub(crate) fn commit(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
         let mut next = self.record.clone();
         change(&mut next);
-        if next != self.record {
+        if next != self.record || !self.is_written {
             let text = serde_json::to_vec_pretty(&next)
                 .map_err(|error| HostError::new("encoding", Path::new(NAME), error))?;
             self.directory.replace(NAME, &text)?;
             self.record = next;
+            self.is_written = true;
             self.is_durable = false;
         }
         if !self.is_durable {
@@ -138,6 +141,15 @@ impl Ledger {
             self.is_durable = true;
         }
         Ok(())
+    }
+
+    /// Gives up what is not ours. That holds from now on, also if the file can't be written: then the next
+    /// commit does it.
+    pub(crate) fn disclaim(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
+        let before = self.record.clone();
+        change(&mut self.record);
+        self.is_written &= self.record == before;
+        self.commit(|_| {})
     }
 }
 

@@ -106,7 +106,8 @@ impl NodeHost {
         })
     }
 
-    /// Whether `path` is the directory that profiles are put into, or below it. What can't be looked at is not.
+    /// Whether `path` is the directory that profiles are put into, or below it. What can't be looked at is
+    /// not.
     pub(crate) fn puts_profiles_into(&self, path: &Path) -> bool {
         let (path, root) = (path.canonicalize(), self.root.path().canonicalize());
         path.is_ok_and(|path| root.is_ok_and(|root| path.starts_with(root)))
@@ -315,7 +316,7 @@ impl NodeHost {
             .map(|(reference, _)| reference.clone())
             .collect();
         let directories = self.remove_directories(&void);
-        if let Err(error) = self.ledger.commit(|record| forget(record, &void, &directories)) {
+        if let Err(error) = self.ledger.disclaim(|record| forget(record, &void, &directories)) {
             for (_, outcome) in outcomes.iter_mut().filter(|(reference, _)| void.contains(reference)) {
                 *outcome = outcome.clone().and(Err(error.clone()));
             }

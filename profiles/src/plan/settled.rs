@@ -22,7 +22,8 @@ impl State {
     pub fn unserved(&self) -> BTreeSet<String> {
         let profiles = self.files.iter().filter(|(_, file)| !file.is_served());
         let profiles = profiles.map(|(reference, _): (&Reference, &File)| reference.to_string());
-        let bundles = self.bundles.values().filter(|bundle| !bundle.is_sound());
+        let here = self.bundles.values().filter(|bundle| self.is_here(bundle) != Some(false));
+        let bundles = here.filter(|bundle| !bundle.is_sound());
         let bundles = bundles.map(|bundle: &Bundle| format!("bundle {}", bundle.id));
         profiles.chain(bundles).chain(self.strays.values().flatten().cloned()).collect()
     }

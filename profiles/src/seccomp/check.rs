@@ -19,6 +19,9 @@ use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, RECEN
 
 mod filter;
 
+/// A ConfigMap holds at most 1 MiB, and so has no document that is longer, in bytes. On a node none is longer
+/// either: what is, is not read there.
+pub const LARGEST: usize = 1 << 20;
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
 const NOTIFY: &str = "SCMP_ACT_NOTIFY";
@@ -64,6 +67,9 @@ pub fn check(text: &str, platform: Platform) -> Checked {
         checker.filter(platform);
         let is_refused = reader.findings.iter().any(|finding| finding.severity() == Severity::Error);
         resolved = (!is_plain && !is_refused).then(|| oci::write(&document));
+        if let Some(longer) = resolved.take_if(|text| text.len() > LARGEST) {
+            reader.findings.push(too_long(longer.len()));
+        }
     }
     let mut findings = reader.findings;
     findings.sort_by_key(|finding| finding.place.position);
@@ -375,6 +381,17 @@ fn refuses(action: &str) -> bool {
 
 fn has_action(rule: &Rule<'_>, action: &str) -> bool {
     rule.action.as_ref().is_some_and(|own| own.text == action)
+}
+
+fn too_long(length: usize) -> Diagnostic {
+    Diagnostic {
+        code: Code::FilterTooLarge,
+        place: Place::at("$"),
+        message: format!(
+            "it has {length} bytes in the form that every runtime reads, and no more than {LARGEST} are put on nodes"
+        ),
+        help: "name each system call once",
+    }
 }
 
 fn unconfined() -> Diagnostic {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde_json::error::Category;
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
-use crate::seccomp::source::{Kind, Source, Value, cut};
+use crate::seccomp::source::{Kind, Source, Value, cut, visible};
 use crate::seccomp::vocabulary;
 
 /// Deeper, Go refuses a document ("exceeded max depth", encoding/json/scanner.go).
@@ -278,8 +278,8 @@ impl<'a> Reader<'a> {
     /// fill the memory of every agent with them.
     pub(crate) fn find(&mut self, code: Code, at: &At<'a>, message: String, help: &'static str) {
         if self.is_told(code) {
-            let place = self.source.place(at.value, at.path.clone());
-            self.findings.push(Diagnostic { code, place, message, help });
+            let place = self.source.place(at.value, visible(at.path.clone()));
+            self.findings.push(Diagnostic { code, place, message: visible(message), help });
         }
         match code.severity() {
             Severity::Error => self.errors += 1,
@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
         let mut members = Members::new();
         let names = || known.read.iter().chain(known.ignored).copied();
         for member in at.value.members().unwrap_or_default() {
-            let key_at = At { value: member.place, path: format!("{}.{}", at.path, member.key) };
+            let key_at = At { value: member.place, path: format!("{}.{}", at.path, excerpt(&member.key)) };
             let Some(name) = names().find(|name| is_same_key(name, &member.key)) else {
                 self.unknown_field(known.otherwise, &key_at, &member.key, names());
                 continue;

@@ -18,6 +18,6 @@ mod resolve;
 mod source;
 mod vocabulary;
 
-pub use check::{Checked, check};
+pub use check::{Checked, LARGEST, check};
 pub(crate) use source::cut;
 pub(crate) use vocabulary::suggestion;

@@ -126,6 +126,19 @@ pub(crate) fn cut(text: &str, longest: usize) -> String {
     }
 }
 
+/// `text` with what it is in place of each character that would do something else to a terminal, a log or an
+/// Event than to be seen.
+pub(crate) fn visible(text: String) -> String {
+    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return text;
+    }
+    let shown = |letter: char| match letter {
+        '"' | '\'' | '\\' => String::from(letter),
+        other => other.escape_debug().collect(),
+    };
+    text.chars().map(shown).collect()
+}
+
 struct Members<'a>(Vec<Member<'a>>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

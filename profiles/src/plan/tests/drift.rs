@@ -159,3 +159,55 @@ fn drifts_that_are_rare_are_repaired_at_once_each_time() {
         scene.play("+120s");
     }
 }
+
+#[test]
+fn a_drift_that_waits_for_its_repair_is_repaired_also_when_a_newer_version_is_refused() {
+    for (drift, outcome) in [("changed", "fail-owned"), ("absent", "fail-owned"), ("notafile", "foreign")] {
+        let scan = &format!("scan web/a={drift}");
+        check(&[
+            ("scan web/a=1", ""),
+            ("list web:a=1", ""),
+            (scan, "install web/a=1"),
+            (outcome, if outcome == "foreign" { "wake 60s" } else { "wake 1s" }),
+            ("apply web:a=bad", "install web/a=1"),
+            ("done", ""),
+        ]);
+    }
+    // What was never there is not put there by a refusal.
+    check(&[
+        ("scan", ""),
+        ("list web:a=1", "install web/a=1"),
+        ("fail-owned", "wake 1s"),
+        ("apply web:a=bad", ""),
+    ]);
+    check(&[
+        ("scan web/a=1", ""),
+        ("list web:a=2", "install web/a=2"),
+        ("fail-owned", "wake 1s"),
+        ("scan web/a=changed", "install web/a=2"),
+        ("fail-owned", "wake 1s"),
+        ("apply web:a=bad", ""),
+    ]);
+}
+
+#[test]
+fn what_a_failed_write_left_is_not_leant_on_before_it_is_durable() {
+    check(&[
+        ("scan", ""),
+        ("node", ""),
+        ("list web:a=1", "install web/a=1"),
+        ("fail-owned", "wake 1s"),
+        ("scan web/a=1", "wake 1s"),
+        ("+1s", "install web/a=1"),
+        ("done", "+bundle/web +seccomp/web_a"),
+    ]);
+    check(&[
+        ("scan web/a=1", ""),
+        ("node seccomp/web_a bundle/web", ""),
+        ("list web:a=2", "install web/a=2"),
+        ("fail-owned", "wake 1s"),
+        ("scan web/a=2", "-bundle/web -seccomp/web_a wake 1s"),
+        ("scan web/a=2", "-bundle/web -seccomp/web_a wake 1s"),
+        ("apply web:a=1", "install web/a=1"),
+    ]);
+}

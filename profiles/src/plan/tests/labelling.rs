@@ -200,3 +200,13 @@ fn profiles_that_share_a_label_are_told() {
     scene.play("apply web:a=1");
     assert!(findings(&scene).is_empty());
 }
+
+#[test]
+fn where_there_is_no_node_nothing_is_said_about_its_labels() {
+    let mut scene = Scene::new();
+    let long = "k".repeat(60);
+    for line in ["no-node", &format!("list {} b:{long}1=1,{long}2=1", bundle("web", 257))] {
+        scene.play(line);
+    }
+    assert_eq!(findings(&scene), Vec::<String>::new());
+}

@@ -68,3 +68,13 @@ fn what_is_refused_is_not_served_even_if_the_version_before_is_there() {
         ("strays", ""),
     ]);
 }
+
+#[test]
+fn what_is_wrong_with_a_bundle_for_other_nodes_is_none_of_ours() {
+    check(&[
+        ("scan", "-"),
+        ("node disk=hdd", "-"),
+        ("list web[disk=ssd]:a=1,/=1", ""),
+        ("apply web[disk=hdd]:/=1", "bundle home/web"),
+    ]);
+}

@@ -106,7 +106,7 @@ fn a_drift_counts_while_it_is_not_repaired() {
         ("fail-owned", "bundles=1 desired=1 unwritten=1", "Node"),
         ("scan web/a=notafile", "bundles=1 desired=1 drifted=1", "Writes(1) Node"),
         ("foreign", "bundles=1 desired=1 drifted=1", "Node"),
-        ("apply web:a=bad", "bundles=1 desired=1 refused=1 drifted=1", "Node"),
+        ("apply web:a=bad", "bundles=1 desired=1 refused=1 drifted=1", "Writes(1) Node"),
         ("apply web:a=1", "bundles=1 desired=1 drifted=1", "Writes(1) Node"),
         ("done", "bundles=1 desired=1 loaded=1", "Node"),
     ]);
@@ -136,4 +136,23 @@ fn a_profile_is_asked_for_since_its_newest_content_came_until_it_is_on_disk() {
         assert_eq!(asked("web/a").map(|at| at.elapsed().as_secs()), expected, "{happens:?}");
         assert_eq!(asked("web/b"), None, "{happens:?}");
     }
+}
+
+#[test]
+fn what_waits_for_the_node_to_be_seen_is_not_refused() {
+    check(&[
+        ("scan web/a=1", "loaded=1 retained=1", "Bundles(2) Node"),
+        ("list web[disk=ssd]:a=1,b=bad other[=]:a=1", "bundles=2 desired=3 loaded=1 refused=2", "Node"),
+        ("node disk=hdd", "bundles=2 desired=1 loaded=1 retained=1 refused=1", ""),
+    ]);
+}
+
+#[test]
+fn what_was_never_written_is_no_drift() {
+    check(&[
+        ("scan web/b=absent", "", "Bundles(2) Node"),
+        ("list web:a=1,b=bad", "bundles=1 desired=2 refused=1", "Writes(1) Node"),
+        ("fail-owned", "bundles=1 desired=2 refused=1 unwritten=1", "Node"),
+        ("apply web:a=bad,b=bad", "bundles=1 desired=2 refused=2", "Node"),
+    ]);
 }

@@ -309,3 +309,23 @@ fn a_document_made_to_be_slow_or_to_fill_the_memory_does_neither() {
         );
     }
 }
+
+#[test]
+fn a_finding_is_one_short_line_whatever_stands_in_the_document() {
+    let long = "k".repeat(100_000);
+    for text in [
+        r#"{"defaultAction":"SCMP_ACT_LOG","x\u001b[31m\n":1}"#,
+        "{\"defaultAction\":{\n\u{85}\u{202e}",
+        "{\"defaultAction\":{\n\"\u{85}\u{202e}\":1}}",
+        r#"{"defaultAction":"SCMP_ACT_LOG","syscalls":[{"names":["a\n\u202e"],"action":"SCMP_ACT_LOG\r"}]}"#,
+        &format!("{{\"defaultAction\":\"SCMP_ACT_LOG\",\"{long}\":1}}"),
+    ] {
+        let line = |finding: &Diagnostic| format!("{} {}", finding.place, finding.message);
+        let lines: Vec<String> = check(text).iter().map(line).collect();
+        assert!(!lines.is_empty());
+        for line in lines {
+            let is_seen = |letter: char| !letter.is_control() && letter != '\u{202e}';
+            assert!(line.chars().all(is_seen) && line.len() < 1_000, "{line:?}");
+        }
+    }
+}

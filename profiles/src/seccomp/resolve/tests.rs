@@ -385,3 +385,19 @@ fn a_refusal_that_is_lost_to_capabilities_is_told() {
         check_findings("amd64 6.12", &text, expected);
     }
 }
+
+#[test]
+fn what_is_larger_on_the_node_than_a_config_map_is_refused() {
+    let names = |count| vec!["read"; count];
+    let text = |count| {
+        let rule = json!({"names": names(count), "action": "SCMP_ACT_LOG", "errno": ""});
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrno": "EPERM", "syscalls": [rule]})
+    };
+    let longest = check(&text(50_000).to_string(), Platform::EXAMPLE).resolved.unwrap();
+    assert!(longest.len() <= crate::seccomp::LARGEST);
+    let too_long = text(80_000).to_string();
+    assert!(too_long.len() < crate::seccomp::LARGEST);
+    let Checked { findings, resolved } = check(&too_long, Platform::EXAMPLE);
+    assert!(shown(&findings).contains(&"filter-too-large $".to_owned()), "{findings:?}");
+    assert_eq!(resolved, None);
+}

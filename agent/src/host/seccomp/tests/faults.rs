@@ -268,3 +268,25 @@ fn a_read_only_disk_is_said_and_changes_nothing() {
         assert_eq!((scene.version("web/a"), scene.owns("web/b")), (Some("1"), false));
     });
 }
+
+#[test]
+fn what_somebody_puts_there_meanwhile_is_not_ours_even_if_the_ledger_can_not_be_written() {
+    let mut scene = Scene::new();
+    let path = scene.path("web/a");
+    let is_there = Cell::new(false);
+    let watcher = move |step: Step, told: &Path| {
+        if step == Step::Rename && told.ends_with("web/a") {
+            fs::write(&path, "somebody's").unwrap();
+            is_there.set(true);
+        }
+        let is_full = is_there.get() && step == Step::Write && told.ends_with("ledger.json");
+        if is_full { Err(Errno::ENOSPC) } else { Ok(()) }
+    };
+    assert_eq!(scene.install_watched(&["web/a"], watcher), ["web/a: writing"]);
+    assert!(!scene.owns("web/a"));
+    assert_eq!(scene.install_watched(&["web/a", "web/b"], |_, _| Ok(())), Vec::<String>::new());
+    assert_eq!(fs::read_to_string(scene.path("web/a")).unwrap(), "somebody's");
+    assert_eq!(scene.version("web/b"), Some("2"));
+    let ledger = fs::read_to_string(scene.temporary.path().join("state/ledger.json")).unwrap();
+    assert!(ledger.contains("web/b") && !ledger.contains("web/a"), "{ledger}");
+}
