@@ -16,6 +16,10 @@ use crate::seccomp::{self, Checked};
 use crate::selector::Selector;
 use crate::verdicts::Verdicts;
 
+/// How many keys a bundle has at most: one with a hundred thousand, which a ConfigMap can hold, would cost each agent more
+/// memory than it has.
+const MOST_KEYS: usize = 2_000;
+
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of
 /// profiles counts as one.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -102,6 +106,11 @@ impl Bundle {
         let Annotations { nodes, has_profile_labels, diagnostics } = Annotations::read(&annotations);
         let mut bundle =
             Self { id, created, nodes, has_profile_labels, profiles: BTreeMap::new(), diagnostics };
+        let count = data.len() + binary_keys.len();
+        if count > MOST_KEYS {
+            bundle.diagnostics.push(too_many(count));
+            return bundle;
+        }
         for (key, profile) in verdicts.of_seccomp(&bundle.id, data) {
             bundle.add(Place::at(format!("$.data[{key:?}]")), &key, profile);
         }
@@ -126,6 +135,9 @@ impl Bundle {
         files: BTreeMap<String, Result<String, Diagnostic>>,
         verdicts: &mut Verdicts,
     ) -> Self {
+        if files.len() > MOST_KEYS {
+            return Self::bare(id, vec![too_many(files.len())]);
+        }
         let (mut texts, mut profiles) = (BTreeMap::new(), Vec::new());
         for (key, text) in files {
             match text {
@@ -171,7 +183,11 @@ impl Bundle {
     /// Whether it can be told what the bundle asks for.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.diagnostics.iter().all(|diagnostic| diagnostic.code != Code::Unreadable)
+        !self.has_any(&[Code::Unreadable, Code::TooManyKeys])
+    }
+
+    fn has_any(&self, codes: &[Code]) -> bool {
+        self.diagnostics.iter().any(|diagnostic| codes.contains(&diagnostic.code))
     }
 
     /// Whether the bundle as a whole has no error.
@@ -181,8 +197,7 @@ impl Bundle {
 
     /// Whether its profiles are all there is to it: no key of it is left out.
     pub(crate) fn is_complete(&self) -> bool {
-        let is_of_a_part = |code| matches!(code, Code::InvalidKey | Code::Unreadable);
-        !self.diagnostics.iter().any(|diagnostic| is_of_a_part(diagnostic.code))
+        self.is_readable() && !self.has_any(&[Code::InvalidKey])
     }
 
     /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
@@ -277,6 +292,15 @@ fn binary(place: Place) -> Diagnostic {
     }
 }
 
+fn too_many(count: usize) -> Diagnostic {
+    Diagnostic {
+        code: Code::TooManyKeys,
+        place: Place::at("$"),
+        message: format!("the bundle has {count} keys, and {MOST_KEYS} is the most"),
+        help: "make several bundles of it; until then, the profiles before stay",
+    }
+}
+
 fn empty() -> Diagnostic {
     Diagnostic {
         code: Code::EmptyBundle,
@@ -353,6 +377,17 @@ mod tests {
         assert_eq!(bundle.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::InvalidKey]);
         assert!(bundle.is_readable(), "a file of it is not, but it is known which");
         assert!(!Bundle::unreadable(bundle.id, why(Code::Unreadable)).is_readable());
+    }
+
+    #[test]
+    fn a_bundle_with_too_many_keys_asks_for_what_it_asked_for_before() {
+        let keys: Vec<String> = (0..=MOST_KEYS).map(|number| number.to_string()).collect();
+        let data: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), GOOD)).collect();
+        let mut source = Source::example("b", &data);
+        source.annotations.insert("pavise.dev/node-selector".to_owned(), "disk=ssd".to_owned());
+        let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE));
+        assert!(!bundle.is_readable() && !bundle.is_complete());
+        assert_eq!(bundle.is_for(Some(&BTreeMap::new())), Some(false), "it is for the same nodes as ever");
     }
 
     #[test]

@@ -141,6 +141,8 @@ codes! {
     UnknownKind = "unknown-kind", Error;
     /// The bundle holds no profile.
     EmptyBundle = "empty-bundle", Warning;
+    /// The bundle has more keys than are read.
+    TooManyKeys = "too-many-keys", Error;
     /// The key can't be part of a reference.
     InvalidKey = "invalid-key", Error;
     /// The profile stands in `binaryData`.

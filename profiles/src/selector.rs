@@ -22,6 +22,9 @@ use crate::seccomp::cut;
 /// Longest value of a label, and longest name in its key, after the `/`.
 const LONGEST: usize = 63;
 
+/// Longest text of a selector, in bytes: it is compared with the Node's labels again and again.
+const LONGEST_TEXT: usize = 16 << 10;
+
 /// What labels have to be like. The default, like an empty text, selects all.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Selector(Vec<Requirement>);
@@ -54,6 +57,12 @@ impl Selector {
     /// # Errors
     /// [`InvalidSelector`], which says what is wrong with `text`.
     pub fn parse(text: &str) -> Result<Self, InvalidSelector> {
+        if text.len() > LONGEST_TEXT {
+            return Err(InvalidSelector(format!(
+                "it has {} bytes, and {LONGEST_TEXT} is the most",
+                text.len()
+            )));
+        }
         let mut tokens = Tokens(text);
         let mut requirements = Vec::new();
         if tokens.peek().is_empty() {
@@ -298,6 +307,7 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_is_refused_with_the_reason() {
+        check_refused(&"a,".repeat(9_000), "it has 18000 bytes, and 16384 is the most");
         for (selector, expected) in [
             ("x,", "it ends where there should be a label's key"),
             (",x", r#""," stands where there should be a label's key"#),

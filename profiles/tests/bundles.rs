@@ -78,6 +78,8 @@ fn what_is_said_of_a_bundle_is_what_was_reviewed() {
     check("invalid-key", &said_of(source("web", &["a.json", "..b", "c/d"])));
     check("invalid-node-labels", &said_of(annotated(&[("pavise.dev/node-labels", "none")])));
     check("invalid-node-selector", &said_of(annotated(&[("pavise.dev/node-selector", "pool in canary")])));
+    let keys: Vec<String> = (0..2_001).map(|number| format!("{number}.json")).collect();
+    check("too-many-keys", &said_of(source("web", &keys.iter().map(String::as_str).collect::<Vec<_>>())));
     check("unknown-annotation", &said_of(annotated(&[("pavise.dev/nodeselector", "pool=canary")])));
 }
 

@@ -17,6 +17,7 @@ const OF_BUNDLES: &[Code] = &[
     Code::InvalidNodeSelector,
     Code::LabelCollision,
     Code::LabelsByBundle,
+    Code::TooManyKeys,
     Code::UnknownAnnotation,
     Code::UnknownKind,
     Code::Unreadable,
