@@ -14,6 +14,7 @@ mod oci;
 mod program;
 mod resolve;
 mod source;
+mod tangle;
 mod vocabulary;
 
 pub use check::{Checked, check};
