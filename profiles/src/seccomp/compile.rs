@@ -30,7 +30,7 @@ const HEAVIEST: usize = 2_000;
 /// differ. Names without conditions and with one action don't.
 const HEAVIEST_WHOLE: usize = 500;
 /// How much is compiled into one filter where it may be several, for one architecture.
-const BATCH: usize = 60;
+pub(crate) const BATCH: usize = 60;
 /// How many rules are looked at, also when they are repetitions.
 const MOST_SEEN: usize = 100_000;
 

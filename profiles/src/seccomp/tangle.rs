@@ -16,21 +16,28 @@
 //!   rule, of whatever system call, rules are copied again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 
-use crate::seccomp::compile::Part;
+use crate::seccomp::compile::{BATCH, Part};
 use crate::seccomp::document::Condition;
 
 /// How many steps libseccomp may take over the tops of its trees, for all architectures together. It takes each of
 /// them twice (it keeps a copy of what it was given), in some 10 nanoseconds.
 const MOST_STEPS: usize = 2_000_000;
+/// As many rules are in a filter at most, unless all are for one system call (`Rules::by_call`).
+const MOST_TOGETHER: usize = BATCH / 2;
 
 /// The rules for one system call, as far as they were added.
 #[derive(Default)]
 struct Tree<'d> {
     /// Whether a rule has two ways to a node.
     is_branched: bool,
+    rules: usize,
+    /// What they take, once, and with all copies.
+    steps: usize,
+    with_copies: usize,
     /// What stands at the top, where arguments have 64 bits: a node for each upper half.
     wide: BTreeSet<Top<'d>>,
     /// And where they have 32.
@@ -49,14 +56,20 @@ pub(crate) fn steps<'p, 'd, 'a>(
     architectures: usize,
 ) -> Result<usize, &'p Part<'d, 'a>> {
     let mut trees: BTreeMap<i32, Tree<'_>> = BTreeMap::new();
-    let (mut steps, mut is_copied) = (0_usize, false);
-    for (added, part) in parts.iter().filter(|part| !part.conditions.is_empty()).enumerate() {
+    let with_conditions = || parts.iter().filter(|part| !part.conditions.is_empty());
+    let (mut steps, mut with_copies) = (0_usize, 0_usize);
+    let is_copied = with_conditions().any(is_shared);
+    for part in with_conditions() {
         let tree = trees.entry(part.call.into()).or_default();
         let has_both_branched = tree.is_branched && is_branched(&part.conditions);
-        steps = steps.saturating_add(tree.add(&part.conditions).saturating_mul(architectures));
-        is_copied |= is_shared(part);
-        let copies = if is_copied { 1 + added } else { 1 };
-        if has_both_branched || steps.saturating_mul(copies) > MOST_STEPS {
+        let own = tree.add(&part.conditions).saturating_mul(architectures);
+        tree.rules += 1;
+        tree.steps = tree.steps.saturating_add(own);
+        steps = steps.saturating_add(own);
+        let copies = if is_copied { tree.rules.max(MOST_TOGETHER) } else { 1 };
+        let before = mem::replace(&mut tree.with_copies, tree.steps.saturating_mul(copies));
+        with_copies = with_copies.saturating_add(tree.with_copies - before);
+        if has_both_branched || with_copies > MOST_STEPS {
             return Err(part);
         }
     }
