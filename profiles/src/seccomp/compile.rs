@@ -17,7 +17,7 @@ use crate::platform::Architecture;
 use crate::seccomp::document::{Condition, LinuxSeccomp, Rule, Word};
 use crate::seccomp::export::export;
 use crate::seccomp::program::Program;
-use crate::seccomp::tangle::{is_quick, steps};
+use crate::seccomp::tangle::{is_for_all, is_quick, steps};
 
 /// What `SCMP_ACT_ERRNO` returns when nothing else is said (runc: `EPERM`).
 pub(crate) const EPERM: u64 = 1;
@@ -142,8 +142,6 @@ impl<'d, 'a> Rules<'d, 'a> {
 
     /// Whether the whole filter surely fits, as `filters` of [`Self::by_call`] do, and libseccomp refuses nothing of it.
     pub(crate) fn is_small(&self, filters: &[Filter<'_, '_>], most: usize) -> bool {
-        /// On some architectures, rules for others are rules for one of these as well.
-        const SHARED: [&str; 2] = ["socketcall", "ipc"];
         /// A comparison, a part of the binary tree, and an action or a jump that is too far for the comparison.
         const OF_A_NAME: usize = 3;
         /// What tells the architectures apart, loads the number, and returns the default action.
@@ -152,8 +150,7 @@ impl<'d, 'a> Rules<'d, 'a> {
         let own: usize = filters.iter().map(|filter| filter.program.len()).sum();
         // Further from each other, they need further jumps.
         let program = (OF_A_NAME * bare + OF_AN_ARCHITECTURE) * self.architectures.len() + own + own / 4;
-        program + self.prelude() <= most
-            && !self.with_conditions().any(|part| SHARED.contains(&part.name.text.as_str()))
+        program + self.prelude() <= most && !self.with_conditions().any(is_for_all)
     }
 
     /// How many instructions runc puts before the program: where the default action refuses, a system call with a higher

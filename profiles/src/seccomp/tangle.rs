@@ -11,8 +11,8 @@
 //! - Before it adds a rule, `_db_tree_prune` looks for nodes that it makes needless. For each node at the top of the tree
 //!   that comes after one of the rule's, it looks through all of the top again with the rule's next node: the product
 //!   of these numbers is what it costs, so thousands of millions of steps with ten rules and another with five conditions.
-//! - Where the calls for sockets and System V IPC are also one call for all of them (x86, s390x), the copy that it keeps
-//!   of the rules is no longer in step after a rule for one of them (`db_col_transaction_commit`), and with each further
+//! - Where the calls for sockets and System V IPC are also one call for all of them (x86, s390x), rules for one are
+//!   joined with rules for the others, with a further condition on the first argument, and the copy that it keeps of all is no longer in step after a rule for one of them (`db_col_transaction_commit`), and with each further
 //!   rule, of whatever system call, rules are copied again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,10 @@ use crate::seccomp::document::Condition;
 /// How many steps libseccomp may take over the tops of its trees, for all architectures together. It takes each of
 /// them twice (it keeps a copy of what it was given), in some 10 nanoseconds.
 const MOST_STEPS: usize = 2_000_000;
+/// Stands for the system calls that share one: no number of a call.
+const SHARED: i32 = i32::MIN;
+/// How many calls share one at most.
+const MOST_SHARED: usize = 24;
 /// As many rules are in a filter at most, unless all are for one system call (`Rules::by_call`).
 const MOST_TOGETHER: usize = BATCH / 2;
 
@@ -59,10 +63,13 @@ pub(crate) fn steps<'p, 'd, 'a>(
     let with_conditions = || parts.iter().filter(|part| !part.conditions.is_empty());
     let (mut steps, mut with_copies) = (0_usize, 0_usize);
     let is_copied = with_conditions().any(is_shared);
+    // Else all rules in its tree begin with which call it is, and no two calls meet.
+    let is_joined = with_conditions().any(is_for_all);
     for part in with_conditions() {
-        let tree = trees.entry(part.call.into()).or_default();
+        let is_shared = is_joined && is_shared(part);
+        let tree = trees.entry(if is_shared { SHARED } else { part.call.into() }).or_default();
         let has_both_branched = tree.is_branched && is_branched(&part.conditions);
-        let own = tree.add(&part.conditions).saturating_mul(architectures);
+        let own = tree.add(&part.conditions, is_shared).saturating_mul(architectures);
         tree.rules += 1;
         tree.steps = tree.steps.saturating_add(own);
         steps = steps.saturating_add(own);
@@ -82,19 +89,30 @@ pub(crate) fn is_quick(steps: usize, parts: &[Part<'_, '_>]) -> bool {
     steps.saturating_mul(copies) <= 4 * MOST_STEPS
 }
 
-/// Whether the system call is one of those that are also one call for all of them. libseccomp gives these numbers of their
-/// own (`src/syscalls.c` and `include/seccomp-syscalls.h`).
+/// Whether the system call is one of those that are also one call for all of them, or that one. libseccomp gives these
+/// numbers of their own (`src/syscalls.c` and `include/seccomp-syscalls.h`).
 fn is_shared(part: &Part<'_, '_>) -> bool {
     let number = ScmpSyscall::from_name_by_arch(&part.name.text, ScmpArch::X86).map_or(0, i32::from);
-    matches!(number, -120..=-101 | -224..=-201)
+    matches!(number, -120..=-101 | -224..=-201) || is_for_all(part)
+}
+
+/// Whether the system call is one for many.
+pub(crate) fn is_for_all(part: &Part<'_, '_>) -> bool {
+    matches!(part.name.text.as_str(), "socketcall" | "ipc")
 }
 
 impl<'d> Tree<'d> {
     /// Adds a rule, and says how many steps that takes at most.
-    fn add(&mut self, conditions: &[&'d Condition<'_>]) -> usize {
+    fn add(&mut self, conditions: &[&'d Condition<'_>], is_shared: bool) -> usize {
         let nodes = |condition: &Condition<'_>| if is_about_size(condition) { 3 } else { 2 };
-        let steps =
-            product(&self.wide, conditions, nodes).saturating_add(product(&self.narrow, conditions, |_| 1));
+        // The first argument of the call for all of them says which one it is.
+        let (of_wide, of_narrow) = if is_shared {
+            ((1 + self.wide.len()).saturating_pow(2), MOST_SHARED + self.narrow.len())
+        } else {
+            (1, 1)
+        };
+        let wide = product(&self.wide, conditions, nodes).saturating_mul(of_wide);
+        let steps = product(&self.narrow, conditions, |_| 1).saturating_mul(of_narrow).saturating_add(wide);
         self.is_branched |= is_branched(conditions);
         let low = |value: u64| value & u64::from(u32::MAX);
         self.wide.extend(top(conditions, |value| value, |value| value >> 32));

@@ -120,6 +120,14 @@ fn rules_that_libseccomp_would_not_end_with_are_not_compiled() {
         ),
         // A call that is also part of another.
         (many(120, 1, "EQ", HIGH).iter().map(|rule| rule.replace("read", "socket")).collect(), true),
+        (
+            many(9, 5, "EQ", HIGH)
+                .iter()
+                .map(|rule| rule.replace("read", "socketcall"))
+                .chain([rule("socket", &[1, 2, 3].map(|index| (index, "EQ", 1)))])
+                .collect(),
+            true,
+        ),
     ] {
         let text = with_rules(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], &rules);
         let document = resolved(&text, Platform::EXAMPLE);
