@@ -16,8 +16,8 @@ use crate::seccomp::{self, Checked};
 use crate::selector::Selector;
 use crate::verdicts::Verdicts;
 
-/// How many keys a bundle has at most: one with a hundred thousand, which a ConfigMap can hold, would cost each agent more
-/// memory than it has.
+/// How many keys a bundle has at most: one with a hundred thousand, which a ConfigMap can hold, would cost
+/// each agent more memory than it has.
 const MOST_KEYS: usize = 2_000;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of

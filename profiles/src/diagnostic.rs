@@ -95,6 +95,8 @@ codes! {
     NotifyMisuse = "notify-misuse", Error;
     /// libseccomp does not take the error number.
     ErrnoRange = "errno-range", Error;
+    /// More was found than is told.
+    MoreFindings = "more-findings", Warning;
     /// An `errnoRet` on an action that returns none.
     UnusedErrno = "unused-errno", Warning;
     /// Two fields are there of which Docker and CRI-O take only one.

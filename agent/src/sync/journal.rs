@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_bundle_with_very_many_problems_does_not_stop_the_loop() {
-        let keys: Vec<String> = (0..30_000).map(|number| format!("k{number}")).collect();
+        let keys: Vec<String> = (0..2_000).map(|number| format!("k{number}")).collect();
         let data: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "{}")).collect();
         let (mut journal, bundle) = (journal(), bundle(&data));
         assert_eq!(journal.new_lines(&bundle).len(), data.len());

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::platform::Platform;
 use crate::seccomp::compile::{EPERM, default_action, rule_action};
-use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Unmet, Word, excerpt};
+use crate::seccomp::document::{At, LinuxSeccomp, MOST, Reader, Rule, Unmet, Word, excerpt};
 use crate::seccomp::oci;
 use crate::seccomp::resolve::resolve;
 use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, RECENT_FLAGS, WITH_ERRNO};
@@ -71,9 +71,21 @@ pub fn check(text: &str, platform: Platform) -> Checked {
             reader.findings.push(too_long(longer.len()));
         }
     }
+    let is_cut = reader.is_cut();
     let mut findings = reader.findings;
     findings.sort_by_key(|finding| finding.place.position);
+    findings.extend(is_cut.then(more));
     Checked { findings, resolved }
+}
+
+/// What stands behind findings that are not all.
+fn more() -> Diagnostic {
+    Diagnostic {
+        code: Code::MoreFindings,
+        place: Place::at("$"),
+        message: format!("there is more: {MOST} errors and {MOST} warnings are told at most"),
+        help: "correct these first",
+    }
 }
 
 struct Checker<'c, 'a> {

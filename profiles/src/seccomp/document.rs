@@ -20,7 +20,7 @@ use crate::seccomp::vocabulary;
 const DEEPEST: usize = 10_000;
 
 /// How many findings of each severity are told.
-const MOST: usize = 100;
+pub(crate) const MOST: usize = 100;
 
 /// What an author wrote.
 #[derive(Debug)]
@@ -285,6 +285,11 @@ impl<'a> Reader<'a> {
             Severity::Error => self.errors += 1,
             Severity::Warning => self.warnings += 1,
         }
+    }
+
+    /// Whether something was found that is not told.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.errors.max(self.warnings) > MOST
     }
 
     /// Whether another finding of this kind is told.

@@ -16,7 +16,7 @@ use crate::seccomp::document::{Condition, Word};
 use crate::seccomp::program::Call;
 
 /// How many instructions are carried out for one document at most, which takes a few milliseconds.
-const MOST_STEPS: usize = 500_000;
+pub(crate) const MOST_STEPS: usize = 500_000;
 /// How many values of an argument are tried, by the number of arguments with conditions.
 const MOST_VALUES: [usize; 7] = [0, 512, 64, 16, 8, 5, 4];
 
@@ -33,18 +33,20 @@ pub(crate) struct Difference<'d, 'a> {
     pub(crate) done: u32,
 }
 
-/// The differences that show with values around those of the conditions: at most one for each system call.
+/// The differences that show with values around those of the conditions: at most one for each system call. It
+/// carries out no more than `steps` instructions, and leaves what is left of them.
 pub(crate) fn differences<'d, 'a>(
     filter: &Filter<'d, 'a>,
     default: ScmpAction,
     architecture: Architecture,
+    steps: &mut usize,
 ) -> Vec<Difference<'d, 'a>> {
     let Some((audit, scmp, is_big_endian)) = kernel_names(architecture) else { return Vec::new() };
     let mut by_call: BTreeMap<i32, Vec<&Part<'d, 'a>>> = BTreeMap::new();
     for part in &filter.parts {
         by_call.entry(part.call.into()).or_default().push(part);
     }
-    let (mut differences, mut steps) = (Vec::new(), 0);
+    let mut differences = Vec::new();
     for parts in by_call.values() {
         let Some(first) = parts.iter().find(|part| !part.conditions.is_empty()) else { continue };
         let number = ScmpSyscall::from_name_by_arch(&first.name.text, scmp).map_or(-1, i32::from);
@@ -52,10 +54,8 @@ pub(crate) fn differences<'d, 'a>(
         for arguments in points(parts) {
             let call = Call { number, architecture: audit, arguments, is_big_endian };
             let Some((done, taken)) = filter.program.run(&call) else { return differences };
-            steps += taken;
-            if steps > MOST_STEPS {
-                return differences;
-            }
+            let Some(left) = steps.checked_sub(taken) else { return differences };
+            *steps = left;
             let meant = meaning(parts, default, &arguments);
             if !meant.contains(&done) || meant.len() > 1 {
                 let used = arguments_of(parts).into_iter().map(|index| (index, arguments[index])).collect();

@@ -16,6 +16,7 @@ mod oci;
 mod program;
 mod resolve;
 mod source;
+mod tangle;
 mod vocabulary;
 
 pub use check::{Checked, LARGEST, check};

@@ -12,17 +12,17 @@ use super::Checker;
 use crate::diagnostic::Code;
 use crate::platform::Platform;
 use crate::seccomp::calls::{self, Name};
-use crate::seccomp::compile::{Failure, Filter, compile, default_action};
-use crate::seccomp::document::{Word, excerpt};
-use crate::seccomp::meaning::{Difference, differences};
+use crate::seccomp::compile::{Failure, Filter, Rules, default_action};
+use crate::seccomp::document::{MOST, Word, excerpt};
+use crate::seccomp::meaning::{Difference, MOST_STEPS, differences};
 
 /// The kernel takes no filter with more instructions (`BPF_MAXINSNS`, `include/uapi/linux/bpf_common.h`).
 const MOST_INSTRUCTIONS: usize = 4_096;
-/// How many unknown names are told, and for how many it is found out what was meant.
-const MOST_UNKNOWN: usize = 100;
+/// How many unknown names are looked for: one more than are told. And for how many it is found out what was meant.
+const MOST_UNKNOWN: usize = MOST + 1;
 const MOST_MEANT: usize = 20;
 
-impl<'a> Checker<'_, 'a> {
+impl<'c, 'a> Checker<'c, 'a> {
     /// Names that mean nothing to libseccomp: runtimes go on without their rules.
     pub(super) fn names(&mut self) {
         let (version, document) = (calls::version(), self.document);
@@ -85,13 +85,8 @@ impl<'a> Checker<'_, 'a> {
         if self.reader.has_errors() {
             return;
         }
-        match compile(self.document, platform.architecture) {
-            Ok(filter) => {
-                self.size(&filter);
-                if let Some(default) = default_action(self.document) {
-                    self.differences(&filter, default, platform);
-                }
-            }
+        match self.compile(platform) {
+            Ok(()) | Err(Failure::Unknown) => {}
             Err(Failure::TooMany) => {
                 let message = format!(
                     "there are more rules than are compiled: the kernel takes no filter with more than {MOST_INSTRUCTIONS} \
@@ -115,20 +110,37 @@ impl<'a> Checker<'_, 'a> {
             }
             Err(Failure::Tangled(name)) => {
                 let message = format!(
-                    "{}: several rules have several conditions each, and some compare by size: libseccomp may take minutes \
-                     with them, here and in the runtime",
+                    "{}: with these rules, libseccomp takes long or never comes to an end, here and in the runtime",
                     excerpt(&name.text)
                 );
-                let help = "compare with SCMP_CMP_EQ or SCMP_CMP_MASKED_EQ, or write one condition a rule";
+                let help = "compare with SCMP_CMP_EQ or SCMP_CMP_MASKED_EQ, or write one condition a rule, on the same argument";
                 self.reader.find(Code::RefusedRule, &name.at, message, help);
             }
             Err(Failure::Rule(name, errno)) => self.refused(name, errno),
-            Err(Failure::Unknown) => {}
         }
     }
 
-    fn size(&mut self, Filter { program, prelude, .. }: &Filter<'_, 'a>) {
-        let size = program.len() + prelude;
+    /// Makes the whole filter only if it may be too large: else those of the system calls with conditions say
+    /// it all.
+    fn compile(&mut self, platform: Platform) -> Result<(), Failure<'c, 'a>> {
+        let document = self.document;
+        let rules = Rules::of(document, platform.architecture)?;
+        let filters = rules.by_call()?;
+        if !rules.is_small(&filters, MOST_INSTRUCTIONS) {
+            let program = rules.whole()?.program;
+            self.size(program.len(), rules.prelude());
+        }
+        if let Some(default) = default_action(document) {
+            let mut steps = MOST_STEPS;
+            for filter in &filters {
+                self.differences(filter, default, platform, &mut steps);
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&mut self, program: usize, prelude: usize) {
+        let size = program + prelude;
         if size > MOST_INSTRUCTIONS {
             let message = format!(
                 "the filter has {size} instructions, of which {prelude} are runc's own, and the kernel takes \
@@ -157,8 +169,14 @@ impl<'a> Checker<'_, 'a> {
         self.reader.find(Code::RefusedRule, &name.at, message, "keep one rule for each case");
     }
 
-    fn differences(&mut self, filter: &Filter<'_, 'a>, default: ScmpAction, platform: Platform) {
-        for difference in differences(filter, default, platform.architecture) {
+    fn differences(
+        &mut self,
+        filter: &Filter<'_, 'a>,
+        default: ScmpAction,
+        platform: Platform,
+        steps: &mut usize,
+    ) {
+        for difference in differences(filter, default, platform.architecture, steps) {
             let Difference { name, arguments, meant, done } = difference;
             let arguments: Vec<String> =
                 arguments.iter().map(|(index, value)| format!("argument {index} = {value:#x}")).collect();

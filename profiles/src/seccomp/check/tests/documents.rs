@@ -49,6 +49,7 @@ const DOCUMENTS: &[(&str, &str)] = documents! {
     "missing-architecture"
     "missing-call"
     "missing-default-action"
+    "more-findings"
     "newer-syscall"
     "notify-misuse"
     "recent-flag"

@@ -15,9 +15,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::kernel::{Outcome, Probe, ask};
 use super::resolved;
 use crate::platform::{Architecture, Platform};
-use crate::seccomp::compile::{Failure, compile, default_action};
+use crate::seccomp::compile::{Failure, Rules, default_action};
 use crate::seccomp::document::{Condition, LinuxSeccomp, Rule};
-use crate::seccomp::meaning::differences;
+use crate::seccomp::meaning::{MOST_STEPS, differences};
 use crate::seccomp::oci;
 use crate::seccomp::program::Call;
 use crate::seccomp::vocabulary::OPERATORS;
@@ -249,8 +249,10 @@ fn what_a_document_says_is_what_the_kernel_does() {
         prop_assert_eq!(&oci::write(&again), &on_disk);
         let document = again;
         let meant = resolved(&meant, Platform::EXAMPLE);
-        let filter = match compile(&document, Architecture::Amd64) {
-            Ok(filter) => filter,
+        let compiled = Rules::of(&document, Architecture::Amd64)
+            .and_then(|rules| Ok((rules.whole()?, rules.by_call()?, rules)));
+        let (filter, filters, rules) = match compiled {
+            Ok(compiled) => compiled,
             Err(Failure::Rule(_, errno)) => {
                 prop_assert_eq!(errno, Some(SeccompErrno::EEXIST), "{}", text);
                 return Ok(());
@@ -258,7 +260,13 @@ fn what_a_document_says_is_what_the_kernel_does() {
             Err(Failure::Tangled(_)) => return Ok(()),
             Err(failure) => panic!("{failure:?}: {text}"),
         };
-        let differences = differences(&filter, default_action(&document).unwrap(), Architecture::Amd64);
+        prop_assert!(!rules.is_small(&filters, filter.program.len() + rules.prelude() - 1), "{}", text);
+        let default = default_action(&document).unwrap();
+        let mut steps = MOST_STEPS;
+        let differences: Vec<_> = filters
+            .iter()
+            .flat_map(|filter| differences(filter, default, Architecture::Amd64, &mut steps))
+            .collect();
         let is_told = |name: &str| differences.iter().any(|difference| difference.name.text == name);
         let program = filter.program.bytes();
         for (name, number) in CALLS {
