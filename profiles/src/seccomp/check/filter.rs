@@ -18,7 +18,8 @@ use crate::seccomp::meaning::{Difference, MOST_STEPS, differences};
 
 /// The kernel takes no filter with more instructions (`BPF_MAXINSNS`, `include/uapi/linux/bpf_common.h`).
 const MOST_INSTRUCTIONS: usize = 4_096;
-/// How many unknown names are looked for: one more than are told. And for how many it is found out what was meant.
+/// How many unknown names are looked for: one more than are told. And for how many it is found out what was
+/// meant.
 const MOST_UNKNOWN: usize = MOST + 1;
 const MOST_MEANT: usize = 20;
 
