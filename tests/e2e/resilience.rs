@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("what_is_malformed_is_said_and_the_rest_is_served", malformed_profiles_are_said),
     ("the_api_server_has_a_share_for_the_agents", the_agents_have_a_share),
     ("an_agent_with_another_directory_than_the_kubelets_does_not_start", a_wrong_kubelet_root_is_noticed),
+    ("an_agent_that_runs_once_ends_and_says_whether_all_is_served", an_agent_that_runs_once_ends),
     ("a_megabyte_of_brackets_does_no_harm", a_megabyte_of_brackets),
 ];
 
@@ -153,38 +154,62 @@ fn a_megabyte_of_brackets(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The agent's own pod, but for the volume.
 fn a_wrong_kubelet_root_is_noticed(cluster: &Cluster) -> anyhow::Result<()> {
+    let ended = second_agent(cluster, &["seccomp", "state"], &[])?;
+    ensure!(ended["exitCode"] == 1, "it ended otherwise: {ended}");
+    let said = ended["message"].as_str().unwrap_or_default();
+    for words in ["/var/lib/second/seccomp", "/var/lib/kubelet/seccomp", "hostPath"] {
+        ensure!(said.contains(words), "it does not say {words}: {said}");
+    }
+    Ok(())
+}
+
+fn an_agent_that_runs_once_ends(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.kubectl().run(&["delete", "configmaps", "-n", PROFILES, "-l", "pavise.dev/profiles"])?;
+    apply(cluster, &bundle("once", &[("a.json", ALLOW)]))?;
+    wait_for_labels(cluster, &["bundle.pavise.dev/once"])?;
+    let ended = second_agent(cluster, &["state"], &["--once"])?;
+    ensure!(ended["exitCode"] == 0, "all is served, and it ended so: {ended}");
+
+    apply(cluster, &bundle("once", &[("a.json", ALLOW), ("bad.json", "{}")]))?;
+    let ended = second_agent(cluster, &["state"], &["--once"])?;
+    ensure!(ended["exitCode"] == 1, "not all is served, and it ended so: {ended}");
+    let said = ended["message"].as_str().unwrap_or_default();
+    ensure!(said.contains("once/bad.json"), "it does not say what is not served: {said}");
+    cluster.kubectl().run(&["delete", "configmap", "once", "-n", PROFILES]).map(drop)
+}
+
+/// Runs the agent's own pod a second time, with other directories of the node for these volumes, and further
+/// arguments. Returns how it ended.
+fn second_agent(cluster: &Cluster, moved: &[&str], arguments: &[&str]) -> anyhow::Result<Value> {
     let kubectl = cluster.kubectl();
     let mut pod = kubectl.get(&["daemonset", "pavise-agent", "-n", SYSTEM])?["spec"]["template"].take();
     pod["apiVersion"] = json!("v1");
     pod["kind"] = json!("Pod");
-    pod["metadata"] = json!({"name": "misplaced", "namespace": SYSTEM});
+    pod["metadata"] = json!({"name": "second", "namespace": SYSTEM});
     pod["spec"]["restartPolicy"] = json!("Never");
     for volume in pod["spec"]["volumes"].as_array_mut().into_iter().flatten() {
         let name = volume["name"].as_str().unwrap_or_default().to_owned();
-        volume["hostPath"]["path"] = json!(format!("/var/lib/misplaced/{name}"));
-    }
-    let container = &mut pod["spec"]["containers"][0];
-    container["ports"] = json!([]);
-    for argument in container["args"].as_array_mut().into_iter().flatten() {
-        if argument.as_str().is_some_and(|argument| argument.starts_with("--listen")) {
-            *argument = json!("--listen=none");
+        if moved.contains(&name.as_str()) {
+            volume["hostPath"]["path"] = json!(format!("/var/lib/second/{name}"));
         }
     }
+    let container = &mut pod["spec"]["containers"][0];
+    // The first one has the port.
+    container["ports"] = json!([]);
+    let arguments = arguments.iter().map(|argument| json!(argument)).chain([json!("--listen=none")]);
+    let own = container["args"].as_array().into_iter().flatten();
+    let own =
+        own.filter(|argument| !argument.as_str().is_some_and(|argument| argument.starts_with("--listen")));
+    container["args"] = own.cloned().chain(arguments).collect();
     apply(cluster, &pod)?;
-    let ended = wait_for("the misplaced agent to end", PATIENCE, || {
-        let pod = kubectl.get(&["pod", "misplaced", "-n", SYSTEM])?;
+    let ended = wait_for("the second agent to end", PATIENCE, || {
+        let pod = kubectl.get(&["pod", "second", "-n", SYSTEM])?;
         let ended = pod["status"]["containerStatuses"][0]["state"]["terminated"].clone();
         Ok(ended.is_object().then_some(ended))
     })?;
-    kubectl.run(&["delete", "pod", "misplaced", "-n", SYSTEM])?;
-    ensure!(ended["exitCode"] == 1, "it ended otherwise: {ended}");
-    let said = ended["message"].as_str().unwrap_or_default();
-    for words in ["/var/lib/misplaced/seccomp", "/var/lib/kubelet/seccomp", "hostPath"] {
-        ensure!(said.contains(words), "it does not say {words}: {said}");
-    }
-    Ok(())
+    kubectl.run(&["delete", "pod", "second", "-n", SYSTEM])?;
+    Ok(ended)
 }
 
 fn the_agents_have_a_share(cluster: &Cluster) -> anyhow::Result<()> {

@@ -328,7 +328,11 @@ fn end_component(running: &Shared, name: &str, signal: Signal) -> anyhow::Result
     let deadline = Instant::now() + GRACE;
     while locked(running).alive.get(name) == Some(&pid) {
         if Instant::now() > deadline {
-            kill(pid, Signal::SIGKILL).with_context(|| format!("sending SIGKILL to {name}"))?;
+            // It may have ended just now, and be noted as ended in a moment.
+            match kill(pid, Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => bail!("sending SIGKILL to {name}: {error}"),
+            }
         }
         std::thread::sleep(Duration::from_millis(10));
     }
