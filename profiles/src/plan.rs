@@ -224,8 +224,7 @@ impl State {
             let lowest = standings.entry(file.label.clone()).or_insert(standing);
             *lowest = standing.min(*lowest);
         }
-        let is_here = |bundle: &&Bundle| self.is_here(bundle) != Some(false);
-        for bundle in self.bundles.values().filter(is_here).filter(|bundle| !bundle.is_complete()) {
+        for bundle in self.bundles_here().filter(|bundle| !bundle.is_complete()) {
             let namespace = Some(&bundle.id.namespace).filter(|namespace| **namespace != self.config.home);
             let label = LabelKey::of_bundle(namespace, &bundle.id.name);
             bundles.entry(label).or_default().count(true, false);

@@ -336,6 +336,11 @@ impl State {
         bundle.is_for(self.others.as_ref())
     }
 
+    /// The bundles that are for this node, or may be.
+    pub(crate) fn bundles_here(&self) -> impl Iterator<Item = &Bundle> {
+        self.bundles.values().filter(|bundle| self.is_here(bundle) != Some(false))
+    }
+
     fn listed(&mut self, namespace: &Namespace, bundles: Vec<Bundle>, now: Time) {
         let listed: BTreeSet<BundleId> = bundles.iter().map(|bundle| bundle.id.clone()).collect();
         let is_gone = |id: &&BundleId| id.namespace == *namespace && !listed.contains(id);

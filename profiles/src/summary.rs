@@ -90,8 +90,7 @@ impl State {
     #[must_use]
     pub fn summary(&self) -> Summary {
         let mut summary = Summary { bundles: self.bundles.len(), ..Summary::default() };
-        let here = self.bundles.values().filter(|bundle| self.is_here(bundle) != Some(false));
-        here.for_each(|bundle| summary.count_bundle(bundle));
+        self.bundles_here().for_each(|bundle| summary.count_bundle(bundle));
         self.files.values().for_each(|file| summary.count_file(file));
         summary
     }

@@ -48,7 +48,7 @@ impl Review {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        let Source { id, uid, kind, .. } = source.clone();
+        let Source { id, uid, kind, .. } = source;
         let mut findings = Findings::new(platforms);
         if kind == SECCOMP {
             for platform in platforms {
@@ -56,9 +56,9 @@ impl Review {
                 findings.add(*platform, &bundle);
             }
         } else {
-            findings.of_the_bundle(platforms, &wrong_kind(&kind));
+            findings.of_the_bundle(platforms, &wrong_kind(kind));
         }
-        Self { statements: findings.statements(&id, &uid), id, uid }
+        Self { statements: findings.statements(id, uid), id: id.clone(), uid: uid.clone() }
     }
 }
 

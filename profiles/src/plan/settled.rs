@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::bundle::Bundle;
 use crate::file::{File, Want};
-use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
 
@@ -21,10 +19,9 @@ impl State {
     #[must_use]
     pub fn unserved(&self) -> BTreeSet<String> {
         let profiles = self.files.iter().filter(|(_, file)| !file.is_served());
-        let profiles = profiles.map(|(reference, _): (&Reference, &File)| reference.to_string());
-        let here = self.bundles.values().filter(|bundle| self.is_here(bundle) != Some(false));
-        let bundles = here.filter(|bundle| !bundle.is_sound());
-        let bundles = bundles.map(|bundle: &Bundle| format!("bundle {}", bundle.id));
+        let profiles = profiles.map(|(reference, _)| reference.to_string());
+        let bundles = self.bundles_here().filter(|bundle| !bundle.is_sound());
+        let bundles = bundles.map(|bundle| format!("bundle {}", bundle.id));
         profiles.chain(bundles).chain(self.strays.values().flatten().cloned()).collect()
     }
 }

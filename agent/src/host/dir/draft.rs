@@ -12,12 +12,13 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
-use nix::sys::utsname::uname;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
+use profiles::platform::Kernel;
 
 use super::{Directory, FILE_MODE};
 use crate::host::error::HostError;
 use crate::host::fault::{Step, about_to};
+use crate::host::platform::kernel;
 
 /// How the names of files begin that are being written; a number follows. No ConfigMap key can hold `~`, so
 /// they are in nobody's way.
@@ -176,15 +177,14 @@ fn is_temporary(name: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether syncfs(2) fails if anything could not be written back: since Linux 5.8.
+/// Whether syncfs(2) fails if anything could not be written back.
 fn does_syncfs_tell_failures() -> bool {
-    uname().is_ok_and(|system| system.release().to_str().is_some_and(|release| is_at_least(release, (5, 8))))
+    kernel().is_ok_and(tells_failures)
 }
 
-/// Whether `release`, such as `6.1.0-13-amd64`, is of this version or a later one.
-fn is_at_least(release: &str, version: (u32, u32)) -> bool {
-    let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map(str::parse);
-    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= version)
+/// Since Linux 5.8 (syncfs(2)).
+fn tells_failures(kernel: Kernel) -> bool {
+    kernel >= Kernel { major: 5, minor: 8 }
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ fn a_kernel_is_known_by_its_version() {
     for (release, expected) in
         [("5.8.0", true), ("6.1.0-13-amd64", true), ("10.0", true), ("6.18-rc1", true), ("5.7.19", false)]
     {
-        assert_eq!(is_at_least(release, (5, 8)), expected, "{release}");
+        assert_eq!(release.parse().is_ok_and(tells_failures), expected, "{release}");
     }
-    assert!(!is_at_least("4.18.0-553.el8.x86_64", (5, 8)) && !is_at_least("", (5, 8)));
+    assert!(!["4.18.0-553.el8.x86_64", ""].iter().any(|release| release.parse().is_ok_and(tells_failures)));
 }
