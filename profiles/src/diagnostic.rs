@@ -139,6 +139,44 @@ codes! {
     MissingCall = "missing-call", Warning;
     /// `clone3` fails with an error that keeps programs from falling back to `clone`.
     Clone3 = "clone3", Warning;
+    /// The AppArmor parser refuses the text.
+    InvalidPolicy = "invalid-policy", Error;
+    /// The text declares no profile.
+    NoProfile = "no-profile", Error;
+    /// A file that the text includes is not in the image.
+    MissingInclude = "missing-include", Error;
+    /// A file is included by a path that may lead elsewhere than to AppArmor's own files.
+    ForeignInclude = "foreign-include", Error;
+    /// The `abi` file that the text names is not in the image.
+    UnknownAbi = "unknown-abi", Error;
+    /// The name of a profile can't be one of ours.
+    InvalidProfileName = "invalid-profile-name", Error;
+    /// The name of a profile is one that container runtimes use for their own.
+    ReservedProfile = "reserved-profile", Error;
+    /// A name is declared twice.
+    DuplicateProfile = "duplicate-profile", Error;
+    /// A profile attaches to programs of the node.
+    Attachment = "attachment", Error;
+    /// A profile is for another namespace of policies.
+    PolicyNamespace = "policy-namespace", Error;
+    /// A profile restricts nothing.
+    UnconfinedProfile = "unconfined-profile", Error;
+    /// A profile only logs what it does not allow.
+    ComplainMode = "complain-mode", Warning;
+    /// A profile only logs, but has rules that are enforced nevertheless.
+    DenyInComplainMode = "deny-in-complain-mode", Warning;
+    /// A profile lets its programs leave it.
+    BroadChangeProfile = "broad-change-profile", Warning;
+    /// A profile lacks what most programs need.
+    NoBaseAbstraction = "no-base-abstraction", Warning;
+    /// The AppArmor parser warns.
+    ParserWarning = "parser-warning", Warning;
+    /// Compiling the text takes too much.
+    PolicyLimit = "policy-limit", Error;
+    /// What was compiled is not what the text declares.
+    PolicyMismatch = "policy-mismatch", Error;
+    /// An older bundle declares the same name.
+    ProfileTaken = "profile-taken", Error;
     /// The label that makes a ConfigMap a bundle has a value that is no kind of profiles.
     UnknownKind = "unknown-kind", Error;
     /// The bundle holds no profile.

@@ -7,18 +7,21 @@
 //! |---|---|
 //! | `seccomp.pavise.dev/<bundle>_<key>` | the profile of a bundle in the home namespace is loaded |
 //! | `<namespace>.seccomp.pavise.dev/<bundle>_<key>` | the same, in another namespace |
+//! | `apparmor.pavise.dev/<name>` | the AppArmor profile of that name is loaded |
 //! | `bundle.pavise.dev/<bundle>`, `<namespace>.bundle.pavise.dev/<bundle>` | all profiles of the bundle are loaded |
 //!
 //! Not every bundle has labels for its profiles: [`crate::labelling`] says which.
 //!
-//! The part after `/` must have at most 63 characters and end with a letter or digit. One that does not is
-//! shortened: its first 46 characters, `_`, and the first 16 hex digits of its SHA-256. Two references can
+//! The part after `/` must have at most 63 characters of `[-._A-Za-z0-9]` and start and end with a letter or
+//! digit. One that does not is shortened: its first 46 characters (`_` for those that are not allowed, `x`
+//! before one that can't be the first), `_`, and the first 16 hex digits of its SHA-256. Two references can
 //! then share a label (an author can even arrange for it), so a label stands only while *all* that share it
 //! are loaded.
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::apparmor::name::ProfileName;
 use crate::digest::Digest;
 use crate::name::{BundleName, Namespace, is_dns_part};
 use crate::reference::Reference;
@@ -46,6 +49,12 @@ impl LabelKey {
     pub fn of_profile(reference: &Reference) -> Self {
         let name = format!("{}_{}", reference.bundle(), reference.key());
         Self::new(reference.namespace(), SECCOMP, &name)
+    }
+
+    /// The label of an AppArmor profile. Kernels have one name for it, whatever the bundle's namespace.
+    #[must_use]
+    pub fn of_policy(name: &ProfileName) -> Self {
+        Self::new(None, APPARMOR, name.as_str())
     }
 
     /// The label of a whole bundle; `namespace` is none for the home namespace.
@@ -112,14 +121,18 @@ fn before_domain(key: &str) -> Option<&str> {
     [SECCOMP, APPARMOR, BUNDLE].into_iter().find_map(|domain| prefix.strip_suffix(domain))
 }
 
-/// `name`, shortened if a label can't hold it. It is ASCII and starts with a letter or digit: a bundle's name
-/// does.
+/// `name`, shortened if a label can't hold it: of what is kept, `_` stands for what no label can have, and `x`
+/// goes before what it can't start with. It is ASCII.
 fn fitted(name: &str) -> String {
-    if name.len() <= LONGEST && name.ends_with(|c: char| c.is_ascii_alphanumeric()) {
+    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    let is_allowed = |c: char| is_alphanumeric(c) || matches!(c, '-' | '.' | '_');
+    let fits = name.len() <= LONGEST && name.chars().all(is_allowed);
+    if fits && name.starts_with(is_alphanumeric) && name.ends_with(is_alphanumeric) {
         return name.to_owned();
     }
-    let kept = &name[..name.len().min(KEPT)];
-    format!("{kept}_{}", Digest::of(name.as_bytes()).short())
+    let start = if name.starts_with(is_alphanumeric) { "" } else { "x" };
+    let kept = start.chars().chain(name.chars().map(|c| if is_allowed(c) { c } else { '_' }));
+    format!("{}_{}", kept.take(KEPT).collect::<String>(), Digest::of(name.as_bytes()).short())
 }
 
 #[cfg(test)]
@@ -166,6 +179,20 @@ mod tests {
             "seccomp.pavise.dev/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb_4e3697f1c4f468cf",
             "bundle.pavise.dev/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb_a0fab1377f49a759",
         );
+    }
+
+    #[test]
+    fn the_label_of_an_apparmor_profile_follows_from_its_name() {
+        for (name, label) in [
+            ("deny-write", "deny-write"),
+            ("team/web", "team_web_a5cb1ff62f8ed32c"),
+            ("_x", "x_x_a01e47cb4cec0963"),
+            ("a+", "a__85e200cddd8f0561"),
+        ] {
+            let key = LabelKey::of_policy(&ProfileName::new(name).unwrap());
+            assert_eq!(key.as_str(), format!("apparmor.pavise.dev/{label}"));
+            assert!(key.is_of_profile() && key.namespace().is_none());
+        }
     }
 
     #[test]

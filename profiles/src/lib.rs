@@ -16,6 +16,7 @@
 //! [`label`]); what is wrong with a document is a value ([`diagnostic::Diagnostic`]), never an `Err`.
 
 mod annotation;
+pub mod apparmor;
 pub mod bundle;
 pub mod catalog;
 pub mod diagnostic;

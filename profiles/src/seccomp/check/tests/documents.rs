@@ -71,8 +71,9 @@ const DOCUMENTS: &[(&str, &str)] = documents! {
 
 #[test]
 fn every_code_has_a_document_that_shows_it() {
-    let expected: BTreeSet<&str> =
-        Code::ALL.iter().filter(|code| !OF_BUNDLES.contains(code)).map(|code| code.as_str()).collect();
+    let is_of_apparmor = |code: &Code| (Code::InvalidPolicy..=Code::ProfileTaken).contains(code);
+    let codes = Code::ALL.iter().filter(|code| !OF_BUNDLES.contains(code) && !is_of_apparmor(code));
+    let expected: BTreeSet<&str> = codes.map(|code| code.as_str()).collect();
     let documents: BTreeSet<&str> = DOCUMENTS.iter().map(|(code, _)| *code).collect();
     assert_eq!(documents, expected);
     for (code, text) in DOCUMENTS {
