@@ -102,7 +102,7 @@ fn seen<J: Judge>(
     namespace: Namespace,
     selector: &str,
     judge: J,
-) -> impl Stream<Item = Seen<J::Judged>> {
+) -> impl Stream<Item = Seen<J::Judged>> + use<J> {
     let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
     let config = watcher::Config::default().labels(selector).streaming_lists();
     let mut listing = Listing::new(namespace, judge);
