@@ -197,6 +197,7 @@ mod tests {
         let metadata = ObjectMeta {
             namespace: Some("ns".to_owned()),
             name: Some(name.to_owned()),
+            labels: Some([(KIND_LABEL.to_owned(), Kind::Seccomp.to_string())].into()),
             ..ObjectMeta::default()
         };
         ConfigMap { metadata, ..ConfigMap::default() }
