@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::bundle::{Bundle, BundleId, Document, Profile};
+use crate::bundle::{Bundle, BundleId, Document, Kind, Profile};
 use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, ProfileKey};
 use crate::plan::{Deed, LabelChange};
+use crate::pod::{PodId, Pods};
 use crate::reference::Reference;
 use crate::time::{Retry, Time};
 
@@ -26,6 +27,9 @@ pub struct Config {
     pub removal_delay: Duration,
     /// Whether there is a Node to be labelled. Where there is none, no label stands in the way of a removal.
     pub has_node: bool,
+    /// Whether the node's kernel has AppArmor. Where it does not, bundles of AppArmor texts are for other
+    /// nodes.
+    pub has_apparmor: bool,
 }
 
 impl Config {
@@ -99,6 +103,12 @@ pub enum Event {
     LabelsWritten(NodeLabels),
     /// It failed, or nobody knows how it ended.
     LabelsFailed,
+    /// All pods of the node that are not at their end, and the AppArmor profiles that each refers to.
+    PodsListed(BTreeMap<PodId, BTreeSet<String>>),
+    /// One of them is new, or has changed.
+    PodApplied(PodId, BTreeSet<String>),
+    /// One is gone, or at its end.
+    PodDeleted(PodId),
 }
 
 /// What a scan finds at a path of the ledger.
@@ -146,6 +156,7 @@ pub struct State {
     /// The namespaces whose bundles are known, and since when.
     pub(crate) listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
+    pub(crate) pods: Pods,
 }
 
 /// What is known about the Node's labels.
@@ -265,6 +276,7 @@ impl State {
             others: None,
             listed: BTreeMap::new(),
             is_scanned: false,
+            pods: Pods::default(),
         }
     }
 
@@ -304,6 +316,9 @@ impl State {
                 self.relabelled(others, now);
             }
             Event::LabelsFailed => self.labels.failed(now),
+            Event::PodsListed(pods) => self.pods.listed(pods),
+            Event::PodApplied(id, references) => self.pods.applied(id, references),
+            Event::PodDeleted(id) => self.pods.deleted(&id),
         }
     }
 
@@ -333,6 +348,9 @@ impl State {
 
     /// Whether `bundle` is for this node; none if that can't be told.
     pub(crate) fn is_here(&self, bundle: &Bundle) -> Option<bool> {
+        if bundle.kind == Some(Kind::AppArmor) && !self.config.has_apparmor {
+            return Some(false);
+        }
         bundle.is_for(self.others.as_ref())
     }
 
