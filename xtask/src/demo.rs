@@ -13,6 +13,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 use testbed::cluster::Cluster;
 use testbed::kubectl::{Kubectl, retry};
+use testbed::node::Kind;
 use testbed::pavise::PROFILES;
 use testbed::{pavise, progress};
 
@@ -24,7 +25,7 @@ const PORT: u16 = 5678;
 const O_NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let cluster = pavise::up("demo")?;
+    let cluster = pavise::up("demo", &Kind::ALL)?;
     let shown = show(&cluster);
     if shown.is_err() {
         eprintln!("{}", pavise::state(&cluster)?);
