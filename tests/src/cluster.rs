@@ -12,7 +12,7 @@ use crate::control_plane::{self, Ports};
 use crate::guest::{Boot, Guest};
 use crate::kubectl::{Kubectl, wait_for};
 use crate::layout::Layout;
-use crate::node::{Joining, Kind, Node};
+use crate::node::{Joining, Kind, Node, Programs};
 use crate::pki::Authority;
 use crate::supervisor::Component;
 use crate::tools::Tools;
@@ -200,8 +200,13 @@ impl Cluster {
     /// # Errors
     /// Init does not answer, or a guest that runs does not.
     pub fn components(&self) -> anyhow::Result<String> {
+        self.components_with(self.nodes())
+    }
+
+    /// The same of these nodes' guests alone.
+    fn components_with<'a>(&'a self, nodes: impl IntoIterator<Item = &'a Node>) -> anyhow::Result<String> {
         let mut components = init::request(&self.layout, "status")?;
-        for (guest, machine) in self.nodes().iter().filter_map(|node| node.guest(&self.layout)) {
+        for (guest, machine) in nodes.into_iter().filter_map(|node| node.guest(&self.layout)) {
             // One that has ended is told by init.
             if components.contains(&format!("{machine} running")) {
                 components += &guest.request("status")?;
@@ -230,48 +235,46 @@ impl Cluster {
             node.machine(&joining)?.iter().try_for_each(|machine| self.start(machine))?;
         }
         std::thread::scope(|scope| {
-            let runtimes: Vec<_> = nodes
-                .iter()
-                .map(|(node, programs)| scope.spawn(|| self.start_runtime(node, &programs.runtime, archives)))
-                .collect();
+            let start = |(node, programs)| move || self.start_node(node, programs, archives);
+            let starting: Vec<_> =
+                nodes.iter().map(|(node, programs)| scope.spawn(start((*node, programs)))).collect();
             control_plane.servers.iter().try_for_each(|server| self.start(server))?;
             self.wait_for_the_api_server()?;
             control_plane.clients.iter().try_for_each(|client| self.start(client))?;
-            for runtime in runtimes {
-                runtime.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            }
-            anyhow::Ok(())
+            starting
+                .into_iter()
+                .try_for_each(|node| node.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
-        nodes.iter().try_for_each(|(_, programs)| self.start(&programs.kubelet))?;
         let kubectl = self.kubectl();
-        for node in self.nodes() {
-            let seen = || kubectl.get(&["node", &node.name]);
-            self.wait(&format!("the kubelet of {} to register", node.name), || {
-                Ok((!seen()?.is_null()).then_some(()))
-            })?;
-            node.register(&kubectl)?;
-            self.wait(&format!("the node {} to be ready", node.name), || {
-                Ok(is_ready(&seen()?).then_some(()))
-            })?;
-        }
-        self.wait("the default ServiceAccount", || {
+        self.wait(None, "the default ServiceAccount", || {
             Ok((!kubectl.get(&["serviceaccount", "default", "-n", "default"])?.is_null()).then_some(()))
         })
     }
 
-    /// Starts a node's container runtime, as soon as its guest is there if it is one, and gives it the images.
-    fn start_runtime(&self, node: &Node, runtime: &Component, archives: &[PathBuf]) -> anyhow::Result<()> {
+    /// Starts a node's programs, after its guest has booted if it is one, and gives it the images; returns when
+    /// it is ready.
+    fn start_node(&self, node: &Node, programs: &Programs, archives: &[PathBuf]) -> anyhow::Result<()> {
+        let kubectl = self.kubectl();
         if let Some((guest, machine)) = node.guest(&self.layout) {
             let answers = || Ok(guest.request_within(BOOT_LOOK, "status").ok().map(drop));
-            self.wait_for_init(&format!("the guest {} to boot", node.name), answers)
+            self.wait(None, &format!("the guest {} to boot", node.name), answers)
                 .with_context(|| format!("the end of its console:\n{}", self.end_of_log(&machine, 40)))?;
         }
-        self.start(runtime)?;
+        self.start(&programs.runtime)?;
         for archive in archives {
             let import = || Ok(node.import(&self.layout, &self.tools, archive).ok());
-            self.wait_for_init(&format!("the container runtime of {}", node.name), import)?;
+            self.wait(Some(node), &format!("the container runtime of {}", node.name), import)?;
         }
-        Ok(())
+        self.wait_for_the_api_server()?;
+        self.start(&programs.kubelet)?;
+        let seen = || kubectl.get(&["node", &node.name]);
+        self.wait(Some(node), &format!("the kubelet of {} to register", node.name), || {
+            Ok((!seen()?.is_null()).then_some(()))
+        })?;
+        node.register(&kubectl)?;
+        self.wait(Some(node), &format!("the node {} to be ready", node.name), || {
+            Ok(is_ready(&seen()?).then_some(()))
+        })
     }
 
     fn start(&self, component: &Component) -> anyhow::Result<()> {
@@ -280,31 +283,18 @@ impl Cluster {
 
     fn wait_for_the_api_server(&self) -> anyhow::Result<()> {
         let kubectl = self.kubectl();
-        self.wait_for_init("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
+        self.wait(None, "the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
     }
 
-    /// Waits, but not for the whole time when a component has ended meanwhile.
-    fn wait(&self, what: &str, look: impl FnMut() -> anyhow::Result<Option<()>>) -> anyhow::Result<()> {
-        self.wait_while(what, || self.components(), look)
-    }
-
-    /// The same while a guest may not answer yet.
-    fn wait_for_init(
+    /// Waits, but not for the whole time when a component of init, or one in `node`, has ended meanwhile.
+    fn wait(
         &self,
+        node: Option<&Node>,
         what: &str,
-        look: impl FnMut() -> anyhow::Result<Option<()>>,
-    ) -> anyhow::Result<()> {
-        self.wait_while(what, || init::request(&self.layout, "status"), look)
-    }
-
-    fn wait_while(
-        &self,
-        what: &str,
-        components: impl Fn() -> anyhow::Result<String>,
         mut look: impl FnMut() -> anyhow::Result<Option<()>>,
     ) -> anyhow::Result<()> {
         wait_for(what, PATIENCE, || {
-            let ended = self.ended_among(&components()?);
+            let ended = self.ended_among(&self.components_with(node)?);
             if !ended.is_empty() {
                 bail!("{ended}");
             }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::kubectl::{Kubectl, wait_for};
-use crate::node::Kind;
+use crate::node::{Kind, Node};
 use crate::{HOST_NODE, images, prerequisites, progress, repository};
 
 /// The namespace of the agent.
@@ -151,6 +151,20 @@ pub fn agent_writes(cluster: &Cluster, node: &str) -> anyhow::Result<usize> {
         user["username"] == agent && user["extra"]["authentication.kubernetes.io/node-name"][0] == node
     };
     Ok(log.lines().filter(is_its).count())
+}
+
+/// The profile that pods on `node` call `reference`, as it is there; none if it can't be read.
+#[must_use]
+pub fn served(cluster: &Cluster, node: &Node, reference: &str) -> Option<String> {
+    match node.kind {
+        Kind::Host => {
+            let directory = cluster.layout().node(&node.name).kubelet_root().join("seccomp");
+            fs::read_to_string(directory.join(reference)).ok()
+        }
+        Kind::Guest => {
+            cluster.guest().ok()?.run(&["cat", &format!("/var/lib/kubelet/seccomp/{reference}")]).ok()
+        }
+    }
 }
 
 /// The agent's process on the host's node, as this machine numbers it.

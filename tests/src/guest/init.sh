@@ -23,11 +23,8 @@ mount -t 9p -o "$plan9,cache=loose" machine /machine
 mount -t tmpfs -o size=80%,mode=755 tmpfs /memory
 mkdir /memory/upper /memory/work
 mount -t overlay -o lowerdir=/machine,upperdir=/memory/upper,workdir=/memory/work overlay /root
-# The cluster's own node keeps its things here.
-for directory in var run tmp root; do
-  mkdir /memory/$directory
-  mount --bind /memory/$directory /root/$directory
-done
+# On the machine, the other node's things are here.
+for directory in var run tmp root; do mount -t tmpfs -o size=80%,mode=755 tmpfs /root/$directory; done
 chmod 1777 /root/tmp
 mkdir -p "/root$cache" "/root$state"
 mount --bind "/machine$cache" "/root$cache"
