@@ -11,11 +11,13 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::cluster::Cluster;
 use testbed::machine::Machine;
+use testbed::node::Kind;
 use testbed::{pavise, progress};
 
 mod catalog;
 mod drift;
 mod guard;
+mod guest;
 mod observe;
 mod own_node;
 mod podman;
@@ -47,7 +49,7 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
         libtest_mimic::run(&arguments, trials(None)).exit();
     }
     let before = Machine::observe()?;
-    let cluster = Arc::new(pavise::up("test")?);
+    let cluster = Arc::new(pavise::up("test", &Kind::ALL)?);
     let conclusion = libtest_mimic::run(&arguments, trials(Some(&cluster)));
     let cluster =
         Arc::into_inner(cluster).ok_or_else(|| anyhow::anyhow!("a test still holds the cluster"))?;
@@ -65,6 +67,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(resilience::TESTS)
         .chain(catalog::TESTS)
         .chain(observe::TESTS)
+        .chain(guest::TESTS)
         .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()

@@ -1,6 +1,7 @@
 //! What an agent shows of itself.
 
 use anyhow::ensure;
+use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
 use testbed::kubectl::{retry, wait_for};
 use testbed::pavise;
@@ -16,7 +17,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<()> {
     for (path, expected) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
-        let answer = retry(path, SOON, || pavise::ask_agent(cluster, path))?;
+        let answer = retry(path, SOON, || pavise::ask_agent(cluster, HOST_NODE, path))?;
         ensure!(answer == expected, "{path} says {answer:?}");
     }
     Ok(())
@@ -25,14 +26,17 @@ fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<(
 fn a_refused_profile_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
     let refused = || number(cluster, r#"pavise_problems{kind="seccomp",problem="refused"}"#);
     let written = || number(cluster, r#"pavise_installs_total{kind="seccomp",outcome="written"}"#);
-    retry("the agent to be ready", SOON, || pavise::ask_agent(cluster, "/readyz"))?;
+    retry("the agent to be ready", SOON, || pavise::ask_agent(cluster, HOST_NODE, "/readyz"))?;
     let before = (refused()?, written()?);
     apply(cluster, &bundle("counted", &[("good.json", ALLOW), ("bad.json", "{}")]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/counted_good.json"])?;
     wait_for("the profiles to be counted", SOON, || {
         Ok((refused()? == before.0 + 1 && written()? > before.1).then_some(()))
     })?;
-    ensure!(pavise::ask_agent(cluster, "/readyz")? == "ready\n", "a refused profile keeps the agent unready");
+    ensure!(
+        pavise::ask_agent(cluster, HOST_NODE, "/readyz")? == "ready\n",
+        "a refused profile keeps the agent unready"
+    );
     let watches =
         number(cluster, r#"pavise_api_requests_total{verb="watch",resource="configmaps",code="2xx"}"#)?;
     ensure!(watches > 0, "no watch of bundles is counted");
@@ -41,7 +45,7 @@ fn a_refused_profile_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// The value of one of the agent's metrics; 0 if it is not there.
 fn number(cluster: &Cluster, metric: &str) -> anyhow::Result<u64> {
-    let metrics = pavise::ask_agent(cluster, "/metrics")?;
+    let metrics = pavise::ask_agent(cluster, HOST_NODE, "/metrics")?;
     let value = metrics.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
     Ok(value.unwrap_or("0").parse()?)
 }

@@ -179,7 +179,7 @@ fn an_agent_that_runs_once_ends(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.kubectl().run(&["delete", "configmap", "once", "-n", PROFILES]).map(drop)
 }
 
-/// Runs the agent's own pod a second time, with other directories of the node for these volumes, and further
+/// Runs the agent's own pod a second time on the host's node, with other directories of the node for these volumes, and further
 /// arguments. Returns how it ended.
 fn second_agent(cluster: &Cluster, moved: &[&str], arguments: &[&str]) -> anyhow::Result<Value> {
     let kubectl = cluster.kubectl();
@@ -188,6 +188,7 @@ fn second_agent(cluster: &Cluster, moved: &[&str], arguments: &[&str]) -> anyhow
     pod["kind"] = json!("Pod");
     pod["metadata"] = json!({"name": "second", "namespace": SYSTEM});
     pod["spec"]["restartPolicy"] = json!("Never");
+    pod["spec"]["nodeName"] = json!(HOST_NODE);
     for volume in pod["spec"]["volumes"].as_array_mut().into_iter().flatten() {
         let name = volume["name"].as_str().unwrap_or_default().to_owned();
         if moved.contains(&name.as_str()) {
@@ -256,7 +257,7 @@ fn collect(directory: &Path, found: &mut BTreeMap<String, (u64, i64, i64)>) -> a
 
 /// How often the container of the agent on the host's node was started again; none while it is not ready.
 pub(crate) fn restarts(cluster: &Cluster) -> anyhow::Result<Option<u64>> {
-    let status = &pavise::agent_pod(cluster)?["status"]["containerStatuses"][0];
+    let status = &pavise::agent_pod(cluster, HOST_NODE)?["status"]["containerStatuses"][0];
     Ok(status["restartCount"].as_u64().filter(|_| status["ready"] == true))
 }
 

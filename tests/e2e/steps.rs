@@ -1,4 +1,4 @@
-//! What tests do with the cluster and look at, said once.
+//! What tests do with the cluster and look at, said once. Where no node is named, the host's is meant.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
-use testbed::pavise::SYSTEM;
+use testbed::pavise::{self, SYSTEM};
 
 pub(crate) const ALLOW: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
 pub(crate) const LOG: &str = r#"{"defaultAction": "SCMP_ACT_LOG"}"#;
@@ -63,9 +63,11 @@ pub(crate) fn written_labels(cluster: &Cluster) -> anyhow::Result<Value> {
     managers.find(|manager| manager["manager"] == "pavise").cloned().context("the agent never wrote a label")
 }
 
-/// What the agent has said since its container was started.
+/// What the agent on the host's node has said since its container was started.
 pub(crate) fn agent_log(cluster: &Cluster) -> anyhow::Result<String> {
-    cluster.kubectl().run(&["logs", "-n", SYSTEM, "daemonset/pavise-agent", "--tail=-1"])
+    let pod = pavise::agent_pod(cluster, HOST_NODE)?;
+    let name = pod["metadata"]["name"].as_str().context("the agent's pod has no name")?;
+    cluster.kubectl().run(&["logs", "-n", SYSTEM, name, "--tail=-1"])
 }
 
 /// Waits until a line of the agent's log has all these words.

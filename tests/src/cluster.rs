@@ -9,16 +9,19 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::{self, Ports};
-use crate::init::{self, Component};
+use crate::guest::{Boot, Guest};
 use crate::kubectl::{Kubectl, wait_for};
 use crate::layout::Layout;
-use crate::node::{Joining, Kind, Node};
+use crate::node::{Joining, Kind, Node, Programs};
 use crate::pki::Authority;
+use crate::supervisor::Component;
 use crate::tools::Tools;
-use crate::{HOST_NODE, images, prerequisites, progress};
+use crate::{images, init, prerequisites, progress};
 
 /// How long the control plane or a node may take to be ready.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a guest may take to answer, once it does.
+const BOOT_LOOK: Duration = Duration::from_secs(1);
 
 /// What is written down of a cluster, for later commands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,15 +41,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings the cluster `name` up; what is left of an earlier one that broke is removed first.
+    /// Brings the cluster `name` up, with a node of each of these kinds; what is left of an earlier one that
+    /// broke is removed first.
     ///
     /// # Errors
     /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
     /// the end of its log is in the error.
-    pub fn up(name: &str) -> anyhow::Result<Self> {
+    pub fn up(name: &str, kinds: &[Kind]) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
         let archives = images::test_images()?;
+        if kinds.contains(&Kind::Guest) {
+            Boot::ensure()?;
+        }
         let layout = Layout::new(name);
         layout.check()?;
         if init::cluster_lock(&layout)?.is_none() {
@@ -55,9 +62,12 @@ impl Cluster {
         progress::step(&format!("Starting the cluster {name:?}"), || {
             let keeper = Some(init::start(&layout)?);
             let authority = Authority::create(&layout.pki())?;
+            let (ports, of_kubelets) = Ports::choose()?;
+            let node =
+                |(kind, ports): (&Kind, _)| Node { name: kind.node_name().to_owned(), kind: *kind, ports };
             let description = Description {
-                ports: Ports::choose()?,
-                nodes: vec![Node { name: HOST_NODE.to_owned(), kind: Kind::Host }],
+                ports,
+                nodes: kinds.iter().zip(of_kubelets).map(node).collect(),
                 tools: tools.directory().to_owned(),
             };
             fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
@@ -150,12 +160,21 @@ impl Cluster {
         self.kubectl().with_token(&self.server(), &self.layout.pki().join("ca.crt"), token)
     }
 
-    /// Ends a component, such as `kube-apiserver`, as an administrator would.
+    /// The node that is a guest, for whatever is to be done in it.
+    ///
+    /// # Errors
+    /// The cluster has none.
+    pub fn guest(&self) -> anyhow::Result<Guest> {
+        let mut guests = self.nodes().iter().filter_map(|node| node.guest(&self.layout));
+        guests.next().map(|(guest, _)| guest).context("this cluster has no node that is a guest")
+    }
+
+    /// Ends a component, such as `kube-apiserver` or `kubelet-aavm`, as an administrator would.
     ///
     /// # Errors
     /// It does not run.
     pub fn stop(&self, component: &str) -> anyhow::Result<()> {
-        init::request(&self.layout, &format!("stop {component}")).map(drop)
+        self.ask_supervisor_of(component, &format!("stop {component}"))
     }
 
     /// Starts a component again that was stopped; returns when the API server answers.
@@ -163,16 +182,37 @@ impl Cluster {
     /// # Errors
     /// It never ran, or the API server does not answer.
     pub fn resume(&self, component: &str) -> anyhow::Result<()> {
-        init::request(&self.layout, &format!("resume {component}"))?;
+        self.ask_supervisor_of(component, &format!("resume {component}"))?;
         self.wait_for_the_api_server()
     }
 
-    /// What init says of the components, a line each.
+    /// A node's components are its guest's if it is one, and all others are init's.
+    fn ask_supervisor_of(&self, component: &str, order: &str) -> anyhow::Result<()> {
+        let node = self.nodes().iter().find(|node| node.runs(component));
+        match node.and_then(|node| node.guest(&self.layout)) {
+            Some((guest, _)) => guest.request(order).map(drop),
+            None => init::request(&self.layout, order).map(drop),
+        }
+    }
+
+    /// What init, and the guest if there is one, say of the components, a line each.
     ///
     /// # Errors
-    /// Init does not answer.
+    /// Init does not answer, or a guest that runs does not.
     pub fn components(&self) -> anyhow::Result<String> {
-        init::request(&self.layout, "status")
+        self.components_with(self.nodes())
+    }
+
+    /// The same of these nodes' guests alone.
+    fn components_with<'a>(&'a self, nodes: impl IntoIterator<Item = &'a Node>) -> anyhow::Result<String> {
+        let mut components = init::request(&self.layout, "status")?;
+        for (guest, machine) in nodes.into_iter().filter_map(|node| node.guest(&self.layout)) {
+            // One that has ended is told by init.
+            if components.contains(&format!("{machine} running")) {
+                components += &guest.request("status")?;
+            }
+        }
+        Ok(components)
     }
 
     /// Makes the image in a docker archive known to every node.
@@ -184,53 +224,77 @@ impl Cluster {
     }
 
     fn start_all(&self, authority: &Authority, archives: &[PathBuf]) -> anyhow::Result<()> {
-        let control_plane =
-            control_plane::prepare(&self.layout, &self.tools, &self.description.ports, authority)?;
-        self.start(&control_plane.servers)?;
-        let server = self.server();
-        let joining = Joining { layout: &self.layout, tools: &self.tools, authority, server: &server };
+        let (server, api_port) = (self.server(), self.api_port());
+        let (layout, tools) = (&self.layout, &self.tools);
+        let joining = Joining { layout, tools, authority, server: &server, api_port };
+        let control_plane = control_plane::prepare(layout, tools, &self.description.ports, authority)?;
+        let prepare = |node| Node::prepare(node, &joining).map(|programs| (node, programs));
+        let nodes = self.nodes().iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;
+        // A guest takes the longest, and boots meanwhile.
+        for node in self.nodes() {
+            node.machine(&joining)?.iter().try_for_each(|machine| self.start(machine))?;
+        }
+        std::thread::scope(|scope| {
+            let start = |(node, programs)| move || self.start_node(node, programs, archives);
+            let starting: Vec<_> =
+                nodes.iter().map(|(node, programs)| scope.spawn(start((*node, programs)))).collect();
+            control_plane.servers.iter().try_for_each(|server| self.start(server))?;
+            self.wait_for_the_api_server()?;
+            control_plane.clients.iter().try_for_each(|client| self.start(client))?;
+            starting
+                .into_iter()
+                .try_for_each(|node| node.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
         let kubectl = self.kubectl();
-        self.wait_for_the_api_server()?;
-        self.start(&control_plane.clients)?;
-        for node in self.nodes() {
-            let programs = node.prepare(&joining)?;
-            self.start(&[programs.runtime])?;
-            for archive in archives {
-                let import = || Ok(node.import(&self.layout, &self.tools, archive).ok());
-                self.wait(&format!("the container runtime of {}", node.name), import)?;
-            }
-            self.start(&[programs.kubelet])?;
-        }
-        for node in self.nodes() {
-            let seen = || kubectl.get(&["node", &node.name]);
-            self.wait(&format!("the kubelet of {} to register", node.name), || {
-                Ok((!seen()?.is_null()).then_some(()))
-            })?;
-            node.register(&kubectl)?;
-            self.wait(&format!("the node {} to be ready", node.name), || {
-                Ok(is_ready(&seen()?).then_some(()))
-            })?;
-        }
-        self.wait("the default ServiceAccount", || {
+        self.wait(None, "the default ServiceAccount", || {
             Ok((!kubectl.get(&["serviceaccount", "default", "-n", "default"])?.is_null()).then_some(()))
         })
     }
 
-    fn start(&self, components: &[Component]) -> anyhow::Result<()> {
-        components.iter().try_for_each(|component| {
-            init::request(&self.layout, &format!("start {}", serde_json::to_string(component)?)).map(drop)
+    /// Starts a node's programs, after its guest has booted if it is one, and gives it the images; returns when
+    /// it is ready.
+    fn start_node(&self, node: &Node, programs: &Programs, archives: &[PathBuf]) -> anyhow::Result<()> {
+        let kubectl = self.kubectl();
+        if let Some((guest, machine)) = node.guest(&self.layout) {
+            let answers = || Ok(guest.request_within(BOOT_LOOK, "status").ok().map(drop));
+            self.wait(None, &format!("the guest {} to boot", node.name), answers)
+                .with_context(|| format!("the end of its console:\n{}", self.end_of_log(&machine, 40)))?;
+        }
+        self.start(&programs.runtime)?;
+        for archive in archives {
+            let import = || Ok(node.import(&self.layout, &self.tools, archive).ok());
+            self.wait(Some(node), &format!("the container runtime of {}", node.name), import)?;
+        }
+        self.wait_for_the_api_server()?;
+        self.start(&programs.kubelet)?;
+        let seen = || kubectl.get(&["node", &node.name]);
+        self.wait(Some(node), &format!("the kubelet of {} to register", node.name), || {
+            Ok((!seen()?.is_null()).then_some(()))
+        })?;
+        node.register(&kubectl)?;
+        self.wait(Some(node), &format!("the node {} to be ready", node.name), || {
+            Ok(is_ready(&seen()?).then_some(()))
         })
+    }
+
+    fn start(&self, component: &Component) -> anyhow::Result<()> {
+        self.ask_supervisor_of(&component.name, &format!("start {}", serde_json::to_string(component)?))
     }
 
     fn wait_for_the_api_server(&self) -> anyhow::Result<()> {
         let kubectl = self.kubectl();
-        self.wait("the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
+        self.wait(None, "the API server", || Ok(kubectl.run(&["get", "--raw=/readyz"]).ok().map(drop)))
     }
 
-    /// Waits, but not for the whole time when a component has ended meanwhile.
-    fn wait(&self, what: &str, mut look: impl FnMut() -> anyhow::Result<Option<()>>) -> anyhow::Result<()> {
+    /// Waits, but not for the whole time when a component of init, or one in `node`, has ended meanwhile.
+    fn wait(
+        &self,
+        node: Option<&Node>,
+        what: &str,
+        mut look: impl FnMut() -> anyhow::Result<Option<()>>,
+    ) -> anyhow::Result<()> {
         wait_for(what, PATIENCE, || {
-            let ended = self.ended()?;
+            let ended = self.ended_among(&self.components_with(node)?);
             if !ended.is_empty() {
                 bail!("{ended}");
             }
@@ -242,14 +306,17 @@ impl Cluster {
     /// The components that have ended, and their last words; empty while all of them run.
     ///
     /// # Errors
-    /// Init does not answer.
+    /// Init does not answer, or a guest that runs does not.
     pub fn ended(&self) -> anyhow::Result<String> {
-        let components = self.components()?;
+        Ok(self.ended_among(&self.components()?))
+    }
+
+    fn ended_among(&self, components: &str) -> String {
         let ended = components.lines().filter_map(|line| line.split_once(" ended: "));
         let told = ended.map(|(name, status)| {
             format!("{name} ended with {status}; its last words:\n{}", self.end_of_log(name, 20))
         });
-        Ok(told.collect::<Vec<_>>().join("\n"))
+        told.collect::<Vec<_>>().join("\n")
     }
 
     /// The last lines of a component's log.

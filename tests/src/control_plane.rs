@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::init::Component;
 use crate::layout::Layout;
 use crate::pavise::SYSTEM;
 use crate::pki::Authority;
+use crate::supervisor::Component;
 use crate::tools::Tools;
 
 /// The ports of a cluster on 127.0.0.1, all free when it was described.
@@ -25,13 +25,13 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Finds free ports.
+    /// Finds free ports, and two for each of two nodes.
     ///
     /// # Errors
     /// There are none.
-    pub fn choose() -> anyhow::Result<Self> {
-        let [etcd, etcd_peer, api_server, controller_manager, scheduler] = free_ports()?;
-        Ok(Self { etcd, etcd_peer, api_server, controller_manager, scheduler })
+    pub(crate) fn choose() -> anyhow::Result<(Self, [[u16; 2]; 2])> {
+        let [etcd, etcd_peer, api_server, controller_manager, scheduler, a, b, c, d] = free_ports()?;
+        Ok((Self { etcd, etcd_peer, api_server, controller_manager, scheduler }, [[a, b], [c, d]]))
     }
 
     /// Where the API server is.
@@ -51,7 +51,7 @@ impl Ports {
 ///
 /// # Errors
 /// There are none.
-pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     // All are held at once: a port that is let go may be given out again at once.
     let mut listeners = Vec::new();
     let mut ports = [0; N];

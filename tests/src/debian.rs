@@ -4,12 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{cache, command};
 
 /// The package that brings Podman's and CRI-O's default seccomp profile.
 const CONTAINERS_COMMON: &str = "golang-github-containers-common";
+
+/// The package that brings a static busybox.
+pub(crate) const BUSYBOX: &str = "busybox-static";
 
 /// Podman's default seccomp profile, as Debian ships it: `/usr/share/containers/seccomp.json`.
 ///
@@ -27,7 +30,50 @@ pub fn podmans_profile() -> anyhow::Result<String> {
     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Downloads `package` into `directory`, and returns where in there its files are.
+/// The version of `package` that apt-get would download, as `package=version`.
+///
+/// # Errors
+/// apt-get knows no such package.
+pub(crate) fn candidate(package: &str) -> anyhow::Result<String> {
+    Ok(format!("{package}={}", field(package, "Version")?))
+}
+
+/// The first package that `package` depends on, as `package=version`.
+///
+/// # Errors
+/// apt-get knows no such package, or it depends on no certain version of another.
+pub(crate) fn dependency(package: &str) -> anyhow::Result<String> {
+    let depends = field(package, "Depends")?;
+    parse_dependency(&depends).with_context(|| format!("{package} depends on {depends:?}"))
+}
+
+/// Reads `name (= version), …`.
+fn parse_dependency(depends: &str) -> Option<String> {
+    let (name, rest) = depends.split_once(" (= ")?;
+    Some(format!("{name}={}", rest.split_once(')')?.0))
+}
+
+fn field(package: &str, name: &str) -> anyhow::Result<String> {
+    let show = ["show", "--no-all-versions", package];
+    let shown = command::output(Command::new("apt-cache").args(show)).unwrap_or_default();
+    let prefix = format!("{name}: ");
+    match shown.lines().find_map(|line| line.strip_prefix(&prefix)) {
+        Some(value) => Ok(value.to_owned()),
+        None => {
+            bail!("apt-get knows no package {package}: run apt-get update on Debian, whose package it is")
+        }
+    }
+}
+
+/// Puts Debian's busybox at `target`. It is unpacked in `directory`, not installed: its package conflicts with
+/// `busybox`, which the machine may need.
+pub(crate) fn fetch_busybox(directory: &Path, target: &Path) -> anyhow::Result<()> {
+    let unpacked = unpack(BUSYBOX, directory)?;
+    fs::copy(unpacked.join("bin/busybox"), target).context("copying busybox")?;
+    fs::remove_dir_all(unpacked).context("removing the rest of its package")
+}
+
+/// Downloads `package` (or `package=version`) into `directory`, and returns where in there its files are.
 pub(crate) fn unpack(package: &str, directory: &Path) -> anyhow::Result<PathBuf> {
     command::output(
         Command::new("apt-get")
@@ -43,4 +89,20 @@ pub(crate) fn unpack(package: &str, directory: &Path) -> anyhow::Result<PathBuf>
     command::output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
     fs::remove_file(archive).context("removing the package")?;
     Ok(unpacked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dependency_is_read_with_its_version() {
+        let check = |depends: &str, expected: Option<&str>| {
+            assert_eq!(parse_dependency(depends).as_deref(), expected, "{depends}");
+        };
+        check("linux-image-6.1.0-56-amd64 (= 6.1.192-2)", Some("linux-image-6.1.0-56-amd64=6.1.192-2"));
+        check("a (= 1), b (>= 2)", Some("a=1"));
+        check("a (>= 1)", None);
+        check("a", None);
+    }
 }

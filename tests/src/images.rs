@@ -31,7 +31,7 @@ pub fn test_images() -> anyhow::Result<Vec<PathBuf>> {
         progress::step("Building the images of the test pods", || {
             tools::build_static_program(&sources.join("pause"), &directory.join("pause"))?;
             tools::build_static_program(&sources.join("http-echo"), &directory.join("http-echo"))?;
-            fetch_busybox(directory)?;
+            debian::fetch_busybox(directory, &directory.join("busybox"))?;
             for (target, image) in [("pause", PAUSE), ("http-echo", HTTP_ECHO), ("busybox", BUSYBOX)] {
                 let build = ["--target", target, "--file", "tests/images/Dockerfile"];
                 build_image(&build, image, directory, &directory.join(format!("{target}.tar")))?;
@@ -138,13 +138,6 @@ fn buildah() -> anyhow::Result<Command> {
     command.args(["--mount", "buildah", "--storage-driver=overlay"]).env("TMPDIR", temporary);
     command.arg("--root").arg(store.join("images")).arg("--runroot").arg(store.join("run"));
     Ok(command)
-}
-
-/// Debian's package is unpacked, not installed: it conflicts with `busybox`, which the machine may need.
-fn fetch_busybox(directory: &Path) -> anyhow::Result<()> {
-    let unpacked = debian::unpack("busybox-static", directory)?;
-    fs::copy(unpacked.join("bin/busybox"), directory.join("busybox")).context("copying busybox")?;
-    fs::remove_dir_all(unpacked).context("removing the rest of its package")
 }
 
 fn cargo_home() -> anyhow::Result<PathBuf> {

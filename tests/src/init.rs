@@ -14,56 +14,44 @@
 //! (`cargo xtask up`) is told to `detach` when it is complete; from then on `down` ends it, through the
 //! socket.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::CloneFlags;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
+use nix::sys::signal::Signal;
 
 use crate::layout::{self, Layout};
-use crate::{cgroup, private_root};
+use crate::supervisor::Supervisor;
+use crate::{cgroup, guest, private_root};
 
-/// The first argument that turns any program which calls [`run_if_asked`] into a keeper or an init.
+/// The first argument that turns any program which calls [`run_if_asked`] into a keeper, an init, or the first
+/// process of a guest.
 const KEEPER: &str = "testbed-keeper";
 const INIT: &str = "testbed-init";
+pub(crate) const GUEST: &str = "testbed-guest";
 
-/// How long a component may take to end after SIGTERM, before it gets SIGKILL.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long the keeper and init may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A long-running program of the cluster.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Component {
-    /// Unique in the cluster; also the name of its log.
-    pub name: String,
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-}
-
-/// To be called first by every `main` that brings clusters up: continues as a cluster's keeper or init when
-/// it was started as one, and returns at once otherwise.
+/// To be called first by every `main` that brings clusters up: continues as a cluster's keeper or init, or
+/// as a guest's init, when it was started as one, and returns at once otherwise.
 pub fn run_if_asked() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         [KEEPER, name] => keep(&Layout::new(name)),
         [INIT, name] => init(&Layout::new(name)),
+        [GUEST, port] => guest::init::run(port),
         _ => return,
     };
     if let Err(error) = &result {
@@ -92,7 +80,7 @@ pub fn start(layout: &Layout) -> anyhow::Result<Child> {
         // It may have been named relative to this process's directory.
         .env("PAVISE_TESTBED_DIR", layout::directory());
     let mut keeper = keeper.spawn().context("starting the cluster's keeper")?;
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + PATIENCE;
     while request(layout, "status").is_err() {
         if keeper.try_wait()?.is_some() || Instant::now() > deadline {
             // With its standard input closed, whatever it has started ends.
@@ -186,21 +174,6 @@ pub(crate) fn cluster_lock(layout: &Layout) -> anyhow::Result<Option<Flock<File>
 /// Whether init is to go on when its owner has gone.
 static IS_DETACHED: AtomicBool = AtomicBool::new(false);
 
-/// What init knows of the components it has started.
-#[derive(Default)]
-struct Running {
-    /// All that were ever started.
-    known: BTreeMap<String, Component>,
-    alive: BTreeMap<String, Pid>,
-    ended: BTreeMap<String, ExitStatus>,
-}
-
-type Shared = Arc<Mutex<Running>>;
-
-fn locked(running: &Shared) -> MutexGuard<'_, Running> {
-    running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 fn init(layout: &Layout) -> anyhow::Result<()> {
     // The keeper is our only way to be cleaned up after: without it there is to be no cluster.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the keeper")?;
@@ -214,127 +187,33 @@ fn init(layout: &Layout) -> anyhow::Result<()> {
             std::process::exit(0);
         }
     });
-    let running = Shared::default();
-    std::thread::spawn({
-        let running = Arc::clone(&running);
-        move || reap(&running)
+    let layout = layout.clone();
+    let supervisor = Supervisor::start(move |component| {
+        File::options().create(true).append(true).open(layout.log(component))
     });
     for stream in listener.incoming() {
-        let (layout, running) = (layout.clone(), Arc::clone(&running));
-        std::thread::spawn(move || answer(&layout, &running, stream?));
+        let supervisor = Arc::clone(&supervisor);
+        std::thread::spawn(move || answer(&supervisor, stream?));
     }
     Ok(())
 }
 
-/// Init inherits every orphan of its namespace, such as containerd's shims, and has to wait for them
-/// (`pid_namespaces(7)`).
-fn reap(running: &Shared) {
-    loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, code)) => note_end(running, pid, ExitStatus::from_raw(code << 8)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                note_end(running, pid, ExitStatus::from_raw(signal as i32));
-            }
-            Err(Errno::ECHILD) => std::thread::sleep(Duration::from_millis(50)),
-            Ok(_) | Err(_) => {}
-        }
-    }
-}
-
-fn note_end(running: &Shared, pid: Pid, status: ExitStatus) {
-    let mut running = locked(running);
-    let name = running.alive.iter().find(|(_, alive)| **alive == pid).map(|(name, _)| name.clone());
-    if let Some(name) = name {
-        running.alive.remove(&name);
-        running.ended.insert(name, status);
-    }
-}
-
-fn answer(layout: &Layout, running: &Shared, mut stream: UnixStream) -> std::io::Result<()> {
+fn answer(supervisor: &Supervisor, mut stream: UnixStream) -> std::io::Result<()> {
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
-    match obey(layout, running, line.trim()) {
+    match obey(supervisor, line.trim()) {
         Ok(text) => write!(stream, "ok\n{text}"),
         Err(error) => write!(stream, "error\n{error:#}"),
     }
 }
 
-fn obey(layout: &Layout, running: &Shared, line: &str) -> anyhow::Result<String> {
-    match line.split_once(' ').unwrap_or((line, "")) {
-        ("status", "") => {
-            let running = locked(running);
-            let alive = running.alive.keys().map(|name| format!("{name} running\n"));
-            let ended = running.ended.iter().map(|(name, status)| format!("{name} ended: {status}\n"));
-            Ok(alive.chain(ended).collect())
-        }
-        ("start", component) => start_component(
-            layout,
-            running,
-            &serde_json::from_str(component).context("reading the component")?,
-        ),
-        ("resume", name) => {
-            let component =
-                locked(running).known.get(name).cloned().with_context(|| format!("{name} never ran"))?;
-            start_component(layout, running, &component)
-        }
-        ("stop", name) => end_component(running, name, Signal::SIGTERM),
-        ("kill", name) => end_component(running, name, Signal::SIGKILL),
-        ("detach", "") => {
+fn obey(supervisor: &Supervisor, line: &str) -> anyhow::Result<String> {
+    match line {
+        "detach" => {
             IS_DETACHED.store(true, Ordering::SeqCst);
             Ok(String::new())
         }
-        ("down", "") => std::process::exit(0),
-        _ => bail!("{line:?} is no command of init"),
+        "down" => std::process::exit(0),
+        _ => supervisor.obey(line),
     }
-}
-
-fn start_component(layout: &Layout, running: &Shared, component: &Component) -> anyhow::Result<String> {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(layout.log(&component.name))
-        .context("opening its log")?;
-    // The lock is held across the spawn: the end of a short-lived component must find its entry.
-    let mut running = locked(running);
-    if running.alive.contains_key(&component.name) {
-        bail!("{} runs already", component.name);
-    }
-    let child = Command::new(&component.program)
-        .args(&component.arguments)
-        .env_clear()
-        .env("PATH", component_path(&component.program))
-        .env("HOME", "/root")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .current_dir("/")
-        .spawn()
-        .with_context(|| format!("starting {}", component.program.display()))?;
-    running.ended.remove(&component.name);
-    running.known.insert(component.name.clone(), component.clone());
-    running.alive.insert(component.name.clone(), Pid::from_raw(i32::try_from(child.id())?));
-    Ok(String::new())
-}
-
-/// containerd finds its shim, and the shim runc, in `PATH`.
-fn component_path(program: &Path) -> String {
-    let directory = program.parent().unwrap_or(Path::new("/")).display();
-    format!("{directory}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-}
-
-fn end_component(running: &Shared, name: &str, signal: Signal) -> anyhow::Result<String> {
-    let pid = *locked(running).alive.get(name).with_context(|| format!("{name} does not run"))?;
-    kill(pid, signal).with_context(|| format!("sending {signal} to {name}"))?;
-    let deadline = Instant::now() + GRACE;
-    while locked(running).alive.get(name) == Some(&pid) {
-        if Instant::now() > deadline {
-            // It may have ended just now, and be noted as ended in a moment.
-            match kill(pid, Signal::SIGKILL) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => bail!("sending SIGKILL to {name}: {error}"),
-            }
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(String::new())
 }

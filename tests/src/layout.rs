@@ -79,6 +79,18 @@ impl Layout {
         self.state.join("control.sock")
     }
 
+    /// The socket on which the guest that is the node called `node` takes orders.
+    #[must_use]
+    pub fn guest_socket(&self, node: &str) -> PathBuf {
+        self.state.join(format!("{node}.sock"))
+    }
+
+    /// The program that a guest continues with: a copy of this one, where the guest sees it.
+    #[must_use]
+    pub fn guest_program(&self) -> PathBuf {
+        self.state.join("guest-init")
+    }
+
     /// Keys, certificates and the kubeconfigs made of them.
     #[must_use]
     pub fn pki(&self) -> PathBuf {
@@ -122,7 +134,8 @@ impl Layout {
         self.state.join("root")
     }
 
-    /// What the node called `node` sees as `/var`, `/run`, `/tmp` and `/root`.
+    /// What the node called `node` sees as `/var`, `/run`, `/tmp` and `/root`; of a guest, only its
+    /// configuration is there.
     #[must_use]
     pub fn node(&self, node: &str) -> NodeLayout {
         NodeLayout { directory: self.state.join(node) }

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod command;
 pub mod control_plane;
 pub mod debian;
+pub mod guest;
 pub mod images;
 pub mod init;
 pub mod kubectl;
@@ -27,12 +28,15 @@ pub mod pods;
 pub mod prerequisites;
 mod private_root;
 pub mod progress;
+pub mod supervisor;
 pub mod tools;
 
 use std::path::Path;
 
 /// The node that runs on this machine's own kernel.
 pub const HOST_NODE: &str = "node1";
+/// The node that has a kernel of its own, with AppArmor, in a virtual machine.
+pub const GUEST_NODE: &str = "aavm";
 
 /// The checkout that this crate was built from.
 #[must_use]

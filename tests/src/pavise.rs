@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::kubectl::{Kubectl, wait_for};
+use crate::node::{Kind, Node};
 use crate::{HOST_NODE, images, prerequisites, progress, repository};
 
 /// The namespace of the agent.
@@ -27,16 +28,16 @@ const PORT: &str = "7284";
 /// How long one of them may take to get ready wherever it is to.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Brings the cluster `name` up with Pavise in it: its image built from the Dockerfile, and
-/// `manifests/testbed` applied. Returns when the agent runs on every node, and the catalog runs.
+/// Brings the cluster `name` up, with a node of each of these kinds and with Pavise in it: its image built from
+/// the Dockerfile, and `manifests/testbed` applied. Returns when the agent runs on every node, and the catalog runs.
 ///
 /// # Errors
 /// The image can't be built, the cluster does not come up, the API server refuses a manifest, or one of them
 /// does not get ready: its log is in the error.
-pub fn up(name: &str) -> anyhow::Result<Cluster> {
+pub fn up(name: &str, kinds: &[Kind]) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
     let image = images::pavise_image()?;
-    let cluster = Cluster::up(name)?;
+    let cluster = Cluster::up(name, kinds)?;
     progress::step("Installing Pavise", || {
         deploy(&cluster, &image)?;
         wait_until_it_runs(&cluster)
@@ -133,16 +134,36 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(state)
 }
 
-/// How many requests that change something the agents have sent to the API server, successful or not.
+/// How many requests that change something the agent on `node` has sent to the API server, successful or not.
 ///
 /// # Errors
 /// The API server's audit log can't be read.
-pub fn agent_writes(cluster: &Cluster) -> anyhow::Result<usize> {
+pub fn agent_writes(cluster: &Cluster, node: &str) -> anyhow::Result<usize> {
     let path = cluster.layout().audit_log();
-    match fs::read_to_string(&path) {
+    let log = match fs::read_to_string(&path) {
         // It comes with its first line.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        log => Ok(log.with_context(|| format!("reading {}", path.display()))?.lines().count()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        log => log.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let agent = format!("system:serviceaccount:{SYSTEM}:pavise-agent");
+    let is_its = |line: &&str| {
+        let user = serde_json::from_str::<Value>(line).unwrap_or_default()["user"].take();
+        user["username"] == agent && user["extra"]["authentication.kubernetes.io/node-name"][0] == node
+    };
+    Ok(log.lines().filter(is_its).count())
+}
+
+/// The profile that pods on `node` call `reference`, as it is there; none if it can't be read.
+#[must_use]
+pub fn served(cluster: &Cluster, node: &Node, reference: &str) -> Option<String> {
+    match node.kind {
+        Kind::Host => {
+            let directory = cluster.layout().node(&node.name).kubelet_root().join("seccomp");
+            fs::read_to_string(directory.join(reference)).ok()
+        }
+        Kind::Guest => {
+            cluster.guest().ok()?.run(&["cat", &format!("/var/lib/kubelet/seccomp/{reference}")]).ok()
+        }
     }
 }
 
@@ -173,23 +194,24 @@ fn is_pavise(process: Pid, command: &str, cgroup: &str) -> bool {
         && fs::read_to_string(directory.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(cgroup))
 }
 
-/// The agent's pod on the host's node.
+/// The agent's pod on `node`.
 ///
 /// # Errors
 /// There is none.
-pub fn agent_pod(cluster: &Cluster) -> anyhow::Result<Value> {
+pub fn agent_pod(cluster: &Cluster, node: &str) -> anyhow::Result<Value> {
     let agents = ["pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-agent"];
     let pods = cluster.kubectl().get(&agents)?;
     let mut pods = pods["items"].as_array().into_iter().flatten();
-    pods.find(|pod| pod["spec"]["nodeName"] == HOST_NODE).cloned().context("there is no agent")
+    let agent = pods.find(|pod| pod["spec"]["nodeName"] == node).cloned();
+    agent.with_context(|| format!("there is no agent on {node}"))
 }
 
-/// Asks the agent on the host's node for `path` by HTTP, and returns the body of its answer.
+/// Asks the agent on `node` for `path` by HTTP, and returns the body of its answer.
 ///
 /// # Errors
 /// No agent runs, or its answer is not 200.
-pub fn ask_agent(cluster: &Cluster, path: &str) -> anyhow::Result<String> {
-    let pod = agent_pod(cluster)?;
+pub fn ask_agent(cluster: &Cluster, node: &str, path: &str) -> anyhow::Result<String> {
+    let pod = agent_pod(cluster, node)?;
     let name = pod["metadata"]["name"].as_str().context("the agent's pod has no name")?;
     let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();
     let port = port.and_then(|port| port.try_into().ok()).context("the agent has no port")?;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::HOST_NODE;
 use crate::images::BUSYBOX;
 use crate::pavise::PROFILES;
 
@@ -18,7 +19,13 @@ pub fn bundle(name: &str, profiles: &[(&str, &str)]) -> Value {
     })
 }
 
-/// A pod with one busybox container that sleeps under the seccomp profile `reference`.
+/// The node selector of pods that are for `node` alone.
+#[must_use]
+pub fn on(node: &str) -> Value {
+    json!({"kubernetes.io/hostname": node})
+}
+
+/// A pod with one busybox container that sleeps under the seccomp profile `reference`, on the host's node.
 #[must_use]
 pub fn confined_pod(name: &str, reference: &str) -> Value {
     json!({
@@ -28,6 +35,7 @@ pub fn confined_pod(name: &str, reference: &str) -> Value {
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "restartPolicy": "Never",
+            "nodeSelector": on(HOST_NODE),
             "securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": reference}},
             "containers": [{
                 "name": "main",

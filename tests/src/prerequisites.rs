@@ -15,6 +15,12 @@ const PACKAGED: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("gpgv", "gpgv"),
     ("unshare", "util-linux"),
+    // The node that is a guest: what it runs in, what its boot files are made with, and what loads profiles
+    // there.
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("cpio", "cpio"),
+    ("apparmor_parser", "apparmor"),
 ];
 
 /// Libraries that the workspace is linked with, each as a file below [`LIBRARIES`], and the packages that

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::bail;
 use clap::Args;
 use testbed::cluster::{self, Cluster};
-use testbed::{images, pavise};
+use testbed::node::Kind;
+use testbed::{GUEST_NODE, HOST_NODE, images, pavise};
 
 /// Which cluster.
 #[derive(Args)]
@@ -22,7 +23,7 @@ pub(crate) fn up(Name { name }: &Name) -> anyhow::Result<()> {
         print_access(&running);
         return Ok(());
     }
-    let cluster = pavise::up(name)?;
+    let cluster = pavise::up(name, &Kind::ALL)?;
     print_access(&cluster);
     cluster.detach()
 }
@@ -50,6 +51,9 @@ fn print_access(cluster: &Cluster) {
     let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     println!("\nexport KUBECONFIG={}", quoted(&cluster.layout().admin_kubeconfig()));
     println!("alias kubectl={}", quoted(&cluster.tools().program("kubectl")));
-    println!("\nIts nodes pull no images: they have {} and {}. Try:", images::HTTP_ECHO, images::BUSYBOX);
+    println!(
+        "\n{HOST_NODE} runs on this machine's kernel, without AppArmor; {GUEST_NODE} is a virtual machine, with it."
+    );
+    println!("They pull no images: they have {} and {}. Try:", images::HTTP_ECHO, images::BUSYBOX);
     println!("  kubectl apply -k manifests/testbed/seccomp-tutorial");
 }

@@ -2,10 +2,9 @@
 //! What it prints is read from the cluster, and it fails when that is not what the README promises.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -13,6 +12,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 use testbed::cluster::Cluster;
 use testbed::kubectl::{Kubectl, retry};
+use testbed::node::Kind;
 use testbed::pavise::PROFILES;
 use testbed::{pavise, progress};
 
@@ -24,7 +24,7 @@ const PORT: u16 = 5678;
 const O_NONBLOCK: i32 = nix::fcntl::OFlag::O_NONBLOCK.bits();
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let cluster = pavise::up("demo")?;
+    let cluster = pavise::up("demo", &Kind::ALL)?;
     let shown = show(&cluster);
     if shown.is_err() {
         eprintln!("{}", pavise::state(&cluster)?);
@@ -39,6 +39,9 @@ fn show(cluster: &Cluster) -> anyhow::Result<()> {
     let overlay = testbed::repository().join("manifests/testbed/seccomp-tutorial");
     let pods = progress::step("kubectl apply -k manifests/testbed/seccomp-tutorial", || {
         kubectl.run(&["apply", "-k", &overlay.display().to_string()])?;
+        for node in cluster.nodes() {
+            retry(&format!("{} to be served", node.name), PATIENCE, || is_served(&kubectl, &node.name))?;
+        }
         settled_pods(&kubectl)
     })?;
 
@@ -69,6 +72,14 @@ fn settled_pods(kubectl: &Kubectl) -> anyhow::Result<Vec<Seen>> {
         .into_iter()
         .map(|name| retry(&format!("{name} to run or to fail"), PATIENCE, || look_at(kubectl, name)))
         .collect()
+}
+
+/// # Errors
+/// The node has not all of the tutorial's bundle, yet.
+fn is_served(kubectl: &Kubectl, node: &str) -> anyhow::Result<()> {
+    let labels = kubectl.get(&["node", node])?["metadata"]["labels"].take();
+    ensure!(labels["bundle.pavise.dev/profiles"] == "true", "{node} has the labels {labels}");
+    Ok(())
 }
 
 /// # Errors
@@ -119,23 +130,23 @@ fn profiles(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<Table> {
     let mut table = table(&["LOCALHOST PROFILE", "NODE", "FILE", "LABEL"]);
     let bundle = kubectl.get(&["configmap", "profiles", "-n", PROFILES])?;
     for node in cluster.nodes() {
-        let directory = cluster.layout().node(&node.name).kubelet_root().join("seccomp/profiles");
         let labels = kubectl.get(&["node", &node.name])?["metadata"]["labels"].take();
         for (key, text) in bundle["data"].as_object().into_iter().flatten() {
             let label = format!("seccomp.pavise.dev/profiles_{key}");
             let labelled = if labels[&label] == "true" { label.as_str() } else { "none" };
-            let state = file_state(&directory.join(key), text.as_str().unwrap_or_default());
+            let file = pavise::served(cluster, node, &format!("profiles/{key}"));
+            let state = file_state(file.as_deref(), text.as_str().unwrap_or_default());
             table.add_row([&format!("profiles/{key}"), &node.name, state, labelled]);
         }
     }
     Ok(table)
 }
 
-fn file_state(file: &Path, text: &str) -> &'static str {
-    match fs::read(file) {
-        Ok(bytes) if bytes == text.as_bytes() => "as in the ConfigMap",
-        Ok(_) => "differs",
-        Err(_) => "missing",
+fn file_state(file: Option<&str>, text: &str) -> &'static str {
+    match file {
+        Some(served) if served == text => "as in the ConfigMap",
+        Some(_) => "differs",
+        None => "missing",
     }
 }
 

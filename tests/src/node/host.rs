@@ -1,144 +1,21 @@
 //! A node on this machine's kernel: containerd and a kubelet in the cluster's private root.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context as _;
-use serde_json::{Value, json};
-
-use super::{Joining, Node, Programs};
+use super::programs::{self, Programs, Setting};
+use super::{Joining, Node};
 use crate::command;
-use crate::control_plane::free_ports;
-use crate::images::PAUSE;
-use crate::init::Component;
-use crate::kubectl::Kubectl;
 use crate::layout::Layout;
 use crate::tools::Tools;
 
 pub(super) fn prepare(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Programs> {
-    let configuration = joining.layout.node(&node.name).configuration();
-    let write = |file: &str, text: String| {
-        let path = configuration.join(file);
-        fs::create_dir_all(path.parent().unwrap_or(&configuration))
-            .and_then(|()| fs::write(&path, text))
-            .with_context(|| format!("writing {}", path.display()))
-            .map(|()| path)
-    };
-    let networks = write("cni/10-testbed.conflist", format!("{:#}", pod_network()))?;
-    let containerd = write(
-        "containerd.toml",
-        containerd_configuration(joining.tools.directory(), networks.parent().unwrap_or(Path::new("/"))),
-    )?;
-    let kubelet = write("kubelet.yaml", format!("{:#}", kubelet_configuration(node, joining)?))?;
-    // NodeRestriction and the Node authorizer know a kubelet by this name and group (kubernetes.io: Node
-    // authorization).
-    let identity = format!("system:node:{}", node.name);
-    let kubeconfig = joining.authority.kubeconfig(
-        &format!("kubelet-{}", node.name),
-        joining.server,
-        &identity,
-        "system:nodes",
-    )?;
-    Ok(Programs {
-        runtime: Component {
-            name: format!("containerd-{}", node.name),
-            program: joining.tools.program("containerd"),
-            arguments: vec!["--config".to_owned(), containerd.display().to_string()],
-        },
-        kubelet: Component {
-            name: format!("kubelet-{}", node.name),
-            program: joining.tools.program("kubelet"),
-            arguments: vec![
-                format!("--config={}", kubelet.display()),
-                format!("--kubeconfig={}", kubeconfig.display()),
-                format!("--hostname-override={}", node.name),
-                // A kubelet refuses a loopback address as its own, but takes one that a cloud provider set:
-                // see `register`.
-                "--cloud-provider=external".to_owned(),
-            ],
-        },
-    })
-}
-
-/// Does what a cloud provider would: gives the Node its address, and takes away the taint that waits for it.
-pub(super) fn register(node: &Node, kubectl: &Kubectl) -> anyhow::Result<()> {
-    let addresses =
-        json!([{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": node.name}]);
-    let patch = |subresource: &[&str], patch: &Value| {
-        kubectl.run(
-            &[&["patch", "node", &node.name, "--type=merge", "-p", &patch.to_string()], subresource].concat(),
-        )
-    };
-    patch(&["--subresource=status"], &json!({"status": {"addresses": addresses}}))?;
-    patch(&[], &json!({"spec": {"taints": null}})).map(drop)
+    let cgroup_root = format!("/{}", joining.layout.cgroup());
+    programs::prepare(node, joining, &Setting { address: "127.0.0.1", cgroup_root })
 }
 
 pub(super) fn import(node: &Node, layout: &Layout, tools: &Tools, archive: &Path) -> anyhow::Result<()> {
     let mut ctr = Command::new(tools.program("ctr"));
     ctr.arg("--address").arg(layout.node(&node.name).containerd_socket());
     command::output(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(archive)).map(drop)
-}
-
-/// A pod gets an address and no network (`tests/tools/address-only`). The addresses are loopback's: what is
-/// sent to one stays on this machine.
-fn pod_network() -> Value {
-    json!({
-        "cniVersion": "1.0.0",
-        "name": "testbed",
-        "plugins": [{"type": "address-only", "ipam": {"type": "host-local", "ranges": [[{"subnet": "127.77.0.0/16"}]]}}],
-    })
-}
-
-fn containerd_configuration(plugins: &Path, networks: &Path) -> String {
-    format!(
-        r#"version = 3
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "{PAUSE}"
-[plugins."io.containerd.cri.v1.runtime"]
-# runc dies where CAP_SYS_RESOURCE is missing and a pod asks for a lower score than containerd's own.
-restrict_oom_score_adj = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{}"]
-conf_dir = "{}"
-"#,
-        plugins.display(),
-        networks.display()
-    )
-}
-
-fn kubelet_configuration(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Value> {
-    let serving =
-        joining.authority.server(&format!("kubelet-{}-serving", node.name), &[&node.name, "127.0.0.1"])?;
-    let [port, health_port] = free_ports()?;
-    Ok(json!({
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-        "address": "127.0.0.1",
-        "port": port,
-        "healthzPort": health_port,
-        "tlsCertFile": serving.certificate,
-        "tlsPrivateKeyFile": serving.key,
-        "authentication": {"x509": {"clientCAFile": joining.authority.certificate()}, "anonymous": {"enabled": false}},
-        "authorization": {"mode": "Webhook"},
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": format!("/{}", joining.layout.cgroup()),
-        "enforceNodeAllocatable": [],
-        "failCgroupV1": false,
-        "failSwapOn": false,
-        // The machine's packet filter is not the testbed's to change.
-        "makeIPTablesUtilChains": false,
-        // The machine's disk may be fuller than a kubelet likes.
-        "evictionHard": {"memory.available": "50Mi"},
-        "imageGCHighThresholdPercent": 100,
-        "imageGCLowThresholdPercent": 99,
-        "localStorageCapacityIsolation": false,
-        // There is no cluster DNS: a pod that asks for a name is answered at once that there is nobody.
-        "clusterDNS": ["127.0.0.1"],
-        "volumePluginDir": "/var/lib/kubelet/plugins",
-        // Tests wait for what the kubelet does: it is to look often.
-        "syncFrequency": "5s",
-        "nodeStatusUpdateFrequency": "5s",
-    }))
 }

@@ -6,6 +6,9 @@
 //! - "durable": at the time of the agent's log line `Profile written`, which comes after the file and its
 //!   directory are on disk;
 //! - "labelled": when a watch of the Node tells of it. Labels are set for what is durable.
+//!
+//! The cluster has the host's node alone: an emulated machine beside it would take the cores that are measured
+//! on.
 
 mod api;
 mod bundles;
@@ -22,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail};
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
+use testbed::node::Kind;
 use testbed::{HOST_NODE, images, pavise, progress};
 
 use api::Api;
@@ -46,7 +50,7 @@ const ROUNDS: [usize; 2] = [5, 3];
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let load = fs::read_to_string("/proc/loadavg").context("reading the load of this machine")?;
-    let cluster = pavise::up("bench")?;
+    let cluster = pavise::up("bench", &[Kind::Host])?;
     let measured = Bench::new(&cluster).and_then(|bench| bench.measure());
     if measured.is_err() {
         eprintln!("{}", pavise::state(&cluster)?);
@@ -203,7 +207,7 @@ impl<'a> Bench<'a> {
         if let [bundle] = bundles {
             labels.extend(bundle.profile_labels());
         }
-        let writes = pavise::agent_writes(self.cluster)?;
+        let writes = pavise::agent_writes(self.cluster, HOST_NODE)?;
         let mut told = self.api.watch_labels(HOST_NODE)?;
         told.next().context("the API server tells nothing of the Node")??;
         let (visible, labelled) = thread::scope(|scope| {
@@ -215,15 +219,20 @@ impl<'a> Bench<'a> {
         })?;
         // Writes that are not needed would follow.
         sleep(2 * PAUSE);
-        let writes = pavise::agent_writes(self.cluster)? - writes;
+        let writes = pavise::agent_writes(self.cluster, HOST_NODE)? - writes;
         Ok(Burst { visible, labelled, writes: writes.try_into()? })
     }
 
     fn idle(&self, report: &mut Report) -> anyhow::Result<()> {
         sleep(SETTLED);
         let agent = &self.agent;
-        let now =
-            || anyhow::Ok((agent.processor_time()?, agent.written()?, pavise::agent_writes(self.cluster)?));
+        let now = || {
+            anyhow::Ok((
+                agent.processor_time()?,
+                agent.written()?,
+                pavise::agent_writes(self.cluster, HOST_NODE)?,
+            ))
+        };
         let (time, written, writes) = now()?;
         sleep(IDLE);
         let (later, written_later, writes_later) = now()?;
