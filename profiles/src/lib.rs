@@ -27,6 +27,7 @@ pub mod labelling;
 pub mod name;
 pub mod plan;
 pub mod platform;
+pub mod pod;
 pub mod reference;
 pub mod seccomp;
 pub mod selector;

@@ -12,6 +12,7 @@ use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, ProfileKey};
 use crate::plan::{Deed, LabelChange};
+use crate::pod::PodId;
 use crate::reference::Reference;
 use crate::time::{Retry, Time};
 
@@ -99,6 +100,12 @@ pub enum Event {
     LabelsWritten(NodeLabels),
     /// It failed, or nobody knows how it ended.
     LabelsFailed,
+    /// All pods of the node that refer to AppArmor profiles, and to which.
+    PodsListed(BTreeMap<PodId, BTreeSet<String>>),
+    /// A pod of the node refers to these now.
+    PodApplied(PodId, BTreeSet<String>),
+    /// A pod is gone, or has ended.
+    PodDeleted(PodId),
 }
 
 /// What a scan finds at a path of the ledger.
@@ -304,6 +311,7 @@ impl State {
                 self.relabelled(others, now);
             }
             Event::LabelsFailed => self.labels.failed(now),
+            Event::PodsListed(_) | Event::PodApplied(..) | Event::PodDeleted(_) => {}
         }
     }
 
