@@ -23,5 +23,5 @@ pub(crate) fn source(namespace: &str, name: &str, data: &[(&str, &str)]) -> Sour
 
 /// The bundle that `source` is on [`PLATFORM`].
 pub(crate) fn judged(source: Source) -> Bundle {
-    Bundle::of_seccomp(source, &mut Verdicts::new(PLATFORM))
+    Bundle::of(source, &mut Verdicts::new(PLATFORM))
 }

@@ -3,11 +3,17 @@
 //! Invariant: refusals are per profile. A [`Bundle`] can always be made, whatever its ConfigMap or directory
 //! holds; what is wrong with it is in its diagnostics, and the rest is served.
 
-use std::collections::BTreeMap;
+mod kind;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+pub use kind::{KIND_LABEL, Kind};
+
 use crate::annotation::Annotations;
+use crate::apparmor::name::ProfileName;
+use crate::apparmor::text::{self, Scanned};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
 use crate::name::{BundleName, InvalidName, Namespace, ProfileKey};
@@ -86,6 +92,8 @@ impl Source {
 pub struct Bundle {
     /// Which bundle it is.
     pub id: BundleId,
+    /// What it holds; none if its label names no kind that there is.
+    pub kind: Option<Kind>,
     /// When it was made, in seconds since 1970, if that is known: the older of two bundles comes first.
     pub created: Option<i64>,
     /// The labels of the Nodes that it is for; none if its annotation can't be read, so that nobody knows.
@@ -101,17 +109,22 @@ pub struct Bundle {
 impl Bundle {
     /// Judges the ConfigMap `source`. What `verdicts` has of the version before is not judged again.
     #[must_use]
-    pub fn of_seccomp(source: Source, verdicts: &mut Verdicts) -> Self {
-        let Source { id, annotations, created, data, binary_keys, .. } = source;
+    pub fn of(source: Source, verdicts: &mut Verdicts) -> Self {
+        let Source { id, kind: word, annotations, created, data, binary_keys, .. } = source;
+        let kind = Kind::from_word(&word);
         let Annotations { nodes, has_profile_labels, diagnostics } = Annotations::read(&annotations);
-        let mut bundle =
-            Self { id, created, nodes, has_profile_labels, profiles: BTreeMap::new(), diagnostics };
+        let profiles = BTreeMap::new();
+        let mut bundle = Self { id, kind, created, nodes, has_profile_labels, profiles, diagnostics };
+        let Some(kind) = kind else {
+            bundle.diagnostics = vec![Kind::unknown(&word)];
+            return bundle;
+        };
         let count = data.len() + binary_keys.len();
         if count > MOST_KEYS {
             bundle.diagnostics.push(too_many(count));
             return bundle;
         }
-        for (key, profile) in verdicts.of_seccomp(&bundle.id, data) {
+        for (key, profile) in verdicts.of(kind, &bundle.id, data) {
             bundle.add(Place::at(format!("$.data[{key:?}]")), &key, profile);
         }
         for key in binary_keys {
@@ -123,11 +136,12 @@ impl Bundle {
 
     /// The bundle `id`, of which nothing is said but `diagnostics`.
     fn bare(id: BundleId, diagnostics: Vec<Diagnostic>) -> Self {
-        let nodes = Some(Selector::default());
-        Self { id, created: None, nodes, has_profile_labels: true, profiles: BTreeMap::new(), diagnostics }
+        let (kind, nodes) = (Some(Kind::Seccomp), Some(Selector::default()));
+        let profiles = BTreeMap::new();
+        Self { id, kind, created: None, nodes, has_profile_labels: true, profiles, diagnostics }
     }
 
-    /// Judges the directory `id`: the text of each of its files, or why there is none. What `verdicts` has of
+    /// Judges the directory `id`, of seccomp profiles: the text of each of its files, or why there is none. What `verdicts` has of
     /// the version before is not judged again.
     #[must_use]
     pub fn of_seccomp_files(
@@ -145,7 +159,7 @@ impl Bundle {
                 Err(why) => profiles.push((key, Profile::Refused([why].into()))),
             }
         }
-        profiles.extend(verdicts.of_seccomp(&id, texts));
+        profiles.extend(verdicts.of(Kind::Seccomp, &id, texts));
         let mut bundle = Self::bare(id, Vec::new());
         for (key, profile) in profiles {
             bundle.add(Place::at(format!("$[{key:?}]")), &key, profile);
@@ -153,7 +167,7 @@ impl Bundle {
         bundle.end()
     }
 
-    /// The bundle `id`, of which nothing can be told, for this reason, which has the code
+    /// The bundle `id` of a directory, of which nothing can be told, for this reason, which has the code
     /// [`Code::Unreadable`].
     #[must_use]
     pub fn unreadable(id: BundleId, why: Diagnostic) -> Self {
@@ -172,8 +186,19 @@ impl Bundle {
         }
     }
 
-    /// All was added.
+    /// All was added. A name that two texts declare belongs to the first of them.
     fn end(mut self) -> Self {
+        let mut declared: BTreeMap<ProfileName, ProfileKey> = BTreeMap::new();
+        for (key, profile) in &mut self.profiles {
+            let Profile::Accepted(document, findings) = profile else { continue };
+            let twice = document.names().iter().find_map(|name| Some((name, declared.get(name)?)));
+            if let Some((name, first)) = twice {
+                let twice = declared_twice(key, name, first);
+                *profile = Profile::Refused(findings.iter().cloned().chain([twice]).collect());
+                continue;
+            }
+            declared.extend(document.names().iter().map(|name| (name.clone(), key.clone())));
+        }
         if self.profiles.is_empty() {
             self.diagnostics.push(empty());
         }
@@ -197,7 +222,7 @@ impl Bundle {
 
     /// Whether its profiles are all there is to it: no key of it is left out.
     pub(crate) fn is_complete(&self) -> bool {
-        self.is_readable() && !self.has_any(&[Code::InvalidKey])
+        self.is_readable() && !self.has_any(&[Code::InvalidKey, Code::UnknownKind])
     }
 
     /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
@@ -221,13 +246,22 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Judges `text` for nodes of `platform`.
-    pub(crate) fn of_seccomp(text: String, platform: Platform) -> Self {
-        let Checked { findings, resolved } = seccomp::check(&text, platform);
+    /// Judges `text`, which is of `kind`, for nodes of `platform`.
+    pub(crate) fn of(kind: Kind, text: String, platform: Platform) -> Self {
+        let (document, findings) = match kind {
+            Kind::Seccomp => {
+                let Checked { findings, resolved } = seccomp::check(&text, platform);
+                (Document::new(resolved.unwrap_or(text), BTreeSet::new()), findings)
+            }
+            Kind::AppArmor => {
+                let Scanned { names, findings } = text::scan(&text);
+                (Document::new(text, names), findings)
+            }
+        };
         if has_error(&findings) {
             return Self::Refused(findings.into());
         }
-        Self::Accepted(Document::new(resolved.unwrap_or(text)), findings.into())
+        Self::Accepted(document, findings.into())
     }
 
     /// What is to be said of it: warnings, or the reasons for its refusal.
@@ -244,17 +278,19 @@ impl Profile {
 pub struct Document {
     content: Arc<str>,
     digest: Digest,
+    names: Arc<BTreeSet<ProfileName>>,
 }
 
 impl Document {
-    fn new(text: String) -> Self {
-        Self { digest: Digest::of(text.as_bytes()), content: text.into() }
+    fn new(text: String, names: BTreeSet<ProfileName>) -> Self {
+        Self { digest: Digest::of(text.as_bytes()), content: text.into(), names: names.into() }
     }
 
-    /// What was accepted before, by the bytes that are on disk now. None if they are others.
+    /// The seccomp document that was accepted before, by the bytes that are on disk now. None if they are
+    /// others.
     #[must_use]
     pub fn kept(content: Vec<u8>, digest: Digest) -> Option<Self> {
-        let document = Self::new(String::from_utf8(content).ok()?);
+        let document = Self::new(String::from_utf8(content).ok()?, BTreeSet::new());
         Some(document).filter(|document| document.digest == digest)
     }
 
@@ -268,6 +304,12 @@ impl Document {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The profiles that an AppArmor text declares. None for a seccomp document, which is one by itself.
+    #[must_use]
+    pub fn names(&self) -> &BTreeSet<ProfileName> {
+        &self.names
     }
 }
 
@@ -289,6 +331,15 @@ fn binary(place: Place) -> Diagnostic {
         place,
         message: "the document is in binaryData, so it is not UTF-8 text".to_owned(),
         help: "put it into data, as UTF-8 without a byte order mark",
+    }
+}
+
+fn declared_twice(key: &ProfileKey, name: &ProfileName, first: &ProfileKey) -> Diagnostic {
+    Diagnostic {
+        code: Code::DuplicateProfile,
+        place: Place::at(format!("$.data[\"{key}\"]")),
+        message: format!("the key {first} declares the profile {name} already"),
+        help: "rename one of the two profiles, or take one of the texts out",
     }
 }
 
@@ -316,11 +367,21 @@ mod tests {
 
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 
+    /// An AppArmor text that declares these profiles.
+    fn declaring(names: &str) -> String {
+        names.split_whitespace().fold(String::new(), |text, name| text + "profile " + name + " {\n}\n")
+    }
+
+    fn of_apparmor(data: &[(&str, &str)]) -> Bundle {
+        let source = Source { kind: "apparmor".to_owned(), ..Source::example("b", data) };
+        Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE))
+    }
+
     /// Claims which keys are accepted and refused, and the codes of the bundle's own diagnostics.
     fn check(data: &[(&str, &str)], binary: &[&str], accepted: &[&str], refused: &[&str], codes: &[Code]) {
         let binary_keys = binary.iter().map(|key| (*key).to_owned()).collect();
         let source = Source { binary_keys, ..Source::example("b", data) };
-        let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE));
+        let bundle = Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE));
         let (good, bad): (Vec<_>, Vec<_>) =
             bundle.profiles.iter().partition(|(_, profile)| matches!(profile, Profile::Accepted(..)));
         assert_eq!(good.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), accepted);
@@ -343,12 +404,44 @@ mod tests {
             (r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"ENOSYS"}"#, Some(resolved)),
             (r#"{"defaultAction":"SCMP_ACT_LOG","defaultErrno":"ENO"}"#, None),
         ] {
-            let content = match Profile::of_seccomp(text.to_owned(), Platform::EXAMPLE) {
+            let content = match Profile::of(Kind::Seccomp, text.to_owned(), Platform::EXAMPLE) {
                 Profile::Accepted(document, _) => Some(document.content().to_vec()),
                 Profile::Refused(_) => None,
             };
             assert_eq!(content.as_deref(), expected.map(str::as_bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn a_bundle_holds_what_its_label_says() {
+        let bundle = of_apparmor(&[("a", &declaring("one two")), ("b", GOOD)]);
+        assert_eq!(bundle.kind, Some(Kind::AppArmor));
+        let names = |profile: &Profile| match profile {
+            Profile::Accepted(document, _) => document.names().iter().map(ToString::to_string).collect(),
+            Profile::Refused(_) => vec!["refused".to_owned()],
+        };
+        assert_eq!(
+            bundle.profiles.values().map(names).collect::<Vec<_>>(),
+            [vec!["one", "two"], vec!["refused"]]
+        );
+
+        let source = Source { kind: "secomp".to_owned(), ..Source::example("b", &[("a", GOOD)]) };
+        let bundle = Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE));
+        assert_eq!((bundle.kind, bundle.profiles.len()), (None, 0));
+        assert!(!bundle.is_complete() && bundle.has_any(&[Code::UnknownKind]));
+    }
+
+    #[test]
+    fn a_name_that_two_keys_declare_belongs_to_the_first() {
+        let texts = [("a", "one"), ("b", "two one"), ("c", "two"), ("d", "two")];
+        let texts = texts.map(|(key, names)| (key, declaring(names)));
+        let bundle = of_apparmor(&texts.each_ref().map(|(key, text)| (*key, text.as_str())));
+        let codes = |profile: &Profile| profile.diagnostics().iter().map(|finding| finding.code).collect();
+        assert_eq!(
+            bundle.profiles.values().map(codes).collect::<Vec<Vec<_>>>(),
+            [vec![], vec![Code::DuplicateProfile], vec![], vec![Code::DuplicateProfile]],
+            "what b declares besides is free"
+        );
     }
 
     #[test]
@@ -385,7 +478,7 @@ mod tests {
         let data: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), GOOD)).collect();
         let mut source = Source::example("b", &data);
         source.annotations.insert("pavise.dev/node-selector".to_owned(), "disk=ssd".to_owned());
-        let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE));
+        let bundle = Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE));
         assert!(!bundle.is_readable() && !bundle.is_complete());
         assert_eq!(bundle.is_for(Some(&BTreeMap::new())), Some(false), "it is for the same nodes as ever");
     }

@@ -13,7 +13,7 @@ mod review;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use review::{KIND_LABEL, Reason, Review, Statement};
+pub use review::{Reason, Review, Statement};
 
 use crate::bundle::BundleId;
 use crate::name::Namespace;

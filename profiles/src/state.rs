@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::bundle::{Bundle, BundleId, Document, Profile};
+use crate::bundle::{Bundle, BundleId, Document, Kind, Profile};
 use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, ProfileKey};
 use crate::plan::{Deed, LabelChange};
-use crate::pod::PodId;
+use crate::pod::{PodId, Pods};
 use crate::reference::Reference;
 use crate::time::{Retry, Time};
 
@@ -27,6 +27,9 @@ pub struct Config {
     pub removal_delay: Duration,
     /// Whether there is a Node to be labelled. Where there is none, no label stands in the way of a removal.
     pub has_node: bool,
+    /// Whether the node's kernel has AppArmor. Where it does not, bundles of AppArmor texts are for other
+    /// nodes.
+    pub has_apparmor: bool,
 }
 
 impl Config {
@@ -100,11 +103,11 @@ pub enum Event {
     LabelsWritten(NodeLabels),
     /// It failed, or nobody knows how it ended.
     LabelsFailed,
-    /// All pods of the node that refer to AppArmor profiles, and to which.
+    /// All pods of the node that are not at their end, and the AppArmor profiles that each refers to.
     PodsListed(BTreeMap<PodId, BTreeSet<String>>),
-    /// A pod of the node refers to these now.
+    /// One of them is new, or has changed.
     PodApplied(PodId, BTreeSet<String>),
-    /// A pod is gone, or has ended.
+    /// One is gone, or at its end.
     PodDeleted(PodId),
 }
 
@@ -153,6 +156,7 @@ pub struct State {
     /// The namespaces whose bundles are known, and since when.
     pub(crate) listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
+    pub(crate) pods: Pods,
 }
 
 /// What is known about the Node's labels.
@@ -272,6 +276,7 @@ impl State {
             others: None,
             listed: BTreeMap::new(),
             is_scanned: false,
+            pods: Pods::default(),
         }
     }
 
@@ -311,7 +316,9 @@ impl State {
                 self.relabelled(others, now);
             }
             Event::LabelsFailed => self.labels.failed(now),
-            Event::PodsListed(_) | Event::PodApplied(..) | Event::PodDeleted(_) => {}
+            Event::PodsListed(pods) => self.pods.listed(pods),
+            Event::PodApplied(id, references) => self.pods.applied(id, references),
+            Event::PodDeleted(id) => self.pods.deleted(&id),
         }
     }
 
@@ -341,6 +348,9 @@ impl State {
 
     /// Whether `bundle` is for this node; none if that can't be told.
     pub(crate) fn is_here(&self, bundle: &Bundle) -> Option<bool> {
+        if bundle.kind == Some(Kind::AppArmor) && !self.config.has_apparmor {
+            return Some(false);
+        }
         bundle.is_for(self.others.as_ref())
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bundle::{BundleId, Profile};
+use crate::bundle::{BundleId, Kind, Profile};
 use crate::digest::Digest;
 use crate::platform::Platform;
 
@@ -12,8 +12,8 @@ use crate::platform::Platform;
 #[derive(Debug)]
 pub struct Verdicts {
     platform: Platform,
-    /// By the digests of the texts that were judged.
-    last: BTreeMap<BundleId, BTreeMap<Digest, Profile>>,
+    /// By the kinds and digests of the texts that were judged.
+    last: BTreeMap<BundleId, BTreeMap<(Kind, Digest), Profile>>,
 }
 
 impl Verdicts {
@@ -33,9 +33,10 @@ impl Verdicts {
         self.last.retain(|id, _| bundles.contains(id));
     }
 
-    /// Judges the texts of a new version of the bundle `id`, by their keys.
-    pub(crate) fn of_seccomp(
+    /// Judges the texts of a new version of the bundle `id`, which is of `kind`, by their keys.
+    pub(crate) fn of(
         &mut self,
+        kind: Kind,
         id: &BundleId,
         data: BTreeMap<String, String>,
     ) -> Vec<(String, Profile)> {
@@ -43,9 +44,9 @@ impl Verdicts {
         let mut now = BTreeMap::new();
         let mut profiles = Vec::new();
         for (key, text) in data {
-            let digest = Digest::of(text.as_bytes());
-            let judge = || before.remove(&digest).unwrap_or_else(|| Profile::of_seccomp(text, self.platform));
-            profiles.push((key, now.entry(digest).or_insert_with(judge).clone()));
+            let of = (kind, Digest::of(text.as_bytes()));
+            let judge = || before.remove(&of).unwrap_or_else(|| Profile::of(kind, text, self.platform));
+            profiles.push((key, now.entry(of).or_insert_with(judge).clone()));
         }
         self.last.insert(id.clone(), now);
         profiles
@@ -66,7 +67,7 @@ mod tests {
     const REFUSED: &str = "{}";
 
     fn judged(verdicts: &mut Verdicts, name: &str, version: Version<'_>) -> Bundle {
-        Bundle::of_seccomp(Source::example(name, version), verdicts)
+        Bundle::of(Source::example(name, version), verdicts)
     }
 
     /// Whether two profiles are one verdict, not two equal ones.
@@ -102,6 +103,17 @@ mod tests {
         check(&before, &before, &["a", "b", "c", "d"]);
         check(&before, &[("a", GOOD), ("b", REFUSED), ("e", RESOLVED)], &["a", "b", "e"]);
         check(&before, &[("a", " {}"), ("d", REFUSED)], &["d"]);
+    }
+
+    #[test]
+    fn a_text_that_becomes_one_of_another_kind_is_judged_anew() {
+        let mut verdicts = Verdicts::new(Platform::EXAMPLE);
+        let seccomp = Source::example("b", &[("k", GOOD)]);
+        let apparmor = Source { kind: "apparmor".to_owned(), ..seccomp.clone() };
+        let is_accepted =
+            |bundle: &Bundle| matches!(bundle.profiles.values().next(), Some(Profile::Accepted(..)));
+        assert!(is_accepted(&Bundle::of(seccomp, &mut verdicts)));
+        assert!(!is_accepted(&Bundle::of(apparmor, &mut verdicts)));
     }
 
     #[test]

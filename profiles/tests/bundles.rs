@@ -45,7 +45,7 @@ fn annotated(pairs: &[(&str, &str)]) -> Source {
 
 /// All that is said of `source` by itself.
 fn said_of(source: Source) -> Vec<Diagnostic> {
-    let bundle = Bundle::of_seccomp(source, &mut Verdicts::new(platform()));
+    let bundle = Bundle::of(source, &mut Verdicts::new(platform()));
     let of_profiles = bundle.profiles.values().flat_map(|profile| profile.diagnostics().to_vec());
     bundle.diagnostics.iter().cloned().chain(of_profiles).collect()
 }
@@ -54,10 +54,16 @@ fn said_of(source: Source) -> Vec<Diagnostic> {
 fn said_together(sources: Vec<Source>) -> Vec<Diagnostic> {
     let home = Namespace::new("pavise-profiles").unwrap();
     let removal_delay = Duration::from_mins(5);
-    let config = Config { home: home.clone(), others: BTreeSet::new(), removal_delay, has_node: true };
+    let config = Config {
+        home: home.clone(),
+        others: BTreeSet::new(),
+        removal_delay,
+        has_node: true,
+        has_apparmor: false,
+    };
     let mut state = State::new(config);
     let mut verdicts = Verdicts::new(platform());
-    let bundles = sources.into_iter().map(|source| Bundle::of_seccomp(source, &mut verdicts)).collect();
+    let bundles = sources.into_iter().map(|source| Bundle::of(source, &mut verdicts)).collect();
     state.apply(Event::Listed { namespace: home, bundles }, Time::default());
     state.findings().into_iter().map(|finding| finding.diagnostic).collect()
 }

@@ -97,6 +97,7 @@ impl Arguments {
             others: others.iter().filter(|other| *other != home).cloned().collect(),
             removal_delay: self.removal_delay,
             has_node: self.source == Source::Cluster,
+            has_apparmor: false,
         })
     }
 

@@ -9,8 +9,8 @@ use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use profiles::bundle::{Bundle, BundleId, Source};
-use profiles::catalog::{KIND_LABEL, Review};
+use profiles::bundle::{Bundle, BundleId, KIND_LABEL, Kind, Source};
+use profiles::catalog::Review;
 use profiles::name::Namespace;
 use profiles::platform::Platform;
 use profiles::state::Event;
@@ -19,8 +19,10 @@ use tracing::warn;
 
 use super::{watch_advice, watch_said};
 
-/// What makes a ConfigMap a bundle of seccomp profiles.
-const SELECTOR: &str = "pavise.dev/profiles=seccomp";
+/// What makes a ConfigMap a bundle of some [`Kind`].
+fn selector() -> String {
+    format!("{KIND_LABEL} in ({})", Kind::ALL.map(Kind::as_str).join(","))
+}
 
 /// What is seen in one namespace. `T` is what is made of a ConfigMap.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Judge for Verdicts {
     type Judged = Bundle;
 
     fn judge(&mut self, source: Source) -> Bundle {
-        Bundle::of_seccomp(source, self)
+        Bundle::of(source, self)
     }
 
     fn listed(&mut self, bundles: &[Bundle]) {
@@ -82,7 +84,7 @@ impl Judge for BTreeSet<Platform> {
 
 /// Watches the bundles of `namespace`, for ever, and judges them for a node of `platform`.
 pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) -> impl Stream<Item = Event> {
-    seen(client, namespace, SELECTOR, Verdicts::new(platform)).map(Event::from)
+    seen(client, namespace, &selector(), Verdicts::new(platform)).map(Event::from)
 }
 
 /// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and reviews
@@ -100,7 +102,7 @@ fn seen<J: Judge>(
     namespace: Namespace,
     selector: &str,
     judge: J,
-) -> impl Stream<Item = Seen<J::Judged>> {
+) -> impl Stream<Item = Seen<J::Judged>> + use<J> {
     let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
     let config = watcher::Config::default().labels(selector).streaming_lists();
     let mut listing = Listing::new(namespace, judge);
@@ -195,6 +197,7 @@ mod tests {
         let metadata = ObjectMeta {
             namespace: Some("ns".to_owned()),
             name: Some(name.to_owned()),
+            labels: Some([(KIND_LABEL.to_owned(), Kind::Seccomp.to_string())].into()),
             ..ObjectMeta::default()
         };
         ConfigMap { metadata, ..ConfigMap::default() }
@@ -249,6 +252,11 @@ mod tests {
         );
         assert_eq!(source.data, [("a.json".to_owned(), "{}".to_owned())].into());
         assert_eq!(source.binary_keys, ["b.json"]);
+    }
+
+    #[test]
+    fn bundles_of_all_kinds_are_watched() {
+        assert_eq!(selector(), "pavise.dev/profiles in (apparmor,seccomp)");
     }
 
     #[test]

@@ -92,11 +92,7 @@ fn references(pod: &Pod) -> BTreeSet<String> {
 }
 
 fn id(metadata: ObjectMeta) -> PodId {
-    PodId {
-        namespace: metadata.namespace.unwrap_or_default(),
-        name: metadata.name.unwrap_or_default(),
-        uid: metadata.uid.unwrap_or_default(),
-    }
+    PodId { namespace: metadata.namespace.unwrap_or_default(), uid: metadata.uid.unwrap_or_default() }
 }
 
 #[cfg(test)]
@@ -147,11 +143,16 @@ mod tests {
         serde_json::from_value(pod).unwrap()
     }
 
+    /// That of the [`pod`] which has this identity.
+    fn name(id: &PodId) -> &str {
+        assert_eq!(id.namespace, "ns");
+        id.uid.strip_prefix("uid-of-").unwrap()
+    }
+
     fn shown(event: &Event) -> String {
         let with = |(id, references): (&PodId, &BTreeSet<String>)| {
             let references: Vec<&str> = references.iter().map(String::as_str).collect();
-            assert_eq!((id.namespace.as_str(), id.uid.as_str()), ("ns", &*format!("uid-of-{}", id.name)));
-            format!("{}:{}", id.name, references.join("|"))
+            format!("{}:{}", name(id), references.join("|"))
         };
         match event {
             Event::PodsListed(pods) => {
@@ -159,7 +160,7 @@ mod tests {
                 format!("={}", pods.join(","))
             }
             Event::PodApplied(id, references) => format!("+{}", with((id, references))),
-            Event::PodDeleted(id) => format!("-{}", id.name),
+            Event::PodDeleted(id) => format!("-{}", name(id)),
             other => panic!("{other:?} is no event of pods"),
         }
     }

@@ -351,6 +351,7 @@ mod tests {
             others,
             removal_delay: Duration::from_mins(5),
             has_node: true,
+            has_apparmor: false,
         })
     }
 

@@ -161,6 +161,7 @@ fn rules() -> Config {
         others: BTreeSet::new(),
         removal_delay: Duration::from_mins(5),
         has_node: true,
+        has_apparmor: false,
     }
 }
 

@@ -10,3 +10,4 @@
 
 pub mod name;
 pub mod policy;
+pub mod text;

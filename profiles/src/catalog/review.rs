@@ -7,19 +7,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::{Bundle, BundleId, Profile, Source};
-use crate::diagnostic::{Code, Diagnostic, Place, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::digest::Digest;
 use crate::name::ProfileKey;
 use crate::platform::Platform;
-use crate::seccomp;
 use crate::verdicts::Verdicts;
-
-/// The label that makes a ConfigMap a bundle; its value says of what.
-pub const KIND_LABEL: &str = "pavise.dev/profiles";
-/// The one kind that there is.
-const SECCOMP: &str = "seccomp";
-/// A kind that people expect, and that is not served.
-const APPARMOR: &str = "apparmor";
 
 /// The longest note that the API server takes, in bytes (`NoteLengthLimit` of its validation of Events).
 const LONGEST_NOTE: usize = 1024;
@@ -48,15 +40,11 @@ impl Review {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        let Source { id, uid, kind, .. } = source;
+        let Source { id, uid, .. } = source;
         let mut findings = Findings::new(platforms);
-        if kind == SECCOMP {
-            for platform in platforms {
-                let bundle = Bundle::of_seccomp(source.clone(), &mut Verdicts::new(*platform));
-                findings.add(*platform, &bundle);
-            }
-        } else {
-            findings.of_the_bundle(platforms, &wrong_kind(kind));
+        for platform in platforms {
+            let bundle = Bundle::of(source.clone(), &mut Verdicts::new(*platform));
+            findings.add(*platform, &bundle);
         }
         Self { statements: findings.statements(id, uid), id: id.clone(), uid: uid.clone() }
     }
@@ -256,26 +244,10 @@ fn cut(text: &str, longest: usize) -> String {
     format!("{}{ELLIPSIS}", &text[..text.floor_char_boundary(longest.saturating_sub(ELLIPSIS.len()))])
 }
 
-/// What is wrong with the value of [`KIND_LABEL`], which is not [`SECCOMP`].
-fn wrong_kind(kind: &str) -> Diagnostic {
-    let message = if kind == APPARMOR {
-        "AppArmor profiles are not served, so nothing of the bundle is".to_owned()
-    } else {
-        let meant = seccomp::suggestion(kind, [SECCOMP]);
-        let meant = meant.map(|kind| format!("; did you mean {kind:?}?")).unwrap_or_default();
-        format!("{kind:?} is no kind of profiles, so nothing of the bundle is served{meant}")
-    };
-    Diagnostic {
-        code: Code::UnknownKind,
-        place: Place::at(format!("$.metadata.labels[{KIND_LABEL:?}]")),
-        message,
-        help: "label it pavise.dev/profiles=seccomp, or take the label away",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp;
 
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
     const BAD: &str = "{\n\"defaultAction\":\"SCMP_ACT_LGO\"}";
@@ -346,7 +318,10 @@ mod tests {
             ),
             ("selinux", "\"selinux\" is no kind of profiles, so nothing of the bundle is served; label"),
             ("", "\"\" is no kind of profiles, so nothing of the bundle is served; label"),
-            ("apparmor", "AppArmor profiles are not served, so nothing of the bundle is; label"),
+            (
+                "aparmor",
+                "\"aparmor\" is no kind of profiles, so nothing of the bundle is served; did you mean \"apparmor\"?; ",
+            ),
         ] {
             let said = judge(kind, &[("a.json", BAD)], &[]);
             check(&said, &[("BundleProblem", "", &format!("{problem}{expected}"))]);
@@ -399,7 +374,7 @@ mod tests {
         let all = platforms(&["amd64 5.10", "amd64 6.12", "arm64 6.12"]);
         let judged = |text: &str| {
             let source = source("seccomp", &[("a.json", text)], &[]);
-            Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
+            Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE))
         };
         for (bad, head, finding) in [
             (&["amd64 5.10", "amd64 6.12", "arm64 6.12"][..], "a.json is refused: ", " error["),

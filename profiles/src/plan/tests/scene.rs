@@ -69,6 +69,7 @@ impl Scene {
             others: [name(TEAM)].into(),
             removal_delay: Duration::from_secs(DELAY),
             has_node: true,
+            has_apparmor: false,
         };
         Self {
             state: State::new(config),
@@ -268,7 +269,7 @@ fn bundle(text: &str) -> Bundle {
         id: bundle_id(id),
         ..Source::example("b", &[])
     };
-    Bundle::of_seccomp(source, &mut Verdicts::new(Platform::EXAMPLE))
+    Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE))
 }
 
 fn unreadable() -> Diagnostic {
