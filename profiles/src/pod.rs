@@ -3,8 +3,12 @@
 //! Invariant: a pod counts until it is known to be gone or at its end. What a pod says is taken as it is: a
 //! reference to no profile of ours harms nobody.
 
+mod spec;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+pub use spec::{MOST, Spec, Status, apparmor_references};
 
 /// Which pod: its namespace, and its `uid`, which tells it from another one of the same name.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

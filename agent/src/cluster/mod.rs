@@ -8,6 +8,7 @@ pub(crate) mod bundles;
 pub(crate) mod events;
 pub(crate) mod node;
 pub(crate) mod nodes;
+pub(crate) mod pods;
 mod requests;
 #[cfg(test)]
 mod script;

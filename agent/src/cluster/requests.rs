@@ -100,6 +100,7 @@ fn resource(path: &str) -> &'static str {
     let mut parts = path.trim_start_matches("/api/v1/").split('/');
     match (parts.next(), parts.nth(1)) {
         (Some("nodes"), _) => "nodes",
+        (Some("pods"), _) => "pods",
         (Some("namespaces"), Some("configmaps")) => "configmaps",
         _ => "other",
     }
@@ -149,6 +150,12 @@ mod tests {
             "/api/v1/namespaces/nodes/configmaps",
             Some(404),
             r#"{verb="get",resource="configmaps",code="4xx"} 1"#,
+        );
+        check(
+            Method::GET,
+            "/api/v1/pods?&watch=true",
+            Some(200),
+            r#"{verb="watch",resource="pods",code="2xx"} 1"#,
         );
         check(Method::PATCH, "/api/v1/nodes/a?", None, r#"{verb="patch",resource="nodes",code="none"} 1"#);
         check(Method::POST, "/apis/x", Some(503), r#"{verb="other",resource="other",code="5xx"} 1"#);

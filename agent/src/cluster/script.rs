@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// What is asked, and the answer.
 pub(crate) struct Exchange {
-    /// What the query of the request has to contain.
+    /// What the path and query of the request have to contain.
     pub(crate) asked: &'static str,
     /// The status of the answer.
     pub(crate) status: u16,
@@ -28,8 +28,8 @@ pub(crate) fn client(script: Vec<Exchange>) -> Client {
         let next = script.lock().unwrap().pop_front();
         async move {
             let Some(Exchange { asked, status, answer }) = next else { return future::pending().await };
-            let query = request.uri().query().unwrap_or_default();
-            assert!(query.contains(asked), "{query} was asked instead of {asked}");
+            let path = request.uri().to_string();
+            assert!(path.contains(asked), "{path} was asked instead of {asked}");
             let lines: Vec<String> = answer.iter().map(|line| format!("{line}\n")).collect();
             let body = Body::from(lines.concat().into_bytes());
             Response::builder().status(status).body(body)

@@ -13,7 +13,7 @@ use profiles::platform::Platform;
 use profiles::state::{Config, Event};
 use tracing::info;
 
-use crate::cluster::{self, bundles, node::OwnNode};
+use crate::cluster::{self, bundles, node::OwnNode, pods};
 use crate::directory::BundleDirectory;
 use crate::observe::metrics::Metrics;
 
@@ -54,8 +54,12 @@ pub(super) async fn cluster(
 ) -> Result<Connections> {
     let client = cluster::connect(metrics).await?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
+    let mut events = Vec::new();
+    if rules.has_apparmor {
+        events.push(pods::watch(client.clone(), &node).boxed_local());
+    }
     let node = OwnNode::new(client.clone(), node);
-    let mut events = vec![node.watch().boxed_local()];
+    events.push(node.watch().boxed_local());
     for namespace in rules.namespaces() {
         events.push(bundles::watch(client.clone(), namespace.clone(), platform).boxed_local());
     }

@@ -1,0 +1,349 @@
+//! The pods of our own Node: which profiles they refer to.
+//!
+//! Invariant: of a pod nothing is decoded but its metadata and what it refers to, and nothing is kept but its
+//! references. A list that breaks off halfway is dropped: a pod that is left out of [`Event::PodsListed`] does
+//! not exist, or refers to nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::core::v1;
+use kube::api::{ApiResource, ObjectMeta};
+use kube::core::Object;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use profiles::name::NodeName;
+use profiles::pod::{self, PodId};
+use profiles::state::Event;
+use tracing::warn;
+
+use super::{watch_advice, watch_said};
+
+const PERMISSION: &str = "list and watch Pods";
+
+type Pod = Object<pod::Spec, pod::Status>;
+type References = BTreeMap<PodId, BTreeSet<String>>;
+
+/// Watches what the pods of `node` refer to, for ever.
+pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event> + use<> {
+    let pods: Api<Pod> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).streaming_lists();
+    let mut sighting = Sighting::default();
+    watcher(pods, config).default_backoff().filter_map(move |event| future::ready(sighting.take(event)))
+}
+
+/// What was seen of the pods.
+#[derive(Default)]
+struct Sighting {
+    /// What is being listed.
+    listing: References,
+    /// What was told last. Of the many reports of a pod's state, few are news of its references.
+    told: References,
+}
+
+impl Sighting {
+    fn take(&mut self, event: watcher::Result<watcher::Event<Pod>>) -> Option<Event> {
+        match event {
+            Ok(watcher::Event::Init) => {
+                self.listing.clear();
+                None
+            }
+            Ok(watcher::Event::InitApply(pod)) => {
+                let references = references(&pod);
+                if !references.is_empty() {
+                    self.listing.insert(id(pod.metadata), references);
+                }
+                None
+            }
+            Ok(watcher::Event::InitDone) => {
+                self.told = std::mem::take(&mut self.listing);
+                Some(Event::PodsListed(self.told.clone()))
+            }
+            Ok(watcher::Event::Apply(pod)) => {
+                let references = references(&pod);
+                self.applied(id(pod.metadata), references)
+            }
+            Ok(watcher::Event::Delete(pod)) => self.applied(id(pod.metadata), BTreeSet::new()),
+            Err(error) => {
+                let advice = watch_advice(&error, PERMISSION);
+                warn!(error = watch_said(&error), advice, "Pods can't be watched");
+                None
+            }
+        }
+    }
+
+    /// A pod refers to these now. One that refers to nothing is as good as none.
+    fn applied(&mut self, id: PodId, references: BTreeSet<String>) -> Option<Event> {
+        if references.is_empty() {
+            return self.told.remove(&id).map(|_| Event::PodDeleted(id));
+        }
+        if self.told.get(&id) == Some(&references) {
+            return None;
+        }
+        self.told.insert(id.clone(), references.clone());
+        Some(Event::PodApplied(id, references))
+    }
+}
+
+fn references(pod: &Pod) -> BTreeSet<String> {
+    let none = BTreeMap::new();
+    let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
+    pod::apparmor_references(annotations, &pod.spec, pod.status.as_ref())
+}
+
+fn id(metadata: ObjectMeta) -> PodId {
+    PodId { namespace: metadata.namespace.unwrap_or_default(), uid: metadata.uid.unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::script::{self, Exchange};
+
+    /// A pod as the API server writes it: much of it does not matter here.
+    fn pod(name: &str, profile: &str, phase: &str) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "namespace": "ns",
+                "name": name,
+                "uid": format!("uid-of-{name}"),
+                "resourceVersion": "1",
+                "labels": {"app": "web"},
+                "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {
+                "nodeName": "n1",
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "securityContext": {"fsGroup": 7, "fieldFromTheFuture": {"a": [1]}},
+                "containers": [{
+                    "name": "c",
+                    "image": "busybox",
+                    "securityContext": {
+                        "capabilities": {"drop": ["ALL"]},
+                        "appArmorProfile": {"type": "Localhost", "localhostProfile": profile},
+                    },
+                }],
+            },
+            "status": {"phase": phase, "containerStatuses": [{"name": "c", "restartCount": 3}]},
+        })
+    }
+
+    /// A pod that refers to nothing.
+    fn plain(name: &str) -> Value {
+        let mut pod = pod(name, "", "Running");
+        pod["spec"]["containers"][0].as_object_mut().unwrap().remove("securityContext");
+        pod
+    }
+
+    fn decoded(pod: Value) -> Pod {
+        serde_json::from_value(pod).unwrap()
+    }
+
+    /// That of the [`pod`] which has this identity.
+    fn name(id: &PodId) -> &str {
+        assert_eq!(id.namespace, "ns");
+        id.uid.strip_prefix("uid-of-").unwrap()
+    }
+
+    fn shown(event: &Event) -> String {
+        let with = |(id, references): (&PodId, &BTreeSet<String>)| {
+            let references: Vec<&str> = references.iter().map(String::as_str).collect();
+            format!("{}:{}", name(id), references.join("|"))
+        };
+        match event {
+            Event::PodsListed(pods) => {
+                let pods: Vec<String> = pods.iter().map(with).collect();
+                format!("={}", pods.join(","))
+            }
+            Event::PodApplied(id, references) => format!("+{}", with((id, references))),
+            Event::PodDeleted(id) => format!("-{}", name(id)),
+            other => panic!("{other:?} is no event of pods"),
+        }
+    }
+
+    /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its pods' names
+    /// and references.
+    fn check(events: Vec<watcher::Event<Value>>, expected: &[&str]) {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let mut sighting = Sighting::default();
+        let mut take = |event| {
+            sighting.take(Ok(match event {
+                Init => Init,
+                InitApply(pod) => InitApply(decoded(pod)),
+                InitDone => InitDone,
+                Apply(pod) => Apply(decoded(pod)),
+                Delete(pod) => Delete(decoded(pod)),
+            }))
+        };
+        let seen: Vec<String> = events.into_iter().filter_map(&mut take).map(|event| shown(&event)).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_list_is_told_when_it_is_complete_with_the_pods_that_refer_to_something() {
+        use watcher::Event::{Init, InitApply, InitDone};
+        let list = vec![
+            Init,
+            InitApply(pod("a", "p", "Running")),
+            InitApply(plain("b")),
+            InitApply(pod("c", "p", "Succeeded")),
+            InitApply(pod("d", "q", "Pending")),
+            InitDone,
+        ];
+        check(list, &["=a:p,d:q"]);
+        check(vec![Init, InitDone], &["="]);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_is_dropped() {
+        use watcher::Event::{Init, InitApply, InitDone};
+        let [a, b] = ["a", "b"].map(|name| InitApply(pod(name, "p", "Running")));
+        check(vec![Init, a, Init, b, InitDone], &["=b:p"]);
+    }
+
+    #[test]
+    fn what_is_no_news_of_references_is_not_told() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let [pending, running, failed] = ["Pending", "Running", "Failed"].map(|phase| pod("a", "p", phase));
+        let mut debugged = running.clone();
+        debugged["spec"]["ephemeralContainers"] = json!([{"name": "e", "securityContext":
+            {"appArmorProfile": {"type": "Localhost", "localhostProfile": "debug"}}}]);
+        let events = vec![
+            Init,
+            InitApply(pod("z", "p", "Running")),
+            InitDone,
+            Apply(pod("z", "p", "Running")),
+            Apply(plain("b")),
+            Delete(plain("b")),
+            Apply(pending),
+            Apply(running.clone()),
+            Apply(debugged.clone()),
+            Apply(debugged),
+            Apply(failed.clone()),
+            Apply(failed.clone()),
+            Delete(failed),
+            Delete(pod("z", "p", "Running")),
+        ];
+        check(events, &["=z:p", "+a:p", "+a:debug|p", "-a", "-z"]);
+    }
+
+    #[test]
+    fn a_pod_that_is_made_anew_is_another_one() {
+        use watcher::Event::{Apply, Delete};
+        let mut sighting = Sighting::default();
+        let old = decoded(pod("a", "p", "Running"));
+        let mut new = decoded(pod("a", "p", "Running"));
+        new.metadata.uid = Some("other".to_owned());
+        let uid = |event: Option<Event>| match event {
+            Some(Event::PodApplied(id, _) | Event::PodDeleted(id)) => Some(id.uid),
+            _ => None,
+        };
+        assert_eq!(uid(sighting.take(Ok(Apply(old.clone())))).as_deref(), Some("uid-of-a"));
+        assert_eq!(uid(sighting.take(Ok(Apply(new)))).as_deref(), Some("other"));
+        assert_eq!(uid(sighting.take(Ok(Delete(old)))).as_deref(), Some("uid-of-a"));
+    }
+
+    #[test]
+    fn what_a_pod_has_besides_is_not_decoded() {
+        let odd = json!({
+            "metadata": {"name": "a", "namespace": "ns", "uid": "uid-of-a"},
+            "spec": {"containers": null, "initContainers": [{}], "securityContext": null, "volumes": 7},
+            "status": {"phase": "Running", "conditions": "none"},
+        });
+        assert!(references(&decoded(odd)).is_empty());
+        assert!(references(&decoded(json!({"metadata": {}, "spec": {}}))).is_empty());
+    }
+
+    /// A line of a watch.
+    fn line(kind: &str, mut pod: Value, version: u32) -> Value {
+        pod["metadata"]["resourceVersion"] = version.to_string().into();
+        json!({"type": kind, "object": pod})
+    }
+
+    /// The line with which the list that a watch begins with ends. No field of a pod but these is in it, or
+    /// with the value of no pod.
+    fn end_of_list(version: u32) -> Value {
+        let metadata =
+            json!({"creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"}});
+        let empty = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
+            "spec": {"containers": null}, "status": {}});
+        line("BOOKMARK", empty, version)
+    }
+
+    /// With this the API server says that a watch wants to go on from too long ago.
+    fn expired() -> Value {
+        let status = json!({"status": "Failure", "message": "too old", "reason": "Expired", "code": 410});
+        json!({"type": "ERROR", "object": status})
+    }
+
+    const LIST: &str = "/api/v1/pods?&watch=true&timeoutSeconds=290&fieldSelector=spec.nodeName%3Dn1";
+
+    /// Claims what is told of pods, in the form of [`check`], when the API server answers so.
+    async fn check_watch(script: Vec<Exchange>, expected: &[&str]) {
+        let events = watch(script::client(script), &NodeName::new("n1").unwrap());
+        let seen: Vec<String> = events.map(|event| shown(&event)).take(expected.len()).collect().await;
+        assert_eq!(seen, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_of_the_own_node_are_asked_for_and_a_watch_that_ends_goes_on_where_it_was() {
+        let list =
+            vec![line("ADDED", pod("a", "p", "Running"), 3), line("ADDED", plain("b"), 4), end_of_list(5)];
+        let more = vec![
+            line("ADDED", pod("c", "q", "Pending"), 6),
+            line("MODIFIED", pod("a", "p", "Succeeded"), 7),
+            line("DELETED", plain("b"), 8),
+        ];
+        let rest =
+            vec![line("MODIFIED", pod("c", "q", "Running"), 9), line("DELETED", pod("c", "q", ""), 10)];
+        check_watch(
+            vec![
+                Exchange { asked: LIST, status: 200, answer: list },
+                Exchange { asked: "resourceVersion=5", status: 200, answer: more },
+                Exchange { asked: "resourceVersion=8", status: 200, answer: rest },
+            ],
+            &["=a:p", "+c:q", "-a", "-c"],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_expired_lists_again_and_misses_nothing() {
+        let list = vec![
+            line("ADDED", pod("a", "p", "Running"), 3),
+            line("ADDED", pod("b", "q", "Running"), 4),
+            end_of_list(5),
+        ];
+        let anew = vec![line("ADDED", pod("b", "r", "Running"), 90), end_of_list(91)];
+        check_watch(
+            vec![
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: list },
+                Exchange { asked: "resourceVersion=5", status: 200, answer: vec![expired()] },
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: anew },
+            ],
+            &["=a:p,b:q", "=b:r"],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_may_not_watch_pods_tells_nothing_until_it_may() {
+        let refused = || Exchange { asked: "sendInitialEvents=true", status: 403, answer: Vec::new() };
+        let half_a_list = vec![line("ADDED", pod("z", "p", "Running"), 2)];
+        let list = vec![line("ADDED", pod("a", "p", "Running"), 3), end_of_list(5)];
+        check_watch(
+            vec![
+                refused(),
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: half_a_list },
+                refused(),
+                Exchange { asked: "sendInitialEvents=true", status: 200, answer: list },
+            ],
+            &["=a:p"],
+        )
+        .await;
+    }
+}
