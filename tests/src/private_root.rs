@@ -98,10 +98,16 @@ fn cover_tunables(root: &Path, node: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This node is the one without AppArmor, on every machine: programs look for this directory to tell.
+/// This node is the one without AppArmor, on every machine: programs look for the first directory to tell. In
+/// the second one is securityfs, through which an agent would change the machine's own policy.
 fn hide_apparmor(root: &Path) -> anyhow::Result<()> {
-    let module = root.join("sys/module/apparmor");
-    if module.is_dir() { mount_new("tmpfs", &module, "mode=755") } else { Ok(()) }
+    for directory in ["sys/module/apparmor", "sys/kernel/security"] {
+        let directory = root.join(directory);
+        if directory.is_dir() {
+            mount_new("tmpfs", &directory, "mode=755")?;
+        }
+    }
+    Ok(())
 }
 
 fn below(root: &Path, absolute: &Path) -> std::path::PathBuf {
