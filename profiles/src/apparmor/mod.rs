@@ -8,6 +8,14 @@
 //!
 //! Invariant: whoever compiles a text is not trusted. What is loaded follows from the blob itself.
 
+pub mod blob;
+mod judge;
 pub mod name;
 pub mod policy;
 pub mod text;
+#[cfg(test)]
+mod texts;
+#[cfg(test)]
+mod writer;
+
+pub use judge::{LARGEST, judge};

@@ -1,0 +1,3 @@
+profile demo /usr/bin/demo-** {
+  /demo r,
+}

@@ -1,0 +1,9 @@
+profile outer {
+  file,
+  profile inner {
+    /bin/** r,
+  }
+  ^hat {
+    /etc/hat r,
+  }
+}

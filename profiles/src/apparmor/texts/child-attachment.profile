@@ -1,0 +1,6 @@
+profile outer {
+  /usr/bin/inner cx,
+  profile /usr/bin/inner {
+    /bin/** r,
+  }
+}

@@ -1,0 +1,6 @@
+profile demo flags=(complain) {
+  /demo r,
+  profile inner {
+    /inner r,
+  }
+}

@@ -1,0 +1,9 @@
+profile outer {
+  /outer r,
+  profile middle {
+    /middle r,
+    profile inner {
+      /inner r,
+    }
+  }
+}

@@ -1,0 +1,3 @@
+profile demo flags=(kill) {
+  /demo r,
+}

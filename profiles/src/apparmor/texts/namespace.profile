@@ -1,0 +1,3 @@
+profile :elsewhere:demo {
+  /demo r,
+}

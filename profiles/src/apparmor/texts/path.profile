@@ -1,0 +1,3 @@
+/usr/bin/demo {
+  /demo r,
+}

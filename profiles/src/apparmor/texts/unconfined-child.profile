@@ -1,0 +1,5 @@
+profile demo {
+  /demo r,
+  profile inner flags=(unconfined) {
+  }
+}

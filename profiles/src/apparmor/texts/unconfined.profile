@@ -1,0 +1,2 @@
+profile demo flags=(unconfined) {
+}

@@ -1,0 +1,4 @@
+@{x}=docker-default
+profile @{x} {
+  /demo r,
+}
