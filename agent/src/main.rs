@@ -18,6 +18,7 @@
 mod catalog;
 mod cli;
 mod cluster;
+mod compiler;
 mod directory;
 #[cfg(test)]
 mod examples;

@@ -15,6 +15,8 @@ const CONFINED: &[(&str, &str, &str)] = &[
     ("nix::", "agent/src/host", "agent"),
     ("notify::", "agent/src/host", "agent"),
     ("procfs::", "agent/src/host", "agent"),
+    ("landlock::", "agent/src/host", "agent"),
+    ("libseccomp::", "agent/src/host", "agent"),
     ("prometheus_client::", "agent/src/observe", "agent"),
     ("unsafe {", "agent/src/host", "agent"),
 ];

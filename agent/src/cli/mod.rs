@@ -5,7 +5,9 @@
 
 mod agent;
 mod catalog;
+mod compiler;
 mod lint;
+mod run_parser;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -26,8 +28,13 @@ enum Command {
     Agent(agent::Arguments),
     /// Say on each bundle what is wrong with it, as Events, until told to stop.
     Catalog(catalog::Arguments),
+    /// Compile AppArmor texts for the agent beside it, without any privilege, until told to stop.
+    Compiler(compiler::Arguments),
     /// Say what is wrong with seccomp profiles, as the agent would, without a cluster.
     Lint(lint::Arguments),
+    /// What the compiler starts for one text.
+    #[command(hide = true)]
+    RunParser(run_parser::Arguments),
 }
 
 /// How a command ended that did not fail.
@@ -44,6 +51,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Agent(arguments) => agent::run(arguments),
         Command::Catalog(arguments) => catalog::run(arguments).map(|()| Outcome::Done),
+        Command::Compiler(arguments) => compiler::run(arguments).map(|()| Outcome::Done),
+        Command::RunParser(arguments) => run_parser::run(arguments),
         Command::Lint(arguments) => lint::run(&arguments),
     }
 }

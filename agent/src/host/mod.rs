@@ -3,14 +3,18 @@
 //! Invariant: system calls and the types of nix, notify and procfs stop here. Nothing is touched that the
 //! ledger does not have, and the ledger has it before it is touched.
 
+pub(crate) mod child;
+pub(crate) mod compiler;
 pub(crate) mod dir;
 pub(crate) mod error;
 mod fault;
 pub(crate) mod ledger;
 pub(crate) mod lock;
+pub(crate) mod memfd;
 mod mount;
 pub(crate) mod platform;
 pub(crate) mod process;
+pub(crate) mod sandbox;
 mod seccomp;
 pub(crate) mod text;
 pub(crate) mod watch;

@@ -1,0 +1,141 @@
+//! What a process gives up before it reads what strangers wrote.
+//!
+//! Invariant: nothing of it can be had back, and children inherit all of it. No step needs a privilege.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope, path_beneath_rules,
+};
+use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use nix::errno::Errno;
+use nix::libc::AF_UNIX;
+use nix::sys::prctl::{set_dumpable, set_no_new_privs};
+use nix::sys::resource::{Resource, rlim_t, setrlimit};
+
+/// What is used of Landlock, where the kernel has it: files, TCP, and, from Linux 6.12 on, signals to processes
+/// outside of the sandbox (Documentation/userspace-api/landlock.rst).
+const LANDLOCK: ABI = ABI::V6;
+
+/// Calls that no compiler makes, and that reach into other processes of the same user, or that make other
+/// calls unseen: `io_uring` can open sockets (`IORING_OP_SOCKET`).
+const REACHING: &[&str] = &[
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "pidfd_getfd",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+];
+
+/// What a program that compiles one text does not need besides: other processes, and sockets.
+const BEYOND_ONE_PROCESS: &[&str] = &[
+    "clone",
+    "clone3",
+    "fork",
+    "kill",
+    "pidfd_send_signal",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
+    "socket",
+    "socketpair",
+    "tkill",
+    "vfork",
+];
+
+/// What one process may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Address space, in bytes.
+    pub(crate) memory: u64,
+    /// Processor time, in seconds.
+    pub(crate) seconds: u64,
+}
+
+/// Gives up sockets but those of Unix, and to be looked into by processes of the same user.
+///
+/// # Errors
+/// The kernel, or libseccomp, does not do part of it; all else is done.
+pub(crate) fn confine_server() -> Result<()> {
+    // proc(5): /proc/<pid>/mem and the like then belong to root.
+    let hidden = set_dumpable(false).context("closing /proc/self to other processes (PR_SET_DUMPABLE)");
+    let only_unix = ("socket", Errno::EAFNOSUPPORT, u64::from(AF_UNIX.unsigned_abs()));
+    let filtered = load_filter(&[], only_unix).context("loading a seccomp filter");
+    hidden.and(filtered)
+}
+
+/// Leaves this process what a parser needs: to read `readable`, and what it has open already; to run the
+/// programs among them in its place; and `bounds`.
+///
+/// Where the kernel has no Landlock, files are not restricted: see [`has_landlock`].
+///
+/// # Errors
+/// One of the limits can't be set.
+pub(crate) fn confine_parser(readable: &[&Path], bounds: Bounds) -> Result<()> {
+    set_no_new_privs().context("giving up new privileges (PR_SET_NO_NEW_PRIVS)")?;
+    for (resource, limit) in [
+        (Resource::RLIMIT_AS, bounds.memory),
+        (Resource::RLIMIT_CORE, 0),
+        // Files of any kind that has a size; pipes have none.
+        (Resource::RLIMIT_FSIZE, 0),
+        (Resource::RLIMIT_NOFILE, 64),
+        // Counts all processes of the user, so with 0 there is never one more.
+        (Resource::RLIMIT_NPROC, 0),
+    ] {
+        limit_resource(resource, limit, limit)?;
+    }
+    // setrlimit(2): at the first of the two SIGXCPU, which tells the reason, at the second SIGKILL.
+    limit_resource(Resource::RLIMIT_CPU, bounds.seconds, bounds.seconds.saturating_add(1))?;
+    restrict_files(readable).context("restricting files (Landlock)")?;
+    // abort(3) sends a signal to its own process.
+    let only_itself = ("tgkill", Errno::EPERM, u64::from(std::process::id()));
+    load_filter(BEYOND_ONE_PROCESS, only_itself).context("loading a seccomp filter")
+}
+
+/// Whether the kernel has Landlock, and it is on.
+pub(crate) fn has_landlock() -> bool {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .and_then(Ruleset::create);
+    ruleset.is_ok()
+}
+
+fn limit_resource(resource: Resource, soft: rlim_t, hard: rlim_t) -> Result<()> {
+    setrlimit(resource, soft, hard).with_context(|| format!("limiting {resource:?}"))
+}
+
+fn restrict_files(readable: &[&Path]) -> Result<()> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?
+        .create()?
+        // What does not exist is left out.
+        .add_rules(path_beneath_rules(readable, AccessFs::from_read(LANDLOCK)))?;
+    ruleset.restrict_self()?;
+    Ok(())
+}
+
+/// A call that is refused, with this error, if its first argument is another than this.
+type Only = (&'static str, Errno, u64);
+
+/// Refuses [`REACHING`], `others`, and all of `only` with another first argument. Calls of another architecture
+/// end the process.
+fn load_filter(others: &[&str], (name, errno, argument): Only) -> Result<()> {
+    let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
+    for name in REACHING.iter().chain(others) {
+        filter.add_rule(ScmpAction::Errno(Errno::EPERM as i32), ScmpSyscall::from_name(name)?)?;
+    }
+    let is_other = ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, argument);
+    filter.add_rule_conditional(
+        ScmpAction::Errno(errno as i32),
+        ScmpSyscall::from_name(name)?,
+        &[is_other],
+    )?;
+    filter.load()?;
+    Ok(())
+}
