@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, stat};
@@ -169,6 +170,21 @@ impl Directory {
             self.sync()?;
         }
         Ok(made)
+    }
+
+    /// The names of what is in it, but for those that are not UTF-8.
+    pub(crate) fn names(&self) -> Result<Vec<String>, HostError> {
+        let failed = |error| HostError::new("listing", &self.path, error);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        // By itself, because reading moves the position of what is open.
+        let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;
+        let mut names = Vec::new();
+        for entry in listing.iter() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_str().ok();
+            names.extend(name.filter(|name| !matches!(*name, "." | "..")).map(str::to_owned));
+        }
+        Ok(names)
     }
 
     /// Looks at what is called `name`.

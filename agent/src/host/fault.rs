@@ -1,5 +1,5 @@
-//! The steps of a write to the disk, one by one, so that tests can have each of them fail and look at the
-//! disk in between.
+//! The steps of a write to the disk or to the kernel's policy, one by one, so that tests can have each of them
+//! fail and look at both in between.
 
 use std::path::Path;
 
@@ -16,6 +16,12 @@ pub(crate) enum Step {
     Rename,
     /// To make the names in a directory durable.
     SyncDirectory,
+    /// To load a blob into the kernel.
+    Load,
+    /// To look at what the kernel has after that.
+    Verify,
+    /// To remove a profile from the kernel.
+    Unload,
 }
 
 /// Says that `step` on `path` comes next. Fails only where a test wants it.

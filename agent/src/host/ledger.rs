@@ -1,6 +1,6 @@
-//! What the agent put on this node, on the node's own disk.
+//! What the agent put on this node, on the node's own disk: one ledger for files, one for AppArmor policy.
 //!
-//! Invariants: a path is in the ledger before the agent touches it, so after a crash nothing of ours is taken
+//! Invariants: a path or name is in its ledger before the agent touches it, so after a crash nothing of ours is taken
 //! for somebody else's. A ledger that can't be read is an error, never an empty one: forgetting what is ours
 //! would leave it behind for good.
 
@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use profiles::digest::Digest;
 use profiles::reference::Reference;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::dir::Directory;
 use super::error::HostError;
 
-const NAME: &str = "ledger.json";
-const VERSION: u32 = 1;
-
 /// What becomes of an agent whose ledger is lost: nobody would know any more what it puts on the node.
-const LOST: &str = " (it was deleted or moved while the agent ran, which ends for that: the next one adopts the files \
-                    that equal a profile)";
+const LOST: &str = " (it was deleted or moved while the agent ran, which ends for that: the next one adopts what \
+                    equals a profile)";
 
 /// A ledger that can't be used.
 #[derive(Debug, Error)]
@@ -31,7 +29,7 @@ pub(crate) enum LedgerError {
     Host(#[from] HostError),
     /// It is not what this agent writes.
     #[error("reading {}, which is damaged: restore it, or move it away to have the agent start over \
-             (it then adopts files that equal a profile, and leaves all others alone)", path.display())]
+             (it then adopts what equals a profile, and leaves all else alone)", path.display())]
     Damaged {
         /// The ledger.
         path: PathBuf,
@@ -39,12 +37,14 @@ pub(crate) enum LedgerError {
         source: serde_json::Error,
     },
     /// It was written by a newer agent.
-    #[error("reading {}: it has version {found}, this agent knows {VERSION}: run the newer agent again", path.display())]
+    #[error("reading {}: it has version {found}, this agent knows {known}: run the newer agent again", path.display())]
     Version {
         /// The ledger.
         path: PathBuf,
         /// Its version.
         found: u32,
+        /// The newest that this agent reads.
+        known: u32,
     },
     /// It is about another directory than this agent's.
     #[error(
@@ -64,19 +64,27 @@ pub(crate) enum LedgerError {
 
 /// The open ledger.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct Ledger<R> {
     directory: Directory,
-    record: Record,
+    record: R,
     /// Whether the file says what `record` does.
     is_written: bool,
     /// Whether a power failure would leave `record`, and not one before it.
     is_durable: bool,
 }
 
-/// What the file says.
+/// What a ledger says: in JSON, with its `version`.
+pub(crate) trait Record: Clone + PartialEq + DeserializeOwned + Serialize {
+    /// The name of the file in the state directory.
+    const NAME: &'static str;
+    /// The version that is written, and the only one that is read.
+    const VERSION: u32;
+}
+
+/// The ledger of files.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Record {
+pub(crate) struct Files {
     version: u32,
     /// The seccomp directory that the paths are in, by [`Directory::origin`]. At equal paths in another one
     /// may be what is somebody else's.
@@ -88,20 +96,39 @@ pub(crate) struct Record {
     pub(crate) directories: BTreeSet<String>,
 }
 
+impl Record for Files {
+    const NAME: &'static str = "ledger.json";
+    const VERSION: u32 = 1;
+}
+
 /// What every version of the file says.
 #[derive(Deserialize)]
 struct Preamble {
     version: u32,
 }
 
-impl Ledger {
+impl Ledger<Files> {
     /// Reads the ledger in `state_dir`, which is about the seccomp directory `root`. Without one, nothing is
     /// ours.
-    pub(crate) fn open(state_dir: &Path, root: String) -> Result<Self, LedgerError> {
+    pub(crate) fn of_files(state_dir: &Path, root: String) -> Result<Self, LedgerError> {
+        let (files, directories) = (BTreeMap::new(), BTreeSet::new());
+        let expected = root.clone();
+        let ledger = Self::open(state_dir, Files { version: Files::VERSION, root, files, directories })?;
+        if ledger.record.root != expected {
+            let (path, found) = (state_dir.join(Files::NAME), ledger.record.root);
+            return Err(LedgerError::OtherRoot { path, found, expected });
+        }
+        Ok(ledger)
+    }
+}
+
+impl<R: Record> Ledger<R> {
+    /// Reads the ledger in `state_dir`. Without one, it says what `empty` does.
+    pub(crate) fn open(state_dir: &Path, empty: R) -> Result<Self, LedgerError> {
         let directory = Directory::open(state_dir)?;
-        let record = match directory.read(NAME)? {
-            None => Record { version: VERSION, root, files: BTreeMap::new(), directories: BTreeSet::new() },
-            Some(text) => parse(&state_dir.join(NAME), &text, root)?,
+        let record = match directory.read(R::NAME)? {
+            None => empty,
+            Some(text) => parse(&state_dir.join(R::NAME), &text)?,
         };
         Ok(Self { directory, record, is_written: true, is_durable: true })
     }
@@ -120,18 +147,18 @@ impl Ledger {
     }
 
     /// What it says.
-    pub(crate) fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &R {
         &self.record
     }
 
     /// Changes it durably with one write, or not at all. No change, no write.
-    pub(crate) fn commit(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
+    pub(crate) fn commit(&mut self, change: impl FnOnce(&mut R)) -> Result<(), HostError> {
         let mut next = self.record.clone();
         change(&mut next);
         if next != self.record || !self.is_written {
             let text = serde_json::to_vec_pretty(&next)
-                .map_err(|error| HostError::new("encoding", Path::new(NAME), error))?;
-            self.directory.replace(NAME, &text)?;
+                .map_err(|error| HostError::new("encoding", Path::new(R::NAME), error))?;
+            self.directory.replace(R::NAME, &text)?;
             self.record = next;
             self.is_written = true;
             self.is_durable = false;
@@ -145,7 +172,7 @@ impl Ledger {
 
     /// Gives up what is not ours. That holds from now on, also if the file can't be written: then the next
     /// commit does it.
-    pub(crate) fn disclaim(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
+    pub(crate) fn disclaim(&mut self, change: impl FnOnce(&mut R)) -> Result<(), HostError> {
         let before = self.record.clone();
         change(&mut self.record);
         self.is_written &= self.record == before;
@@ -153,17 +180,13 @@ impl Ledger {
     }
 }
 
-fn parse(path: &Path, text: &[u8], root: String) -> Result<Record, LedgerError> {
+fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<R, LedgerError> {
     let damaged = |source| LedgerError::Damaged { path: path.to_owned(), source };
     let found = serde_json::from_slice::<Preamble>(text).map_err(damaged)?.version;
-    if found != VERSION {
-        return Err(LedgerError::Version { path: path.to_owned(), found });
+    if found != R::VERSION {
+        return Err(LedgerError::Version { path: path.to_owned(), found, known: R::VERSION });
     }
-    let record: Record = serde_json::from_slice(text).map_err(damaged)?;
-    if record.root != root {
-        return Err(LedgerError::OtherRoot { path: path.to_owned(), found: record.root, expected: root });
-    }
-    Ok(record)
+    serde_json::from_slice(text).map_err(damaged)
 }
 
 #[cfg(test)]
@@ -172,8 +195,8 @@ mod tests {
 
     use super::*;
 
-    fn open(state_dir: &Path) -> Result<Ledger, LedgerError> {
-        Ledger::open(state_dir, "/kubelet/seccomp".to_owned())
+    fn open(state_dir: &Path) -> Result<Ledger<Files>, LedgerError> {
+        Ledger::of_files(state_dir, "/kubelet/seccomp".to_owned())
     }
 
     #[test]
@@ -197,13 +220,13 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let mut ledger = open(temporary.path()).unwrap();
         ledger.commit(|_| {}).unwrap();
-        assert!(!temporary.path().join(NAME).exists());
+        assert!(!temporary.path().join(Files::NAME).exists());
     }
 
     /// Claims that a ledger of this text is refused, in words that contain `expected`, and left as it is.
     fn check_refused(text: &str, expected: &str) {
         let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().join(NAME);
+        let path = temporary.path().join(Files::NAME);
         fs::write(&path, text).unwrap();
         let error = format!("{:#}", anyhow::Error::from(open(temporary.path()).unwrap_err()));
         assert!(error.contains(expected) && error.contains("ledger.json"), "{error}");

@@ -7,10 +7,9 @@
 use std::fs::File;
 use std::io::Write;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, renameat, renameat2};
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::stat::{fchmod, fstat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use profiles::platform::Kernel;
@@ -63,18 +62,7 @@ impl Directory {
 
     /// Removes what drafts left behind that did not come to their end.
     pub(crate) fn sweep(&self) -> Result<(), HostError> {
-        let failed = |error| HostError::new("listing", self.path(), error);
-        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        // By itself, because reading moves the position of what is open.
-        let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty()).map_err(failed)?;
-        for entry in listing.iter() {
-            let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            if is_temporary(name) {
-                self.remove_file(name)?;
-            }
-        }
-        Ok(())
+        self.names()?.iter().filter(|name| is_temporary(name)).try_for_each(|name| self.remove_file(name))
     }
 
     /// Makes all that was written to the file system of this directory durable, if that is known to be as

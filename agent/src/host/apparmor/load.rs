@@ -1,0 +1,254 @@
+//! Loading texts into the kernel.
+//!
+//! Invariants: a text with a profile that is somebody else's in the kernel is not loaded at all. What a batch
+//! loads is in the ledger, with one write, before the first blob goes in; what came to nothing and was not
+//! ours before is taken back from it. What the kernel has already is not loaded again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use nix::errno::Errno;
+use profiles::apparmor::kernel::{InKernel, Load};
+use profiles::apparmor::name::ProfileName;
+use profiles::apparmor::policy::Contents;
+use profiles::digest::Digest;
+use tracing::warn;
+
+use super::kernel::{Child, Fingerprint, Kernel, Present, Raw};
+use super::{ApparmorHost, Loaded, OTHER_RULES, Owned, PolicyOutcomes, difference, failed_all};
+use crate::host::error::HostError;
+use crate::host::fault::{Step, about_to};
+
+pub(super) const UNTOLD: &str = "a profile of which the kernel does not tell what it holds";
+const NOT_ALONE: &str =
+    " (another profile of its text is somebody else's in the kernel: rename that one in the text)";
+const NOT_KEPT: &str = " (it is not stored as it was compiled: it has to be compiled again)";
+const OTHER_NAMES: &str = " (its blob declares other profiles: it has to be compiled again)";
+const MEANWHILE: &str = " (somebody changed it in the same moment: see which other software loads profiles)";
+
+/// A text of which nothing is in the way.
+pub(super) struct Pending {
+    text: Digest,
+    fingerprint: Fingerprint,
+    profiles: BTreeMap<ProfileName, Ready>,
+}
+
+/// A profile of a [`Pending`] text.
+struct Ready {
+    contents: Contents,
+    /// The blob of ours that the kernel has now.
+    before: Option<Fingerprint>,
+    /// Whether the kernel has the whole of it already.
+    is_equal: bool,
+    /// Whether the ledger does not have it yet.
+    is_new: bool,
+}
+
+impl<K: Kernel> ApparmorHost<K> {
+    /// Whether nothing is in the way of a text. If something is, that is how it ends for each of its
+    /// profiles.
+    pub(super) fn prepare(
+        &self,
+        load: &Load,
+        present: &BTreeMap<ProfileName, Present>,
+    ) -> Result<Pending, PolicyOutcomes<Loaded>> {
+        let all = |advice| failed_all(&load.names, &error_of(load.text, Errno::ENOENT).advise(advice));
+        let kept = self.store.kept(load.text).filter(|kept| kept.identity == self.identity);
+        let Some(kept) = kept else { return Err(all(NOT_KEPT)) };
+        if !kept.policy.profiles.keys().eq(&load.names) {
+            return Err(all(OTHER_NAMES));
+        }
+        let mut profiles = BTreeMap::new();
+        let mut foreign = BTreeMap::new();
+        for (name, contents) in &kept.policy.profiles {
+            match self.ready(name, contents, &kept.fingerprint, present.get(name)) {
+                Ok(ready) => drop(profiles.insert(name.clone(), ready)),
+                Err(what) => drop(foreign.insert(name.clone(), what)),
+            }
+        }
+        if foreign.is_empty() {
+            return Ok(Pending { text: load.text, fingerprint: kept.fingerprint.clone(), profiles });
+        }
+        let others = profiles.into_keys().map(|name| {
+            let error = HostError::new("loading profile", Path::new(name.as_str()), Errno::EEXIST);
+            (name, Err(error.advise(NOT_ALONE)))
+        });
+        let foreign = foreign.into_iter().map(|(name, what)| (name, Ok(Loaded::Foreign(what))));
+        Err(foreign.chain(others).collect())
+    }
+
+    /// How a profile of the blob `wanted` stands. If its name is somebody else's: what they have there.
+    fn ready(
+        &self,
+        name: &ProfileName,
+        contents: &Contents,
+        wanted: &Fingerprint,
+        present: Option<&Present>,
+    ) -> Result<Ready, &'static str> {
+        let owned = self.ledger.record().profiles.get(name);
+        let is_new = owned.is_none();
+        let before = match (owned, present) {
+            (_, None) => None,
+            (Some(owned), Some(present)) => self.blob_of(owned, &present.raw).cloned(),
+            (None, Some(Present { raw: Raw::Untold, .. })) => return Err(UNTOLD),
+            (None, Some(present)) if !wanted.is(&present.raw) => return Err(OTHER_RULES),
+            (None, Some(present)) => match difference(contents, present) {
+                Some(difference) => return Err(difference),
+                None => Some(wanted.clone()),
+            },
+        };
+        let is_wanted = |present| before.as_ref() == Some(wanted) && difference(contents, present).is_none();
+        Ok(Ready { contents: contents.clone(), is_equal: present.is_some_and(is_wanted), before, is_new })
+    }
+
+    /// Records what is about to be ours.
+    fn intend(&mut self, batch: &[Pending]) -> Result<(), HostError> {
+        let boot = &self.boot;
+        self.ledger.commit(|record| {
+            for Pending { text, fingerprint, profiles } in batch {
+                for (name, Ready { before, .. }) in profiles {
+                    let before = before.clone().filter(|before| before != fingerprint);
+                    let owned = Owned { text: *text, blob: fingerprint.clone(), before, boot: boot.clone() };
+                    record.profiles.insert(name.clone(), owned);
+                }
+            }
+        })
+    }
+
+    /// Loads what was prepared and is not there yet. Returns what failed, by text.
+    fn write_all(&self, batch: &[Pending]) -> BTreeMap<Digest, HostError> {
+        let write = |pending: &Pending| {
+            if pending.profiles.values().all(|ready| ready.is_equal) {
+                return None;
+            }
+            let write = || {
+                let path = Path::new("the kernel's policy");
+                about_to(Step::Load, path).map_err(|error| HostError::new("changing", path, error))?;
+                let (kept, blob) = self
+                    .store
+                    .read(pending.text)
+                    .ok_or_else(|| error_of(pending.text, Errno::ENOENT).advise(NOT_KEPT))?;
+                if kept.fingerprint != pending.fingerprint {
+                    return Err(error_of(pending.text, Errno::ESTALE).advise(NOT_KEPT));
+                }
+                self.kernel.replace(&blob)
+            };
+            write().err().map(|error| (pending.text, error))
+        };
+        batch.iter().filter_map(write).collect()
+    }
+
+    /// Removes the children that the blob before had and the new one has not: the kernel keeps them, and a
+    /// hat can be entered without a rule. Where a process is in one, it stays until its parent goes.
+    fn remove_orphans(&self, batch: &[Pending], present: &BTreeMap<ProfileName, Present>) {
+        let of_profile = |(name, ready): (&ProfileName, &Ready)| {
+            let children = present.get(name).into_iter().flat_map(|present| &present.children);
+            let before = ready.before.as_ref();
+            let is_orphan = |(child, found): &(&String, &Child)| {
+                !ready.contents.children.contains_key(*child)
+                    && before.is_some_and(|before| before.is(&found.raw))
+            };
+            children.filter(is_orphan).map(|(child, _)| child.clone()).collect::<Vec<_>>()
+        };
+        let orphans: Vec<String> =
+            batch.iter().flat_map(|pending| &pending.profiles).flat_map(of_profile).collect();
+        let orphans: Vec<&str> = orphans.iter().map(String::as_str).collect();
+        let used = self.processes.under(&orphans);
+        for orphan in orphans {
+            if let Some(why) = used.get(orphan) {
+                warn!(profile = orphan, why, "Profile that its parent has no more stays in the kernel");
+            } else if let Err(error) = self.kernel.remove(orphan) {
+                warn!(profile = orphan, error = %error.in_full(), "Profile left behind in the kernel");
+            }
+        }
+    }
+
+    /// What the kernel has after a batch of loads.
+    fn verify(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, Present>, HostError> {
+        let path = Path::new("the kernel's policy");
+        about_to(Step::Verify, path).map_err(|error| HostError::new("looking at", path, error))?;
+        self.kernel.look(names)
+    }
+
+    /// Loads what was prepared.
+    pub(super) fn carry_out(&mut self, batch: &[Pending]) -> PolicyOutcomes<Loaded> {
+        let names: BTreeSet<ProfileName> =
+            batch.iter().flat_map(|pending| pending.profiles.keys().cloned()).collect();
+        if let Err(error) = self.intend(batch) {
+            return failed_all(&names, &error);
+        }
+        let failed = self.write_all(batch);
+        let after = self.verify(&names);
+        let mut outcomes = PolicyOutcomes::new();
+        let mut void = BTreeSet::new();
+        let mut certain = BTreeSet::new();
+        for Pending { text, fingerprint, profiles } in batch {
+            for (name, ready) in profiles {
+                let outcome = match (failed.get(text), &after) {
+                    (Some(error), _) | (None, Err(error)) => Err(error.clone()),
+                    (None, Ok(after)) => {
+                        let Some(owned) = self.ledger.record().profiles.get(name) else { continue };
+                        self.verified(name, fingerprint, owned, ready, after.get(name))
+                    }
+                };
+                let is_ours = after.as_ref().map_or(true, |after| self.may_be_ours(name, after.get(name)));
+                if outcome.is_err() && ready.is_new && !is_ours {
+                    void.insert(name.clone());
+                }
+                let is_untold = |present: &Present| present.raw == Raw::Untold;
+                if outcome.is_ok() && after.as_ref().is_ok_and(|it| it.get(name).is_some_and(is_untold)) {
+                    certain.insert(name.clone());
+                }
+                outcomes.push((name.clone(), outcome));
+            }
+        }
+        let loaded = |pending: &Pending| !failed.contains_key(&pending.text);
+        if let Ok(after) = &after
+            && batch.iter().any(loaded)
+        {
+            self.remove_orphans(batch, after);
+        }
+        // Where the kernel does not tell blobs apart, the ledger says that it is not the one before.
+        self.disclaim(|profiles| {
+            profiles.retain(|name, _| !void.contains(name));
+            for (_, owned) in profiles.iter_mut().filter(|(name, _)| certain.contains(*name)) {
+                owned.before = None;
+            }
+        });
+        outcomes
+    }
+
+    fn verified(
+        &self,
+        name: &ProfileName,
+        fingerprint: &Fingerprint,
+        owned: &Owned,
+        ready: &Ready,
+        present: Option<&Present>,
+    ) -> Result<Loaded, HostError> {
+        let digest = fingerprint.digest;
+        // Untold is taken for the one before, as long as there is one.
+        let is_told = present.is_some_and(|present| present.raw != Raw::Untold);
+        let owned = Owned { before: owned.before.clone().filter(|_| is_told), ..owned.clone() };
+        match self.judge(name, &owned, present) {
+            InKernel::Ours(blob) if blob == digest && ready.is_new && ready.is_equal => {
+                Ok(Loaded::Adopted(digest))
+            }
+            InKernel::Ours(blob) if blob == digest => Ok(Loaded::Ours(digest)),
+            InKernel::Ours(_) | InKernel::Changed(_) | InKernel::Absent => {
+                let path = Path::new(name.as_str());
+                Err(HostError::new("verifying profile", path, Errno::ESTALE).advise(MEANWHILE))
+            }
+        }
+    }
+
+    /// Whether the kernel has a profile of ours of that name.
+    fn may_be_ours(&self, name: &ProfileName, present: Option<&Present>) -> bool {
+        let owned = self.ledger.record().profiles.get(name);
+        present.is_some_and(|present| owned.is_some_and(|it| self.blob_of(it, &present.raw).is_some()))
+    }
+}
+
+fn error_of(text: Digest, errno: Errno) -> HostError {
+    HostError::new("loading text", Path::new(&text.to_string()), errno)
+}
