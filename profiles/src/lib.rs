@@ -25,6 +25,7 @@ mod file;
 pub mod label;
 pub mod labelling;
 pub mod name;
+mod pace;
 pub mod plan;
 pub mod platform;
 pub mod pod;

@@ -53,8 +53,8 @@ impl Summary {
         self.retained += usize::from(file.is_loaded() && !is_wanted);
         self.foreign += usize::from(is_wanted && file.is_foreign());
         self.drifted += usize::from(file.is_drifted());
-        self.unwritten += usize::from(is_wanted && file.is_failing);
-        self.unremoved += usize::from(!is_wanted && file.is_failing);
+        self.unwritten += usize::from(is_wanted && file.pace.is_failing);
+        self.unremoved += usize::from(!is_wanted && file.pace.is_failing);
     }
 }
 
