@@ -145,7 +145,9 @@ impl File {
         if disk == self.disk {
             return;
         }
-        if self.pace.is_failing && self.missing().is_some_and(|document| disk == Disk::Ours(document.digest())) {
+        if self.pace.is_failing
+            && self.missing().is_some_and(|document| disk == Disk::Ours(document.digest()))
+        {
             // It came so far before something failed. Only when that succeeds is it known to be durable.
             self.disk = Disk::Changed;
             return;
