@@ -225,6 +225,12 @@ impl Bundle {
         self.is_readable() && !self.has_any(&[Code::InvalidKey, Code::UnknownKind])
     }
 
+    /// Where it stands among others: the older of two comes first. So all nodes agree, and a new bundle takes
+    /// nothing away from an older one.
+    pub(crate) fn seniority(&self) -> impl Ord {
+        (self.created.unwrap_or(i64::MAX), self.id.clone())
+    }
+
     /// Whether it is for a Node with these `labels`. None if that can't be told: its selector can't be read,
     /// or the labels are not known.
     pub(crate) fn is_for(&self, labels: Option<&BTreeMap<String, String>>) -> Option<bool> {

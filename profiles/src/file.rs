@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::bundle::{Document, Profile};
 use crate::digest::Digest;
 use crate::label::LabelKey;
+use crate::pace::Pace;
 use crate::reference::Reference;
 use crate::state::Found;
 use crate::time::{Retry, Time};
@@ -28,13 +29,11 @@ pub(crate) struct File {
     last: Option<Digest>,
     /// Whether the ledger has it, so that we may replace and remove it.
     pub(crate) is_owned: bool,
-    retry: Retry,
-    /// Whether the last step on the disk failed, and nothing has changed since.
-    pub(crate) is_failing: bool,
+    /// Of the steps on the disk.
+    pub(crate) pace: Pace,
     /// Since when a content is wanted that was never on disk. None as well if the path was found taken: then
     /// it is not up to us when the content comes.
     pub(crate) asked_at: Option<Time>,
-    drifts: Drifts,
 }
 
 /// What the bundles ask for.
@@ -62,31 +61,6 @@ enum Disk {
     Foreign,
 }
 
-/// How often somebody changed what we had put there, in a row.
-#[derive(Debug, Default)]
-struct Drifts {
-    count: u32,
-    last: Option<Time>,
-}
-
-impl Drifts {
-    /// So many in a row are repaired at once; what comes after that is a fight.
-    const PATIENCE: u32 = 10;
-
-    /// Counts one more. Returns whether it is one of a fight.
-    fn count(&mut self, now: Time) -> bool {
-        let is_in_a_row = self.last.is_some_and(|last| last + Retry::MEMORY > now);
-        self.count = if is_in_a_row { self.count.saturating_add(1) } else { 1 };
-        self.last = Some(now);
-        self.count > Self::PATIENCE
-    }
-
-    /// How many of a fight came before the last one.
-    fn fought(&self) -> u32 {
-        self.count.saturating_sub(Self::PATIENCE + 1)
-    }
-}
-
 impl File {
     pub(crate) fn new(reference: &Reference, now: Time) -> Self {
         Self {
@@ -97,10 +71,8 @@ impl File {
             disk: Disk::Absent,
             last: None,
             is_owned: false,
-            retry: Retry::default(),
-            is_failing: false,
+            pace: Pace::default(),
             asked_at: None,
-            drifts: Drifts::default(),
         }
     }
 
@@ -118,14 +90,9 @@ impl File {
         }
         self.want = want;
         if is_news {
-            self.start_anew();
+            self.pace.start_anew();
             self.asked_at = self.missing().filter(|_| self.want != Want::Refused).map(|_| now);
         }
-    }
-
-    fn start_anew(&mut self) {
-        self.retry = Retry::default();
-        self.is_failing = false;
     }
 
     /// The content on disk of which there is no copy, and that no bundle has any more.
@@ -147,7 +114,7 @@ impl File {
 
     /// What is on disk could not be copied.
     pub(crate) fn keep_failed(&mut self, now: Time) {
-        self.retry.failed(now);
+        self.pace.slowed(now);
     }
 
     /// No bundle asks for it any more. Asked again, it does not start the delay anew.
@@ -178,17 +145,20 @@ impl File {
         if disk == self.disk {
             return;
         }
-        if self.is_failing && self.missing().is_some_and(|document| disk == Disk::Ours(document.digest())) {
+        if self.pace.is_failing
+            && self.missing().is_some_and(|document| disk == Disk::Ours(document.digest()))
+        {
             // It came so far before something failed. Only when that succeeds is it known to be durable.
             self.disk = Disk::Changed;
             return;
         }
         let is_drift = self.is_loaded() && !matches!(disk, Disk::Ours(_));
         self.found(disk);
-        self.start_anew();
         self.asked_at = self.asked_at.filter(|_| self.missing().is_some());
-        if is_drift && self.drifts.count(now) {
-            self.retry = Retry::after(self.drifts.fought(), now);
+        if is_drift {
+            self.pace.drifted(now);
+        } else {
+            self.pace.start_anew();
         }
     }
 
@@ -203,36 +173,33 @@ impl File {
         self.is_owned = true;
         self.found(Disk::Ours(digest));
         self.asked_at = None;
-        self.start_anew();
+        self.pace.start_anew();
     }
 
     /// The path is taken. Only somebody else can change that, so it is looked at again at a slow, even pace.
     pub(crate) fn blocked(&mut self, now: Time) {
         self.disk = Disk::Foreign;
-        self.is_failing = false;
         self.asked_at = None;
-        self.retry.pause(now, Retry::LONGEST);
+        self.pace.blocked(now, Retry::LONGEST);
     }
 
     /// Writing failed. The write is atomic, so what was there is still there, or what was to be.
     pub(crate) fn install_failed(&mut self, is_owned: bool, now: Time) {
         self.is_owned = is_owned;
-        self.is_failing = true;
-        self.retry.failed(now);
+        self.pace.failed(now);
     }
 
     pub(crate) fn removed(&mut self) {
         self.is_owned = false;
         self.disk = Disk::Absent;
         self.last = None;
-        self.start_anew();
+        self.pace.start_anew();
     }
 
     /// Removing failed, maybe only after the file was gone: nothing may lean on it any more.
     pub(crate) fn remove_failed(&mut self, now: Time) {
         self.disk = Disk::Changed;
-        self.is_failing = true;
-        self.retry.failed(now);
+        self.pace.failed(now);
     }
 
     pub(crate) fn is_loaded(&self) -> bool {
@@ -261,7 +228,7 @@ impl File {
             Disk::Absent => self.last.is_some(),
             Disk::Changed | Disk::Foreign => true,
         };
-        is_changed && self.is_wanted() && self.is_owned && !self.is_failing
+        is_changed && self.is_wanted() && self.is_owned && !self.pace.is_failing
     }
 
     /// The document that should be on disk and is not.
@@ -283,7 +250,7 @@ impl File {
 
     /// Until when a failed step must wait, if that is still to come.
     pub(crate) fn blocked_until(&self, now: Time) -> Option<Time> {
-        self.retry.blocked_until(now)
+        self.pace.blocked_until(now)
     }
 }
 

@@ -86,6 +86,11 @@ impl LabelKey {
         domain.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
+    /// Whether it is the label of an AppArmor profile: which bundle that is of does not follow from it.
+    pub(crate) fn is_of_policy(&self) -> bool {
+        self.0.split_once('/').is_some_and(|(prefix, _)| prefix == APPARMOR)
+    }
+
     /// Whether it is the label of one profile, not of a bundle.
     pub(crate) fn is_of_profile(&self) -> bool {
         self.0.split_once('/').is_some_and(|(prefix, _)| !prefix.ends_with(BUNDLE))

@@ -7,12 +7,16 @@
 //! which changes by itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use crate::bundle::{Bundle, BundleId};
+use crate::apparmor::name::ProfileName;
+use crate::bundle::{Bundle, BundleId, Kind, Profile};
+use crate::claims::{Grant, Slot};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::label::LabelKey;
 use crate::name::ProfileKey;
 use crate::plan::Standing;
+use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::state::State;
 
@@ -24,7 +28,7 @@ const MOST: usize = 256;
 pub struct Finding {
     /// The bundle.
     pub bundle: BundleId,
-    /// The profile that it is about, if it is about one.
+    /// The bundle and key that it is about, if it is about one.
     pub reference: Option<Reference>,
     /// What is to be said.
     pub diagnostic: Diagnostic,
@@ -40,7 +44,7 @@ impl State {
         let mut left = MOST.saturating_sub(self.labels_of_unlisted());
         let mut bundles: Vec<&Bundle> =
             self.bundles.values().filter(|bundle| bundle.has_profile_labels).collect();
-        bundles.sort_by_key(|bundle| (bundle.created.unwrap_or(i64::MAX), &bundle.id));
+        bundles.sort_by_key(|bundle| bundle.seniority());
         let mut standings = BTreeMap::new();
         for bundle in bundles {
             if let Some(rest) = left.checked_sub(self.labels_asked(bundle)) {
@@ -55,7 +59,7 @@ impl State {
 
     /// How many labels of profiles there may be of namespaces that are not listed yet.
     fn labels_of_unlisted(&self) -> usize {
-        let is_unlisted = |label: &&LabelKey| self.known_since(label.namespace()).is_none();
+        let is_unlisted = |label: &&LabelKey| !self.is_label_known(label);
         let observed = self.labels.observed.iter().flat_map(BTreeMap::keys);
         observed.filter(|label| label.is_of_profile()).filter(is_unlisted).count()
     }
@@ -63,6 +67,9 @@ impl State {
     /// How many labels the profiles of `bundle` ask for on this node. If it may be for other nodes, those
     /// that can stand already: a selector that can't be read takes no label away from other bundles.
     fn labels_asked(&self, bundle: &Bundle) -> usize {
+        if bundle.kind == Some(Kind::AppArmor) {
+            return self.policy_labels_asked(bundle);
+        }
         let is_owned = |key: &&ProfileKey| {
             let reference = Reference::new(&self.config.home, &bundle.id, (*key).clone());
             self.files.get(&reference).is_some_and(|file| file.is_owned)
@@ -74,17 +81,45 @@ impl State {
         }
     }
 
+    /// The same for a bundle of AppArmor texts: each of their names has a label. A refused text counts for
+    /// the names that its key has from before, or as one.
+    fn policy_labels_asked(&self, bundle: &Bundle) -> usize {
+        let is_its_own =
+            |profile: &KernelProfile| profile.slot().is_some_and(|slot| slot.bundle == bundle.id);
+        match self.is_here(bundle) {
+            Some(true) => bundle
+                .profiles
+                .iter()
+                .map(|(key, profile)| match profile {
+                    Profile::Accepted(document, _) => document.names().len(),
+                    Profile::Refused(_) => {
+                        let slot = Slot { bundle: bundle.id.clone(), key: key.clone() };
+                        self.policies.held(&slot).map_or(1, |held| held.len().max(1))
+                    }
+                })
+                .sum(),
+            Some(false) => 0,
+            None => {
+                let all = self.policies.profiles.values();
+                all.filter(|profile| profile.is_owned && is_its_own(profile)).count()
+            }
+        }
+    }
+
     /// The bundles that are not for this node.
     pub fn elsewhere(&self) -> impl Iterator<Item = &BundleId> {
         let bundles = self.bundles.values().filter(|bundle| self.is_here(bundle) == Some(false));
         bundles.map(|bundle| &bundle.id)
     }
 
-    /// What is to be said now about bundles that follows from all of them. It is about labels, so nothing
-    /// where there is no Node.
+    /// What is to be said now about bundles that follows from all of them, and what compiling their texts
+    /// came to. Nothing is said about labels where there is no Node.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
+        for (slot, grant) in &self.policies.grants {
+            findings.extend(self.findings_of_slot(slot, grant));
+        }
         if !self.config.has_node {
             return findings;
         }
@@ -92,6 +127,40 @@ impl State {
             findings.extend(self.bundles_without_labels().map(labels_by_bundle));
         }
         findings.extend(self.collisions());
+        findings.extend(self.policy_collisions());
+        findings
+    }
+
+    fn findings_of_slot(&self, slot: &Slot, grant: &Grant) -> Vec<Finding> {
+        let diagnostics = match grant {
+            Grant::Taken { name, by } => vec![taken(slot, name, by)],
+            Grant::Granted(document) | Grant::Waiting(document) => {
+                self.policies.diagnostics(document.digest()).to_vec()
+            }
+            Grant::Refused | Grant::Undecided { .. } => Vec::new(),
+        };
+        diagnostics.into_iter().map(|diagnostic| self.finding(slot, diagnostic)).collect()
+    }
+
+    /// `diagnostic`, which is about the text at `slot`.
+    fn finding(&self, slot: &Slot, diagnostic: Diagnostic) -> Finding {
+        let reference = Reference::new(&self.config.home, &slot.bundle, slot.key.clone());
+        Finding { bundle: slot.bundle.clone(), reference: Some(reference), diagnostic }
+    }
+
+    /// The same as [`Self::collisions`], of AppArmor profiles.
+    fn policy_collisions(&self) -> Vec<Finding> {
+        let mut sharing: BTreeMap<&LabelKey, Vec<(&ProfileName, &Slot)>> = BTreeMap::new();
+        for (name, profile) in &self.policies.profiles {
+            sharing.entry(&profile.label).or_default().extend(profile.slot().map(|slot| (name, slot)));
+        }
+        let mut findings = Vec::new();
+        for (label, names) in sharing.into_iter().filter(|(_, names)| names.len() > 1) {
+            for (index, (_, slot)) in names.iter().enumerate() {
+                let (other, _) = names[usize::from(index == 0)];
+                findings.push(self.finding(slot, collision(&slot.key, other, label)));
+            }
+        }
         findings
     }
 
@@ -114,7 +183,7 @@ impl State {
                 findings.push(Finding {
                     bundle: reference.bundle_id(&self.config.home),
                     reference: Some((*reference).clone()),
-                    diagnostic: collision(reference, other, label),
+                    diagnostic: collision(reference.key(), other, label),
                 });
             }
         }
@@ -135,10 +204,28 @@ fn labels_by_bundle(bundle: &Bundle) -> Finding {
     Finding { bundle: bundle.id.clone(), reference: None, diagnostic }
 }
 
-fn collision(reference: &Reference, other: &Reference, label: &LabelKey) -> Diagnostic {
+fn taken(slot: &Slot, name: &ProfileName, by: &Slot) -> Diagnostic {
+    let place = Place::at(format!("$.data[\"{}\"]", slot.key));
+    if slot.bundle == by.bundle {
+        return Diagnostic {
+            code: Code::DuplicateProfile,
+            place,
+            message: format!("the key {} has the profile {name} already", by.key),
+            help: "rename one of the two profiles, or take one of the texts out",
+        };
+    }
+    Diagnostic {
+        code: Code::ProfileTaken,
+        place,
+        message: format!("the profile {name} belongs to the older bundle {}", by.bundle),
+        help: "rename the profile, or take it out of the other bundle",
+    }
+}
+
+fn collision(key: &ProfileKey, other: &impl fmt::Display, label: &LabelKey) -> Diagnostic {
     Diagnostic {
         code: Code::LabelCollision,
-        place: Place::at(format!("$.data[\"{}\"]", reference.key())),
+        place: Place::at(format!("$.data[\"{key}\"]")),
         message: format!(
             "its label {label} is shortened, and {other} has the same: it stands only while all are loaded"
         ),

@@ -3,20 +3,25 @@
 //! Invariants, each with tests of its own:
 //! - a profile is labelled after it is loaded, and unlabelled before it is removed;
 //! - nothing is taken away before all is known that could ask for it;
+//! - an AppArmor profile is not taken out of the kernel while a pod refers to it;
+//! - an AppArmor text is loaded only if each name that it declares is to be of it;
 //! - there is one change of labels for everything, and never two under way;
 //! - where nothing changed there is nothing to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bundle::{Bundle, Document};
+use crate::apparmor::name::ProfileName;
+use crate::bundle::{Bundle, Document, Kind};
 use crate::digest::Digest;
 use crate::file::File;
 use crate::label::{LABEL_VALUE, LabelKey};
 use crate::name::Namespace;
+use crate::policies::bundle_label;
 use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
 
+mod policies;
 mod settled;
 #[cfg(test)]
 mod tests;
@@ -33,6 +38,13 @@ pub struct Plan {
     pub remove: Vec<Reference>,
     /// Profiles to read from it, of which a newer version is refused.
     pub keep: Vec<Keep>,
+    /// AppArmor texts to compile. That takes a while, and holds up nothing. Announce each with
+    /// [`crate::state::Event::Compiling`].
+    pub compile: Vec<Compile>,
+    /// AppArmor texts to load into the kernel.
+    pub load: Vec<Load>,
+    /// AppArmor profiles to take out of it.
+    pub unload: Vec<ProfileName>,
     /// How to change the Node's labels. Announce it with [`crate::state::Event::LabelsSent`].
     pub labels: Option<LabelChange>,
     /// When to ask again, if nothing happens before.
@@ -55,6 +67,29 @@ pub struct Keep {
     pub reference: Reference,
     /// Of what is to be there.
     pub digest: Digest,
+}
+
+/// One AppArmor text to compile.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Compile {
+    /// The digest of the text.
+    pub text: Digest,
+    /// The text; none if no bundle has it any more: then the host has it.
+    pub document: Option<Document>,
+    /// The profiles that it declares; of one that the host has, those that the ledger has of it.
+    pub names: BTreeSet<ProfileName>,
+}
+
+/// One AppArmor text to load, by what was made of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Load {
+    /// The digest of the text.
+    pub text: Digest,
+    /// The digest of the blob.
+    pub blob: Digest,
+    /// The profiles in it. If there are others in the blob, it must not be loaded: they belong to somebody
+    /// else.
+    pub names: BTreeSet<ProfileName>,
 }
 
 /// A change of the Node's labels; all of it is one write.
@@ -82,10 +117,11 @@ impl LabelChange {
 }
 
 impl Plan {
-    /// Whether anything is to be done on the disk.
+    /// Whether anything is to be done on the disk, or in the kernel.
     #[must_use]
     pub fn has_disk_steps(&self) -> bool {
-        !self.install.is_empty() || !self.remove.is_empty() || !self.keep.is_empty()
+        let is_disk_idle = self.install.is_empty() && self.remove.is_empty() && self.keep.is_empty();
+        !is_disk_idle || !self.load.is_empty() || !self.unload.is_empty()
     }
 
     fn consider_install(&mut self, reference: &Reference, file: &File, now: Time) {
@@ -127,19 +163,26 @@ impl State {
     #[must_use]
     pub fn plan(&self, now: Time) -> Plan {
         let mut plan = Plan::default();
-        if !self.is_scanned {
-            return plan;
-        }
         let standings = self.standings(now);
-        for (reference, file) in &self.files {
-            plan.consider_install(reference, file, now);
-            plan.consider_keep(reference, file, now);
-            self.plan_removal(reference, file, &standings, now, &mut plan);
+        if self.is_scanned {
+            for (reference, file) in &self.files {
+                plan.consider_install(reference, file, now);
+                plan.consider_keep(reference, file, now);
+                self.plan_removal(reference, file, &standings, now, &mut plan);
+            }
         }
-        if !plan.has_disk_steps() {
+        if self.policies.is_scanned {
+            self.plan_policies(&standings, now, &mut plan);
+        }
+        if self.is_all_scanned() && !plan.has_disk_steps() {
             self.plan_labels(&standings, now, &mut plan);
         }
         plan
+    }
+
+    /// Whether it is known what the node has, in all places that labels speak of.
+    fn is_all_scanned(&self) -> bool {
+        self.is_scanned && (self.policies.is_scanned || !self.config.has_apparmor)
     }
 
     fn plan_removal(
@@ -152,13 +195,18 @@ impl State {
     ) {
         let Some(due) = self.removal_due(reference, file) else { return };
         let later = Some(due).filter(|due| *due > now).or(file.blocked_until(now));
-        let may_stand = |label| self.config.has_node && self.labels.may_stand(label);
-        let must_go_first = |label| standings.get(label) == Some(&Standing::Down) && may_stand(label);
+        let must_go_first = |label| self.is_going_first(label, standings);
         match later {
             Some(later) => plan.wake(later),
             None if must_go_first(&file.label) || must_go_first(&file.bundle_label) => {}
             None => plan.remove.push(reference.clone()),
         }
+    }
+
+    /// Whether `label` has to go, and may still stand.
+    fn is_going_first(&self, label: &LabelKey, standings: &Standings) -> bool {
+        let may_stand = self.config.has_node && self.labels.may_stand(label);
+        may_stand && standings.get(label) == Some(&Standing::Down)
     }
 
     fn plan_labels(&self, standings: &Standings, now: Time, plan: &mut Plan) {
@@ -188,10 +236,18 @@ impl State {
 
         let is_down =
             |label: &LabelKey| standings.get(label).is_none_or(|standing| *standing == Standing::Down);
-        let is_known = |label: &LabelKey| self.known_since(label.namespace()).is_some();
+        let is_known = |label: &LabelKey| self.is_label_known(label);
         let present = observed.keys().chain(&self.labels.doubtful);
         let unset = present.filter(|label| is_down(label) && is_known(label)).cloned().collect();
         Some(LabelChange { set, unset }).filter(|change| *change != LabelChange::default())
+    }
+
+    /// Whether all is known that could ask for `label`.
+    pub(crate) fn is_label_known(&self, label: &LabelKey) -> bool {
+        if label.is_of_policy() {
+            return self.all_known_since().is_some();
+        }
+        self.known_since(label.namespace()).is_some()
     }
 
     /// When `file` is to go: none if it is to stay, or if that is not known yet.
@@ -199,7 +255,8 @@ impl State {
         let known_since = self.known_since(reference.namespace().map(Namespace::as_str))?;
         let due = file.removal_due(known_since, self.config.removal_delay)?;
         let bundle = self.bundles.get(&reference.bundle_id(&self.config.home));
-        bundle.is_none_or(Bundle::is_readable).then_some(due)
+        let is_other_kind = |bundle: &Bundle| bundle.kind != Some(Kind::Seccomp);
+        bundle.is_none_or(|bundle| bundle.is_readable() || is_other_kind(bundle)).then_some(due)
     }
 
     fn is_due(&self, reference: &Reference, file: &File, now: Time) -> bool {
@@ -224,9 +281,9 @@ impl State {
             let lowest = standings.entry(file.label.clone()).or_insert(standing);
             *lowest = standing.min(*lowest);
         }
+        self.policy_standings(&of_profiles, now, &mut standings, &mut bundles);
         for bundle in self.bundles_here().filter(|bundle| !bundle.is_complete()) {
-            let namespace = Some(&bundle.id.namespace).filter(|namespace| **namespace != self.config.home);
-            let label = LabelKey::of_bundle(namespace, &bundle.id.name);
+            let label = bundle_label(&self.config.home, &bundle.id);
             bundles.entry(label).or_default().count(true, false);
         }
         standings.extend(bundles.into_iter().map(|(label, tally)| (label, tally.standing())));
@@ -239,6 +296,8 @@ impl State {
 struct Tally {
     wanted: u32,
     wanted_and_stays: u32,
+    /// Wanted as well, but nobody knows whether all of it is there that was there before.
+    kept: u32,
     unwanted_and_goes: u32,
 }
 
@@ -249,12 +308,20 @@ impl Tally {
         self.unwanted_and_goes += u32::from(!is_wanted && !stays);
     }
 
+    /// Counts something that is wanted, and by itself says this.
+    fn count_as(&mut self, standing: Standing) {
+        self.count(true, standing == Standing::Up);
+        self.kept += u32::from(standing == Standing::Kept);
+    }
+
     /// A bundle that asks for nothing any more is judged by what it left behind.
     fn standing(&self) -> Standing {
         if self.wanted == 0 && self.unwanted_and_goes == 0 {
             Standing::Kept
         } else if self.wanted > 0 && self.wanted == self.wanted_and_stays {
             Standing::Up
+        } else if self.wanted > 0 && self.wanted == self.wanted_and_stays + self.kept {
+            Standing::Kept
         } else {
             Standing::Down
         }

@@ -50,10 +50,9 @@ impl Pods {
         pods.remove(id);
     }
 
-    /// The profiles that pods refer to; none if that is not known.
-    pub(crate) fn referred(&self) -> Option<BTreeSet<&str>> {
-        let pods = self.references.as_ref()?;
-        Some(pods.values().flatten().map(String::as_str).collect())
+    /// Whether a pod refers to the profile `name`; none if that is not known.
+    pub(crate) fn refer_to(&self, name: &str) -> Option<bool> {
+        Some(self.references.as_ref()?.values().any(|references| references.contains(name)))
     }
 }
 
@@ -65,7 +64,14 @@ mod tests {
     fn what_pods_refer_to_is_known_from_their_list_on() {
         let id = |uid: &str| PodId { namespace: "ns".to_owned(), uid: uid.to_owned() };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        let referred = |pods: &Pods| pods.referred().map(|all| all.into_iter().collect::<Vec<_>>().join(" "));
+        let referred = |pods: &Pods| {
+            let all: Option<Vec<&str>> = ["a", "b", "c"]
+                .into_iter()
+                .map(|name| Some(pods.refer_to(name)?.then_some(name)))
+                .collect::<Option<Vec<_>>>()
+                .map(|all| all.into_iter().flatten().collect());
+            all.map(|all| all.join(" "))
+        };
         let mut pods = Pods::default();
         pods.applied(id("1"), names(&["a"]));
         assert_eq!(referred(&pods), None);

@@ -4,15 +4,21 @@
 //! repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::apparmor::name::ProfileName;
+use crate::apparmor::policy::Policy;
 use crate::bundle::{Bundle, BundleId, Document, Kind, Profile};
+use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, ProfileKey};
 use crate::plan::{Deed, LabelChange};
 use crate::pod::{PodId, Pods};
+use crate::policies::Policies;
+use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::time::{Retry, Time};
 
@@ -103,6 +109,41 @@ pub enum Event {
     LabelsWritten(NodeLabels),
     /// It failed, or nobody knows how it ended.
     LabelsFailed,
+    /// What the ledger has of AppArmor profiles, and what the kernel holds of them.
+    PolicyScanned(BTreeMap<ProfileName, FoundPolicy>),
+    /// An AppArmor text is being compiled, or looked up among those that were.
+    Compiling(Digest),
+    /// What that came to.
+    Compiled {
+        /// Of the text.
+        text: Digest,
+        /// How it ended.
+        outcome: Compiled,
+    },
+    /// The kernel has an AppArmor profile, loaded now or found equal.
+    PolicyLoaded {
+        /// Which profile.
+        name: ProfileName,
+        /// The text that it is of.
+        text: Digest,
+        /// What was made of that.
+        blob: Digest,
+    },
+    /// It can't be loaded, as the kernel has one by this name that the ledger does not have.
+    PolicyForeign(ProfileName),
+    /// It could not be loaded.
+    PolicyLoadFailed {
+        /// Which profile.
+        name: ProfileName,
+        /// Whether the ledger has it nevertheless.
+        is_owned: bool,
+    },
+    /// A profile is out of the kernel and the ledger.
+    PolicyRemoved(ProfileName),
+    /// It can't be removed now, as processes run under it.
+    PolicyInUse(ProfileName),
+    /// It could not be removed, or not durably.
+    PolicyRemoveFailed(ProfileName),
     /// All pods of the node that are not at their end, and the AppArmor profiles that each refers to.
     PodsListed(BTreeMap<PodId, BTreeSet<String>>),
     /// One of them is new, or has changed.
@@ -122,6 +163,42 @@ pub enum Found {
     Changed(&'static str),
     /// Something that is no regular file, or that is not reached through directories: this, in words.
     NotAFile(&'static str),
+}
+
+/// What a scan finds of an AppArmor profile that the ledger has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FoundPolicy {
+    /// The text that it is of, by the ledger.
+    pub text: Digest,
+    /// The newest that was made of that, by the ledger.
+    pub blob: Digest,
+    /// Whether the host has this blob, made for the kernel and by the compiler that the node has now. Where
+    /// not, the text has to be compiled anew.
+    pub is_current: bool,
+    /// What the kernel has.
+    pub kernel: InKernel,
+}
+
+/// What the kernel has under a name of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InKernel {
+    /// Nothing.
+    Absent,
+    /// This blob, which the ledger says is ours.
+    Ours(Digest),
+    /// Something that somebody else loaded: in words, what differs.
+    Changed(&'static str),
+}
+
+/// What compiling a text came to.
+#[derive(Clone, Debug)]
+pub enum Compiled {
+    /// It may be loaded, in spite of these warnings. The host has the blob.
+    Accepted(Policy, Arc<[Diagnostic]>),
+    /// It must not, for these reasons.
+    Refused(Arc<[Diagnostic]>),
+    /// It could not be compiled, which is not its fault.
+    Failed,
 }
 
 /// One observation of the Node.
@@ -157,6 +234,7 @@ pub struct State {
     pub(crate) listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
     pub(crate) pods: Pods,
+    pub(crate) policies: Policies,
 }
 
 /// What is known about the Node's labels.
@@ -277,6 +355,7 @@ impl State {
             listed: BTreeMap::new(),
             is_scanned: false,
             pods: Pods::default(),
+            policies: Policies::default(),
         }
     }
 
@@ -287,8 +366,14 @@ impl State {
             Event::Strays { namespace, strays } => {
                 self.strays.insert(namespace, strays.into_keys().collect());
             }
-            Event::Applied(bundle) => self.applied(bundle, now),
-            Event::Deleted(id) => self.deleted(&id, now),
+            Event::Applied(bundle) => {
+                self.applied(bundle, now);
+                self.reclaim(now);
+            }
+            Event::Deleted(id) => {
+                self.deleted(&id, now);
+                self.reclaim(now);
+            }
             Event::Scanned(found) => self.scanned(found, now),
             Event::Installed { reference, digest } => {
                 self.update(&reference, |file| file.installed(digest));
@@ -316,9 +401,33 @@ impl State {
                 self.relabelled(others, now);
             }
             Event::LabelsFailed => self.labels.failed(now),
-            Event::PodsListed(pods) => self.pods.listed(pods),
-            Event::PodApplied(id, references) => self.pods.applied(id, references),
-            Event::PodDeleted(id) => self.pods.deleted(&id),
+            Event::PolicyScanned(found) => self.policy_scanned(found, now),
+            Event::Compiling(text) => self.policies.compiling(text),
+            Event::Compiled { text, outcome } => self.compiled(text, outcome, now),
+            Event::PolicyLoaded { name, text, blob } => {
+                self.policies.update(&name, |profile| profile.loaded(text, blob));
+            }
+            Event::PolicyForeign(name) => self.policies.update(&name, |profile| profile.blocked(now)),
+            Event::PolicyLoadFailed { name, is_owned } => {
+                self.policies.update(&name, |profile| profile.load_failed(is_owned, now));
+            }
+            Event::PolicyRemoved(name) => self.policies.update(&name, KernelProfile::removed),
+            Event::PolicyInUse(name) => self.policies.update(&name, |profile| profile.in_use(now)),
+            Event::PolicyRemoveFailed(name) => {
+                self.policies.update(&name, |profile| profile.remove_failed(now));
+            }
+            Event::PodsListed(pods) => {
+                self.pods.listed(pods);
+                self.policies.pods_changed();
+            }
+            Event::PodApplied(id, references) => {
+                self.pods.applied(id, references);
+                self.policies.pods_changed();
+            }
+            Event::PodDeleted(id) => {
+                self.pods.deleted(&id);
+                self.policies.pods_changed();
+            }
         }
     }
 
@@ -327,10 +436,15 @@ impl State {
     /// all of them.
     pub(crate) fn known_since(&self, namespace: Option<&str>) -> Option<Time> {
         let namespace = namespace.unwrap_or(self.config.home.as_str());
-        let listed = |namespace: &Namespace| self.listed.get(namespace).copied();
         if let Some(namespace) = self.config.namespaces().find(|known| known.as_str() == namespace) {
-            return listed(namespace);
+            return self.listed.get(namespace).copied();
         }
+        self.all_known_since()
+    }
+
+    /// Since when all is known that could ask for something of no namespace, such as an AppArmor profile.
+    pub(crate) fn all_known_since(&self) -> Option<Time> {
+        let listed = |namespace: &Namespace| self.listed.get(namespace).copied();
         let all: Option<BTreeSet<Time>> = self.config.namespaces().map(listed).collect();
         all?.last().copied()
     }
@@ -370,23 +484,27 @@ impl State {
             self.applied(bundle, now);
         }
         self.listed.entry(namespace.clone()).or_insert(now);
+        self.reclaim(now);
     }
 
     fn applied(&mut self, mut bundle: Bundle, now: Time) {
         if !bundle.is_readable() {
             // It asks for what it asked for before.
-            let before = self.bundles.get(&bundle.id).map(|before| before.profiles.clone());
-            bundle.profiles = before.unwrap_or_default();
+            let before = self.bundles.get(&bundle.id).filter(|before| before.kind == bundle.kind);
+            bundle.profiles = before.map(|before| before.profiles.clone()).unwrap_or_default();
         }
-        self.ask(&bundle, now);
+        let is_seccomp = bundle.kind == Some(Kind::Seccomp);
+        if is_seccomp {
+            self.ask(&bundle, now);
+        }
         let old = self.forget(&bundle.id, now);
-        for key in old.keys().filter(|key| !bundle.profiles.contains_key(key)) {
+        for key in old.keys().filter(|key| !is_seccomp || !bundle.profiles.contains_key(key)) {
             self.unwant(&bundle.id, key, now);
         }
         self.bundles.insert(bundle.id.clone(), bundle);
     }
 
-    /// Takes over what `bundle` asks of this node: nothing, if it is for others.
+    /// Takes over what `bundle`, of seccomp profiles, asks of this node: nothing, if it is for others.
     fn ask(&mut self, bundle: &Bundle, now: Time) {
         let is_here = self.is_here(bundle);
         for (key, profile) in &bundle.profiles {
@@ -408,10 +526,11 @@ impl State {
         }
         self.others = others;
         let bundles = std::mem::take(&mut self.bundles);
-        for bundle in bundles.values() {
+        for bundle in bundles.values().filter(|bundle| bundle.kind == Some(Kind::Seccomp)) {
             self.ask(bundle, now);
         }
         self.bundles = bundles;
+        self.reclaim(now);
     }
 
     fn deleted(&mut self, id: &BundleId, now: Time) {

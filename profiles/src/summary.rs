@@ -3,33 +3,41 @@
 //! Invariants: a query changes nothing, and its answers are numbers. They name no bundle, profile or
 //! namespace.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::bundle::{Bundle, Profile};
+use crate::apparmor::name::ProfileName;
+use crate::bundle::{Bundle, Document, Kind, Profile};
+use crate::claims::Grant;
 use crate::diagnostic::Code;
+use crate::digest::Digest;
 use crate::file::File;
+use crate::policy::KernelProfile;
 use crate::reference::Reference;
-use crate::state::State;
+use crate::state::{Config, State};
 use crate::time::Time;
 
-/// How many there are of what is known. But for the bundles, all are profiles.
+/// How many there are of what is known of one [`Kind`]. But for the bundles, all are profiles; a text that is
+/// refused counts as one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Summary {
     /// Bundles.
     pub bundles: usize,
     /// Bundles ask for it, whether it is accepted or refused.
     pub desired: usize,
-    /// It is on disk, in some version that was accepted.
+    /// It is on disk, or in the kernel, in some version that was accepted.
     pub loaded: usize,
-    /// It is on disk, and no bundle asks for it: not any more, or not yet, because they are not all known.
+    /// It is there, and no bundle asks for it: not any more, or not yet, because they are not all known.
     pub retained: usize,
     /// Its newest version is refused, or the selector of its bundle can't be read.
     pub refused: usize,
-    /// Its path is taken by something that is not ours.
+    /// Its path, or its name in the kernel, is taken by something that is not ours.
     pub foreign: usize,
-    /// Somebody changed it on disk, and it is not put right.
+    /// Somebody changed it, and it is not put right.
     pub drifted: usize,
-    /// Writing it failed.
+    /// Compiling its text failed, which is not the text's fault.
+    pub uncompiled: usize,
+    /// Writing or loading it failed.
     pub unwritten: usize,
     /// Removing it failed.
     pub unremoved: usize,
@@ -46,6 +54,16 @@ impl Summary {
         self.refused += unusable + bundle.profiles.values().filter(is_refused).count();
     }
 
+    fn count_policy(&mut self, profile: &KernelProfile) {
+        let is_wanted = profile.is_claimed();
+        self.desired += usize::from(is_wanted);
+        self.loaded += usize::from(profile.is_loaded());
+        self.retained += usize::from(profile.is_loaded() && !is_wanted);
+        self.foreign += usize::from(is_wanted && profile.is_foreign());
+        self.drifted += usize::from(profile.is_drifted());
+        self.unremoved += usize::from(!is_wanted && profile.pace.is_failing);
+    }
+
     fn count_file(&mut self, file: &File) {
         let is_wanted = file.is_wanted();
         self.desired += usize::from(is_wanted);
@@ -53,8 +71,8 @@ impl Summary {
         self.retained += usize::from(file.is_loaded() && !is_wanted);
         self.foreign += usize::from(is_wanted && file.is_foreign());
         self.drifted += usize::from(file.is_drifted());
-        self.unwritten += usize::from(is_wanted && file.is_failing);
-        self.unremoved += usize::from(!is_wanted && file.is_failing);
+        self.unwritten += usize::from(is_wanted && file.pace.is_failing);
+        self.unremoved += usize::from(!is_wanted && file.pace.is_failing);
     }
 }
 
@@ -63,8 +81,14 @@ impl Summary {
 pub enum Wait {
     /// A first look at the disk.
     Disk,
+    /// A first look at the kernel's AppArmor profiles.
+    Kernel,
     /// The lists of bundles of so many namespaces.
     Bundles(usize),
+    /// The first attempt to compile so many texts.
+    Compiles(usize),
+    /// The first attempt to load so many texts.
+    Loads(usize),
     /// The first attempt to write so many profiles.
     Writes(usize),
     /// A first sight of the Node.
@@ -77,6 +101,9 @@ impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk => write!(f, "the disk is not scanned yet"),
+            Self::Kernel => write!(f, "the kernel's AppArmor profiles are not scanned yet"),
+            Self::Compiles(count) => write!(f, "texts that are not compiled yet: {count}"),
+            Self::Loads(count) => write!(f, "texts that are not loaded yet: {count}"),
             Self::Bundles(count) => write!(f, "namespaces whose bundles are not listed yet: {count}"),
             Self::Writes(count) => write!(f, "profiles that are not written yet: {count}"),
             Self::Node => write!(f, "the Node is not seen yet"),
@@ -86,13 +113,33 @@ impl fmt::Display for Wait {
 }
 
 impl State {
-    /// The numbers of now.
+    /// The numbers of `now`.
     #[must_use]
-    pub fn summary(&self) -> Summary {
-        let mut summary = Summary { bundles: self.bundles.len(), ..Summary::default() };
-        self.bundles_here().for_each(|bundle| summary.count_bundle(bundle));
-        self.files.values().for_each(|file| summary.count_file(file));
+    pub fn summary(&self, kind: Kind, now: Time) -> Summary {
+        let is_of_kind = |bundle: &&Bundle| bundle.kind == Some(kind);
+        let bundles = self.bundles.values().filter(is_of_kind).count();
+        let mut summary = Summary { bundles, ..Summary::default() };
+        self.bundles_here().filter(is_of_kind).for_each(|bundle| summary.count_bundle(bundle));
+        match kind {
+            Kind::Seccomp => self.files.values().for_each(|file| summary.count_file(file)),
+            Kind::AppArmor => self.count_policies(&mut summary, now),
+        }
         summary
+    }
+
+    fn count_policies(&self, summary: &mut Summary, now: Time) {
+        self.policies.profiles.values().for_each(|profile| summary.count_policy(profile));
+        summary.unwritten = self.unloaded(now).len();
+        for (slot, grant) in &self.policies.grants {
+            let has_none = || !self.policies.profiles.values().any(|profile| profile.slot() == Some(slot));
+            let is_taken = matches!(grant, Grant::Taken { .. });
+            let text = grant.document().map(Document::digest);
+            let is_refused = is_taken || text.is_some_and(|text| self.policies.is_refused(text));
+            // What is refused by itself was counted with its bundle.
+            summary.refused += usize::from(is_refused);
+            summary.desired += usize::from(grant.document().is_none() && has_none());
+            summary.uncompiled += usize::from(text.is_some_and(|text| self.policies.is_failing(text)));
+        }
     }
 
     /// What is still to come at `now`. Nothing that is up to somebody else: a profile that is refused, or
@@ -102,10 +149,18 @@ impl State {
         let unlisted = self.config.namespaces().filter(|one| !self.listed.contains_key(*one)).count();
         let is_due = |file: &&File| file.missing().is_some() && file.blocked_until(now).is_none();
         let writes = self.files.values().filter(is_due).count();
-        let (has_node, is_node_seen) = (self.config.has_node, self.labels.observed.is_some());
+        let Config { has_node, has_apparmor, .. } = self.config;
+        let compiles = self.policies.grants.values().filter_map(Grant::document);
+        let compiles: BTreeSet<Digest> =
+            compiles.map(Document::digest).filter(|text| self.policies.is_pending(*text)).collect();
+        let loads = if self.policies.is_scanned { self.plan(now).load.len() } else { 0 };
+        let (compiles, is_node_seen) = (compiles.len(), self.labels.observed.is_some());
         let all = [
             (!self.is_scanned, Wait::Disk),
+            (has_apparmor && !self.policies.is_scanned, Wait::Kernel),
             (unlisted > 0, Wait::Bundles(unlisted)),
+            (compiles > 0, Wait::Compiles(compiles)),
+            (loads > 0, Wait::Loads(loads)),
             (writes > 0, Wait::Writes(writes)),
             (has_node && !is_node_seen, Wait::Node),
             (has_node && is_node_seen && !self.are_labels_right(now), Wait::Labels),
@@ -118,5 +173,11 @@ impl State {
     #[must_use]
     pub fn asked_at(&self, reference: &Reference) -> Option<Time> {
         self.files.get(reference)?.asked_at
+    }
+
+    /// The same of an AppArmor profile.
+    #[must_use]
+    pub fn policy_asked_at(&self, name: &ProfileName) -> Option<Time> {
+        self.policies.profiles.get(name)?.asked_at
     }
 }

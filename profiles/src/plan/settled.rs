@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::claims::{Grant, Slot};
 use crate::file::{File, Want};
+use crate::policy::KernelProfile;
+use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
 
@@ -14,7 +17,7 @@ impl State {
         self.waits(now).is_empty() && !self.plan(now).has_disk_steps()
     }
 
-    /// What is asked for and not served, by name: profiles that were refused or are not on disk, bundles that
+    /// What is asked for and not served, by name: profiles, or AppArmor texts, that were refused or are not on disk, bundles that
     /// are not served in full, and what is at their source and is none.
     #[must_use]
     pub fn unserved(&self) -> BTreeSet<String> {
@@ -22,7 +25,18 @@ impl State {
         let profiles = profiles.map(|(reference, _)| reference.to_string());
         let bundles = self.bundles_here().filter(|bundle| !bundle.is_sound());
         let bundles = bundles.map(|bundle| format!("bundle {}", bundle.id));
-        profiles.chain(bundles).chain(self.strays.values().flatten().cloned()).collect()
+        let texts = self.policies.grants.iter().filter(|(slot, grant)| !self.is_text_served(slot, grant));
+        let texts = texts
+            .map(|(slot, _)| Reference::new(&self.config.home, &slot.bundle, slot.key.clone()).to_string());
+        profiles.chain(bundles).chain(texts).chain(self.strays.values().flatten().cloned()).collect()
+    }
+
+    /// Whether the kernel has all that the text at `slot` declares.
+    fn is_text_served(&self, slot: &Slot, grant: &Grant) -> bool {
+        let Grant::Granted(document) = grant else { return false };
+        let Some(policy) = self.policies.accepted(document.digest()) else { return false };
+        let holds = |profile: &KernelProfile| profile.slot() == Some(slot) && profile.holds(policy.blob);
+        document.names().iter().all(|name| self.policies.profiles.get(name).is_some_and(holds))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The rules, each as a script.
 
 mod drift;
+mod kernel;
 mod labelling;
+mod policies;
 mod scene;
 mod settled;
 mod summary;

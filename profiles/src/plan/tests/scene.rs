@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::*;
+use super::kernel::{self, loaded};
 use crate::bundle::{Bundle, BundleId, Profile, Source};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::file::Want;
@@ -59,6 +60,8 @@ pub(super) struct Scene {
     version: u64,
     /// How it answers the change that was sent.
     answer: NodeLabels,
+    /// How the AppArmor texts of the script are written.
+    pub(super) texts: BTreeMap<Digest, String>,
 }
 
 impl Scene {
@@ -78,6 +81,7 @@ impl Scene {
             others: BTreeMap::new(),
             version: 100,
             answer: NodeLabels::default(),
+            texts: BTreeMap::new(),
         }
     }
 
@@ -102,6 +106,7 @@ impl Scene {
     pub(super) fn play(&mut self, line: &str) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
+            word if self.play_apparmor(word, rest) => {}
             "scan" => self.apply(Event::Scanned(rest.split_whitespace().map(found).collect())),
             "list" => [HOME, TEAM].into_iter().for_each(|namespace| self.list(namespace, rest)),
             "list-home" => self.list(HOME, rest),
@@ -113,13 +118,21 @@ impl Scene {
             }),
             "no-node" => self.state.config.has_node = false,
             "delete" => self.apply(Event::Deleted(bundle_id(rest))),
-            "done" => self.finish(|install| Event::Installed {
-                reference: install.reference,
-                digest: install.document.digest(),
-            }),
+            "done" => {
+                let installed = |install: Install| Event::Installed {
+                    reference: install.reference,
+                    digest: install.document.digest(),
+                };
+                self.finish(installed, loaded);
+            }
             "fail" => self.fail(false),
             "fail-owned" => self.fail(true),
-            "foreign" => self.finish(|install| Event::Foreign(install.reference)),
+            "foreign" => {
+                self.finish(
+                    |install| Event::Foreign(install.reference),
+                    |_, name| Event::PolicyForeign(name),
+                );
+            }
             "fail-removal" => self.fail_removal(),
             "fail-keep" => self.fail_keep(),
             "send" => self.send(),
@@ -145,7 +158,7 @@ impl Scene {
         }
     }
 
-    fn apply(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: Event) {
         self.state.apply(event, self.now);
     }
 
@@ -156,8 +169,9 @@ impl Scene {
         self.apply(Event::Listed { bundles: bundles.collect(), namespace });
     }
 
-    fn finish(&mut self, outcome: impl Fn(Install) -> Event) {
+    fn finish(&mut self, outcome: impl Fn(Install) -> Event, of_load: impl Fn(&Load, ProfileName) -> Event) {
         let plan = self.state.plan(self.now);
+        self.finish_loads(&plan, of_load);
         plan.install.into_iter().for_each(|install| self.apply(outcome(install)));
         plan.remove.into_iter().for_each(|reference| self.apply(Event::Removed(reference)));
         for Keep { reference, digest } in plan.keep {
@@ -174,12 +188,16 @@ impl Scene {
     }
 
     fn fail(&mut self, is_owned: bool) {
-        self.finish(|Install { reference, .. }| Event::InstallFailed { reference, is_owned });
+        self.finish(
+            |Install { reference, .. }| Event::InstallFailed { reference, is_owned },
+            |_, name| Event::PolicyLoadFailed { name, is_owned },
+        );
     }
 
     fn fail_removal(&mut self) {
         let plan = self.state.plan(self.now);
         plan.remove.into_iter().for_each(|reference| self.apply(Event::RemoveFailed(reference)));
+        plan.unload.into_iter().for_each(|name| self.apply(Event::PolicyRemoveFailed(name)));
     }
 
     fn fail_keep(&mut self) {
@@ -210,6 +228,7 @@ impl Scene {
         for install in &plan.install {
             words.push(format!("install {}={}", install.reference, version(install.document.content())));
         }
+        words.extend(self.apparmor_words(&plan));
         words.extend(plan.keep.iter().map(|keep| format!("keep {}", keep.reference)));
         words.extend(plan.remove.iter().map(|reference| format!("remove {reference}")));
         for (sign, labels) in plan.labels.iter().flat_map(|change| [("+", &change.set), ("-", &change.unset)])
@@ -246,11 +265,12 @@ fn version(content: &[u8]) -> String {
     text.rsplit('"').nth(1).unwrap_or_default().to_owned()
 }
 
-/// `web[disk=ssd]@7!:a=1,b=bad`
-fn bundle(text: &str) -> Bundle {
+/// `web[disk=ssd]@7!:a=1,b=bad`, or `~web:a=p+q/1` for one of AppArmor texts.
+pub(super) fn bundle(text: &str) -> Bundle {
+    let (kind, text) = text.strip_prefix('~').map_or((Kind::Seccomp, text), |text| (Kind::AppArmor, text));
     let (head, profiles) = text.split_once(':').unwrap_or((text, ""));
     if profiles == "unreadable" {
-        return Bundle::unreadable(bundle_id(head), unreadable());
+        return Bundle { kind: Some(kind), ..Bundle::unreadable(bundle_id(head), unreadable()) };
     }
     let (head, labels) = head.strip_suffix('!').map_or((head, None), |head| (head, Some("bundle")));
     let (head, created) = head.split_once('@').unwrap_or((head, "0"));
@@ -260,13 +280,15 @@ fn bundle(text: &str) -> Bundle {
         |(name, value): (&str, Option<&str>)| Some((format!("pavise.dev/{name}"), value?.to_owned()));
     let pair = |item: &str| {
         let (key, version) = item.split_once('=').unwrap();
-        (key.to_owned(), content(version))
+        let text = if kind == Kind::AppArmor { kernel::text(version) } else { content(version) };
+        (key.to_owned(), text)
     };
     let source = Source {
         annotations: annotations.into_iter().filter_map(annotation).collect(),
         created: created.parse().ok(),
         data: profiles.split(',').filter(|item| !item.is_empty()).map(pair).collect(),
         id: bundle_id(id),
+        kind: kind.to_string(),
         ..Source::example("b", &[])
     };
     Bundle::of(source, &mut Verdicts::new(Platform::EXAMPLE))

@@ -1,6 +1,7 @@
 //! What is told of the state in numbers, each case as a script.
 
 use super::scene::Scene;
+use crate::bundle::Kind;
 use crate::summary::Summary;
 
 /// Claims what the numbers and the waits read like after each event of `script`.
@@ -8,7 +9,11 @@ fn check(script: &[(&str, &str, &str)]) {
     let mut scene = Scene::new();
     for (number, (happens, numbers, waits)) in script.iter().enumerate() {
         scene.play(happens);
-        assert_eq!(in_words(scene.state.summary()), *numbers, "after line {number}, {happens:?}");
+        assert_eq!(
+            in_words(scene.state.summary(Kind::Seccomp, scene.now)),
+            *numbers,
+            "after line {number}, {happens:?}"
+        );
         let shown: Vec<String> =
             scene.state.waits(scene.now).iter().map(|wait| format!("{wait:?}")).collect();
         assert_eq!(shown.join(" "), *waits, "after line {number}, {happens:?}");
@@ -16,7 +21,7 @@ fn check(script: &[(&str, &str, &str)]) {
 }
 
 /// The numbers that are not 0.
-fn in_words(summary: Summary) -> String {
+pub(super) fn in_words(summary: Summary) -> String {
     let all = [
         ("bundles", summary.bundles),
         ("desired", summary.desired),
@@ -25,6 +30,7 @@ fn in_words(summary: Summary) -> String {
         ("refused", summary.refused),
         ("foreign", summary.foreign),
         ("drifted", summary.drifted),
+        ("uncompiled", summary.uncompiled),
         ("unwritten", summary.unwritten),
         ("unremoved", summary.unremoved),
     ];
