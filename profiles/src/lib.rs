@@ -22,6 +22,7 @@ pub mod catalog;
 pub mod diagnostic;
 pub mod digest;
 mod file;
+mod findings;
 pub mod label;
 pub mod labelling;
 pub mod name;

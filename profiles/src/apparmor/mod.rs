@@ -10,3 +10,5 @@
 
 pub mod name;
 pub mod policy;
+pub mod said;
+pub mod text;

@@ -1,0 +1,3 @@
+//! Claims about what a text declares, one text each.
+
+use super::*;
