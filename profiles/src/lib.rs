@@ -30,6 +30,8 @@ pub mod plan;
 pub mod platform;
 pub mod reference;
 pub mod seccomp;
+#[cfg(test)]
+mod seed;
 pub mod selector;
 pub mod state;
 pub mod summary;

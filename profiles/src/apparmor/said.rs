@@ -115,12 +115,13 @@ impl<'a> Reader<'a> {
 
     fn known(&mut self, known: &'static words::Known, word: &str, site: Option<Site<'_>>) {
         let word = word.trim_end_matches('\\').trim();
-        let is_own = find_word(self.text, word).is_some();
+        let is_own = first_word(self.text, word).is_some();
         let message =
             if is_own { format!("{}: {:?}", known.says, excerpt(word)) } else { known.says.to_owned() };
-        let place = match site {
-            Some(site) => self.place(site, Some(word)),
-            None => find_word(self.text, word).map_or_else(whole, |offset| self.at(offset)),
+        let place = match (site, last_word(self.before(site), word)) {
+            (_, Some(offset)) => self.at(offset),
+            (Some(site), None) => self.place(site, None),
+            (None, None) => whole(),
         };
         self.find(known.code, place, message, known.help);
     }
@@ -163,7 +164,7 @@ impl<'a> Reader<'a> {
             expected.split(" or ").map(|name| words::token(name.trim()).map(shown)).collect();
         let message = match (found.map(shown), expected) {
             (Some(found), Some(expected)) => {
-                format!("a syntax error: {found} stands where there should be {}", expected.join(" or "))
+                format!("a syntax error: found {found} where there should be {}", either(&expected))
             }
             (Some(found), None) => format!("a syntax error: {found} can't stand here"),
             (None, _) => "a syntax error".to_owned(),
@@ -202,12 +203,20 @@ impl<'a> Reader<'a> {
         self.text.split('\n').nth(number.checked_sub(1)?)
     }
 
+    /// The text up to the end of the line where the parser was. It says some things only at the end of a rule or
+    /// a profile.
+    fn before(&self, site: Option<Site<'_>>) -> &'a str {
+        let Some(Site::Line(number)) = site else { return self.text };
+        let end = self.text.match_indices('\n').nth(number.saturating_sub(1)).map(|(offset, _)| offset);
+        end.and_then(|end| self.text.get(..end)).unwrap_or(self.text)
+    }
+
     /// Where `word` stands on the line, or else what is not blank.
     fn place(&self, site: Site<'_>, word: Option<&str>) -> Place {
         let Site::Line(number) = site else { return whole() };
         let Some(line) = self.line(number) else { return whole() };
         let first = || line.len() - line.trim_start().len();
-        let column = word.and_then(|word| find_word(line, word)).unwrap_or_else(first);
+        let column = word.and_then(|word| first_word(line, word)).unwrap_or_else(first);
         at((number, column + 1))
     }
 
@@ -255,18 +264,36 @@ fn unexpected_byte(message: &str) -> Option<u8> {
     number.to_le_bytes().first().copied()
 }
 
-/// Where `word` stands in `text`, not as a part of another word.
-fn find_word(text: &str, word: &str) -> Option<usize> {
-    if word.is_empty() || word.len() > LONGEST_WORD {
-        return None;
+fn either(words: &[String]) -> String {
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
     }
-    let is_part = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let is_named = word.bytes().all(|byte| is_part(Some(byte)));
-    let is_whole = |offset: &usize| {
-        let before = offset.checked_sub(1).and_then(|before| text.as_bytes().get(before).copied());
-        !is_named || !is_part(before) && !is_part(text.as_bytes().get(offset + word.len()).copied())
-    };
-    text.match_indices(word).map(|(offset, _)| offset).find(is_whole)
+}
+
+/// Where `word` stands first in `text`, not as a part of another word.
+fn first_word(text: &str, word: &str) -> Option<usize> {
+    let is_sought = is_sought(word);
+    text.match_indices(word).map(|(at, _)| at).find(|at| is_sought && is_whole(text, *at, word))
+}
+
+/// The same, last.
+fn last_word(text: &str, word: &str) -> Option<usize> {
+    let is_sought = is_sought(word);
+    text.rmatch_indices(word).map(|(at, _)| at).find(|at| is_sought && is_whole(text, *at, word))
+}
+
+fn is_sought(word: &str) -> bool {
+    (1..=LONGEST_WORD).contains(&word.len())
+}
+
+/// Whether no longer word stands here.
+fn is_whole(text: &str, at: usize, word: &str) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let bytes = text.as_bytes();
+    let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+    let after = bytes.get(at + word.len());
+    !word.bytes().all(|byte| is_part(&byte)) || !before.is_some_and(is_part) && !after.is_some_and(is_part)
 }
 
 #[cfg(test)]

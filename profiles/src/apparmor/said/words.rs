@@ -52,8 +52,8 @@ pub(super) const ERRORS: &[Known] = known! {
     "Profile flag '" .. "' conflicts with" => InvalidPolicy, "the flag conflicts with another one", "leave one of the two out";
     "expected flags= got " .. "=" => InvalidPolicy, "flags= is expected here", "correct it";
     "missing an end of line character? (entry: " .. ")" => InvalidPolicy, "the comma behind the rule is missing", "end each rule with a comma";
-    "Profile attachment must begin with a '/'" .. "" => InvalidPolicy, "two words stand between profile and {", "leave one name, without blanks";
-    "Profile names must begin with a '/', namespace or keyword" .. "" => InvalidPolicy, "the word profile is missing", "write profile <name> { … }";
+    "Profile attachment must begin with a '/'" .. "" => InvalidPolicy, "a profile that ends here has a second word before {, which is no path", "leave one name, without blanks";
+    "Profile names must begin with a '/', namespace or keyword" .. "" => InvalidPolicy, "a profile that ends here lacks the word profile", "write profile <name> { … }";
     "Namespace not terminated: " .. "" => InvalidPolicy, "a colon begins a namespace, which must end with another one", "leave the colon out";
     "Empty namespace: " .. "" => InvalidPolicy, "the namespace is empty", "leave the colons out";
     "Empty named transition profile name" .. "" => InvalidPolicy, "the name is empty", "name the profile";
@@ -61,8 +61,8 @@ pub(super) const ERRORS: &[Known] = known! {
     "Found reference to set variable " .. ", but declared boolean" => InvalidPolicy, "the variable is a boolean one", "use another one";
     " references undefined variable @{" .. "}" => InvalidPolicy, "the variable has no value", "assign one before the profiles, or include <tunables/global> there";
     "Variable @{" .. "} is referenced recursively" => InvalidPolicy, "the variable is part of its own value", "take it out of there";
-    "variable @{" .. "} was previously declared" => InvalidPolicy, "the variable has a value already", "add to it with +=, or remove one of the two";
-    "variable @{" .. "} was not previously declared" => InvalidPolicy, "there is nothing to add to: the variable has no value", "assign one with =";
+    "variable " .. " was previously declared" => InvalidPolicy, "the variable has a value already", "add to it with +=, or remove one of the two";
+    "variable " .. " was not previously declared" => InvalidPolicy, "there is nothing to add to: the variable has no value", "assign one with =";
     "Unset boolean variable " .. " used in if-expression" => InvalidPolicy, "the boolean variable has no value", "assign true or false before the profiles";
     "Invalid boolean assignment for (" .. "): " => InvalidPolicy, "the value of a boolean variable must be true or false", "correct it";
     "Variable declarations do not accept trailing commas" .. "" => InvalidPolicy, "no comma may stand in an assignment", "put blanks between values";
@@ -112,7 +112,7 @@ pub(super) const WARNINGS: &[Known] = known! {
 /// The grammar's names for tokens, and what they are in a text.
 const TOKENS: &[(&str, &str)] = &[
     ("end of file", "the end of the text"),
-    ("TOK_ID", "a name or path"),
+    ("TOK_ID", "a name"),
     ("TOK_CONDID", "a condition"),
     ("TOK_CONDLISTID", "a group of conditions"),
     ("TOK_MODE", "permissions"),
