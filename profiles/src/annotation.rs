@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::findings::cut;
 use crate::label::LabelKey;
-use crate::seccomp::{cut, suggestion};
+use crate::seccomp::suggestion;
 use crate::selector::Selector;
 
 /// Annotations below this are ours.

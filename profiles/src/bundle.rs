@@ -306,6 +306,12 @@ impl Document {
         self.content.as_bytes()
     }
 
+    /// The same as text, without a copy.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        self.content.clone()
+    }
+
     /// The digest of [`Self::content`].
     #[must_use]
     pub fn digest(&self) -> Digest {

@@ -23,6 +23,7 @@ mod claims;
 pub mod diagnostic;
 pub mod digest;
 mod file;
+mod findings;
 pub mod label;
 pub mod labelling;
 pub mod name;
@@ -34,6 +35,8 @@ mod policies;
 mod policy;
 pub mod reference;
 pub mod seccomp;
+#[cfg(test)]
+mod seed;
 pub mod selector;
 pub mod state;
 pub mod summary;

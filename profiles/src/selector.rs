@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::findings::cut;
 use crate::name::is_dns_subdomain;
-use crate::seccomp::cut;
 
 /// Longest value of a label, and longest name in its key, after the `/`.
 const LONGEST: usize = 63;

@@ -1,5 +1,6 @@
 //! `pavise agent`: the whole wiring of the agent on one screen.
 
+mod apparmor;
 mod source;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use futures::FutureExt;
 use futures::future::{self, Either};
+use futures::{FutureExt, StreamExt, stream};
 use profiles::name::{Namespace, NodeName};
 use profiles::state;
 use tracing::info;
@@ -22,6 +23,7 @@ use crate::observe::http::{self, Listen};
 use crate::observe::status::Status;
 use crate::observe::{logs, signals};
 use crate::sync::SyncLoop;
+use apparmor::Apparmor;
 use source::{Connections, Source};
 
 /// How often to look whether another agent has let go of the state directory.
@@ -80,6 +82,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<Listen>,
 
+    #[command(flatten)]
+    apparmor: apparmor::Arguments,
+
     /// How log lines are written. `RUST_LOG` filters them, as in `RUST_LOG=pavise=debug`.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: logs::Format,
@@ -131,6 +136,11 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
     http::start(arguments.listen(), status.clone()).await?;
     let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock)?;
     let platform = platform::of_this_machine()?;
+    let apparmor = match &arguments.source {
+        Source::Cluster => arguments.apparmor.open(&arguments.state_dir)?,
+        Source::Directory(_) => None,
+    };
+    let rules = state::Config { has_apparmor: apparmor.is_some(), ..rules };
     let Connections { events, write_labels } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
@@ -143,8 +153,12 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         ),
         Source::Directory(path) => source::directory(path, platform, &rules)?,
     };
-    let changes = host.changes();
-    let sync = SyncLoop::new(host, rules, events, changes, write_labels, status);
+    let (policies, policy_changes) = match apparmor {
+        Some(Apparmor { policies, changes }) => (Some(policies), changes),
+        None => (None, stream::pending().boxed()),
+    };
+    let changes = stream::select(host.changes(), policy_changes);
+    let sync = SyncLoop::new(host, policies, rules, events, changes, write_labels, status);
     if arguments.once {
         return match sync.run_once(stop).await? {
             Some(true) => Ok(Outcome::Done),

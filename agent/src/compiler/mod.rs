@@ -10,10 +10,10 @@
 //! for a limited time.
 
 pub(crate) mod child;
-#[cfg_attr(not(test), expect(dead_code, reason = "the agent does not ask it yet"))]
 pub(crate) mod client;
 mod protocol;
 pub(crate) mod server;
+pub(crate) mod verdict;
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,6 @@ pub(crate) struct Toolchain {
 
 impl Toolchain {
     /// That of the image, which both containers have.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the agent does not ask for it yet"))]
     pub(crate) fn of_the_image() -> Self {
         Self { parser: PARSER.into(), includes: INCLUDES.into() }
     }

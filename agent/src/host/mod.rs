@@ -3,7 +3,6 @@
 //! Invariant: system calls and the types of nix, notify and procfs stop here. Nothing is touched that the
 //! ledger does not have, and the ledger has it before it is touched.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing plans loads yet"))]
 pub(crate) mod apparmor;
 pub(crate) mod child;
 pub(crate) mod compiler;

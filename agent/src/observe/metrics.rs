@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use profiles::bundle::Kind;
 use profiles::summary::Summary;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -16,12 +17,18 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::host::{Installed, process};
+use crate::host::process;
 
 /// What [`Metrics::text`] is, in the words of HTTP.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The upper bounds of the latency's buckets, in seconds. A retry comes after one second at the earliest.
 const LATENCIES: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// How an attempt to load a profile can end, if it does not fail.
+pub(crate) const WRITTEN: &str = "written";
+pub(crate) const ADOPTED: &str = "adopted";
+pub(crate) const FOREIGN: &str = "foreign";
+const FAILED: &str = "failed";
 
 /// Labels with their values.
 type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
@@ -31,13 +38,13 @@ type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
 pub(crate) struct Metrics {
     registry: Arc<Registry>,
     ready: Gauge,
-    bundles: Gauge,
-    profiles: Family<Labels<1>, Gauge>,
-    problems: Family<Labels<1>, Gauge>,
-    installs: Family<Labels<1>, Counter>,
-    removals: Family<Labels<1>, Counter>,
-    drift_repairs: Counter,
-    sync_latency: Histogram,
+    bundles: Family<Labels<1>, Gauge>,
+    profiles: Family<Labels<2>, Gauge>,
+    problems: Family<Labels<2>, Gauge>,
+    installs: Family<Labels<2>, Counter>,
+    removals: Family<Labels<2>, Counter>,
+    drift_repairs: Family<Labels<1>, Counter>,
+    sync_latency: Family<Labels<1>, Histogram>,
     label_changes: Family<Labels<1>, Counter>,
     api_requests: Family<Labels<3>, Counter>,
 }
@@ -48,17 +55,21 @@ impl Metrics {
         let mut metrics = Self {
             registry: Arc::default(),
             ready: Gauge::default(),
-            bundles: Gauge::default(),
+            bundles: Family::default(),
             profiles: Family::default(),
             problems: Family::default(),
-            installs: counters("outcome", &["written", "adopted", "foreign", "failed"]),
-            removals: counters("outcome", &["removed", "failed"]),
-            drift_repairs: Counter::default(),
-            sync_latency: Histogram::new(LATENCIES),
+            installs: by_kind("outcome", &[WRITTEN, ADOPTED, FOREIGN, FAILED]),
+            removals: by_kind("outcome", &["removed", FAILED]),
+            drift_repairs: Family::default(),
+            sync_latency: Family::new_with_constructor(histogram),
             label_changes: counters("outcome", &["written", "failed"]),
             api_requests: Family::default(),
         };
-        metrics.show(&Summary::default());
+        for kind in Kind::ALL {
+            metrics.show(kind, &Summary::default());
+            drop(metrics.drift_repairs.get_or_create(&[of(kind)]));
+            drop(metrics.sync_latency.get_or_create(&[of(kind)]));
+        }
         metrics.registry = Arc::new(metrics.registry());
         metrics
     }
@@ -80,22 +91,14 @@ impl Metrics {
             "Requests to the API server, by the class of its answer",
             self.api_requests.clone(),
         );
-        let seccomp = ours.sub_registry_with_label(("kind".into(), "seccomp".into()));
-        seccomp.register("profiles", "Profiles, by state; one can be in several", self.profiles.clone());
-        seccomp.register("problems", "Profiles that have a problem now", self.problems.clone());
-        seccomp.register("installs", "Attempts to put a profile on disk, by outcome", self.installs.clone());
-        seccomp.register(
-            "removals",
-            "Attempts to take a profile off the disk, by outcome",
-            self.removals.clone(),
-        );
-        seccomp.register(
-            "drift_repairs",
-            "Profiles put right that somebody had changed",
-            self.drift_repairs.clone(),
-        );
-        let help = "From the event of a new content to its file being durable, retries included";
-        seccomp.register_with_unit("sync_latency", help, Unit::Seconds, self.sync_latency.clone());
+        ours.register("profiles", "Profiles, by state; one can be in several", self.profiles.clone());
+        ours.register("problems", "Profiles that have a problem now", self.problems.clone());
+        ours.register("installs", "Attempts to load a profile, by outcome", self.installs.clone());
+        ours.register("removals", "Attempts to take a profile away, by outcome", self.removals.clone());
+        let help = "Profiles put right that somebody had changed";
+        ours.register("drift_repairs", help, self.drift_repairs.clone());
+        let help = "From the event of a new content to its being loaded, retries included";
+        ours.register_with_unit("sync_latency", help, Unit::Seconds, self.sync_latency.clone());
         all
     }
 
@@ -104,52 +107,47 @@ impl Metrics {
         self.ready.set(i64::from(is_ready));
     }
 
-    /// What is known now.
-    pub(crate) fn show(&self, now: &Summary) {
-        self.bundles.set(whole(now.bundles));
+    /// What is known now of the profiles of one kind.
+    pub(crate) fn show(&self, kind: Kind, now: &Summary) {
+        self.bundles.get_or_create(&[of(kind)]).set(whole(now.bundles));
         for (state, count) in [
             ("desired", now.desired),
             ("loaded", now.loaded),
             ("refused", now.refused),
             ("retained", now.retained),
         ] {
-            self.profiles.get_or_create(&[("state", state)]).set(whole(count));
+            self.profiles.get_or_create(&[of(kind), ("state", state)]).set(whole(count));
         }
         for (problem, count) in [
             ("refused", now.refused),
             ("foreign", now.foreign),
             ("drifted", now.drifted),
+            ("uncompiled", now.uncompiled),
             ("unwritten", now.unwritten),
             ("unremoved", now.unremoved),
         ] {
-            self.problems.get_or_create(&[("problem", problem)]).set(whole(count));
+            self.problems.get_or_create(&[of(kind), ("problem", problem)]).set(whole(count));
         }
     }
 
-    /// A profile was to be put on disk; no outcome is a failure. If that was for a new content, it was asked
-    /// for since `latency`.
-    pub(crate) fn installed(&self, outcome: Option<Installed>, latency: Option<Duration>) {
-        let name = match outcome {
-            Some(Installed::Written(_)) => "written",
-            Some(Installed::Adopted(_)) => "adopted",
-            Some(Installed::Foreign(_)) => "foreign",
-            None => "failed",
-        };
-        self.installs.get_or_create(&[("outcome", name)]).inc();
-        if let (Some(Installed::Written(_)), Some(latency)) = (outcome, latency) {
-            self.sync_latency.observe(latency.as_secs_f64());
+    /// A profile was to be loaded, with this outcome; none is a failure. If that was for a new content, it was
+    /// asked for since `latency`.
+    pub(crate) fn installed(&self, kind: Kind, outcome: Option<&'static str>, latency: Option<Duration>) {
+        self.installs.get_or_create(&[of(kind), ("outcome", outcome.unwrap_or(FAILED))]).inc();
+        if let (Some(WRITTEN), Some(latency)) = (outcome, latency) {
+            self.sync_latency.get_or_create(&[of(kind)]).observe(latency.as_secs_f64());
         }
     }
 
     /// What somebody did to a profile was put right.
-    pub(crate) fn drift_repaired(&self) {
-        self.drift_repairs.inc();
+    pub(crate) fn drift_repaired(&self, kind: Kind) {
+        self.drift_repairs.get_or_create(&[of(kind)]).inc();
     }
 
-    /// A profile was to be taken off the disk.
-    pub(crate) fn removed(&self, is_done: bool) {
-        let outcome = if is_done { "removed" } else { "failed" };
-        self.removals.get_or_create(&[("outcome", outcome)]).inc();
+    /// A profile was to be taken away.
+    pub(crate) fn removed(&self, kind: Kind, is_done: bool) {
+        let outcome = if is_done { "removed" } else { FAILED };
+        self.removals.get_or_create(&[of(kind), ("outcome", outcome)]).inc();
     }
 
     /// A change of the Node's labels has ended.
@@ -180,6 +178,26 @@ fn counters(label: &'static str, values: &[&'static str]) -> Family<Labels<1>, C
         drop(all.get_or_create(&[(label, *value)]));
     }
     all
+}
+
+/// The same for each kind of profiles.
+fn by_kind(label: &'static str, values: &[&'static str]) -> Family<Labels<2>, Counter> {
+    let all = Family::default();
+    for kind in Kind::ALL {
+        for value in values {
+            drop(all.get_or_create(&[of(kind), (label, *value)]));
+        }
+    }
+    all
+}
+
+/// The label that tells kinds of profiles apart.
+fn of(kind: Kind) -> (&'static str, &'static str) {
+    ("kind", kind.as_str())
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(LATENCIES)
 }
 
 fn whole(count: usize) -> i64 {

@@ -3,6 +3,7 @@
 //! Invariant: it is ready when it has once since its start brought the node in line with its bundles, as far
 //! as that is up to it, and no write to the disk fails now.
 
+use profiles::bundle::Kind;
 use profiles::state::State;
 use profiles::time::Time;
 use tokio::sync::watch;
@@ -36,11 +37,17 @@ impl Status {
 
     /// Takes over what is known at `now`, after all was done that could be done.
     pub(crate) fn update(&self, state: &State, now: Time) {
-        let summary = state.summary();
-        self.metrics.show(&summary);
+        let summaries = Kind::ALL.into_iter().map(|kind| (kind, state.summary(kind, now)));
+        let (mut uncompiled, mut unwritten, mut unremoved) = (0, 0, 0);
+        for (kind, summary) in summaries {
+            self.metrics.show(kind, &summary);
+            uncompiled += summary.uncompiled;
+            unwritten += summary.unwritten;
+            unremoved += summary.unremoved;
+        }
         self.readiness.send_modify(|readiness| {
             let waits = if readiness.is_complete { Vec::new() } else { state.waits(now) };
-            let failures = [("written", summary.unwritten), ("removed", summary.unremoved)]
+            let failures = [("compiled", uncompiled), ("written", unwritten), ("removed", unremoved)]
                 .into_iter()
                 .filter(|(_, count)| *count > 0)
                 .map(|(what, count)| {

@@ -5,20 +5,28 @@
 //! for any more is forgotten, so the same problem of one that asks again is a new one. What is counted is
 //! what happened, logged or not.
 
+mod drifts;
+mod policies;
+mod problems;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use profiles::bundle::{Bundle, BundleId, Profile};
+use profiles::bundle::{Bundle, BundleId, Kind, Profile};
 use profiles::diagnostic::Diagnostic;
 use profiles::labelling::Finding;
 use profiles::name::Namespace;
 use profiles::reference::Reference;
 use profiles::state::{Event, Found, State};
+use profiles::time::Time;
 use tracing::{info, warn};
 
 use crate::host::Installed;
 use crate::host::error::HostError;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{self, Metrics};
+use drifts::Drifts;
+use policies::Policies;
+use problems::Problems;
 
 /// What a diagnostic is about.
 const PROBLEM: &str = "Bundle has a problem";
@@ -37,85 +45,17 @@ pub(crate) struct Journal {
     /// The bundles that are not for this node.
     elsewhere: BTreeSet<BundleId>,
     /// Why profiles that are asked for are not on disk.
-    unwritten: Problems,
+    unwritten: Problems<Reference>,
     /// Why profiles that nobody asks for are still there.
-    unremoved: Problems,
-    drifts: Drifts,
+    unremoved: Problems<Reference>,
+    drifts: Drifts<Reference>,
+    /// The same of AppArmor profiles.
+    policies: Policies,
     metrics: Metrics,
 }
 
 /// A diagnostic as it is logged: the reference of the profile, none for the bundle itself, and the text.
 type Line = (Option<Reference>, String);
-
-/// The last problem of each reference that has one.
-#[derive(Debug, Default)]
-struct Problems(BTreeMap<Reference, String>);
-
-impl Problems {
-    /// Whether this problem was not the last one of `reference`.
-    fn is_news(&mut self, reference: &Reference, text: &str) -> bool {
-        let before = self.0.insert(reference.clone(), text.to_owned());
-        before.as_deref() != Some(text)
-    }
-}
-
-/// What somebody did to profiles that were on disk.
-#[derive(Debug, Default)]
-struct Drifts {
-    /// The profiles that were seen on disk.
-    loaded: BTreeSet<Reference>,
-    /// What is in the place of some now, and whether nothing more is to be logged until it is repaired.
-    found: BTreeMap<Reference, (&'static str, bool)>,
-}
-
-impl Drifts {
-    fn scanned(&mut self, found: &BTreeMap<Reference, Found>) {
-        self.loaded.retain(|reference| found.contains_key(reference));
-        self.found.retain(|reference, _| found.contains_key(reference));
-        for (reference, found) in found {
-            let what = match found {
-                Found::Ours(_) => {
-                    self.loaded(reference);
-                    continue;
-                }
-                // What was never seen was not written before a crash.
-                Found::Absent if !self.loaded.contains(reference) => continue,
-                Found::Absent => "nothing",
-                Found::Changed(what) | Found::NotAFile(what) => what,
-            };
-            if self.found.get(reference).is_none_or(|(before, _)| *before != what) {
-                // What happened before the start is repaired when the bundles are known, and said then.
-                let is_old = !self.loaded.contains(reference);
-                self.found.insert(reference.clone(), (what, is_old));
-            }
-        }
-    }
-
-    /// The profile is on disk. Returns what was in its place before, if that was a drift.
-    fn loaded(&mut self, reference: &Reference) -> Option<&'static str> {
-        self.loaded.insert(reference.clone());
-        self.found.remove(reference).map(|(what, _)| what)
-    }
-
-    /// Whether the profile is on disk.
-    fn is_loaded(&self, reference: &Reference) -> bool {
-        self.loaded.contains(reference) && !self.found.contains_key(reference)
-    }
-
-    fn forget(&mut self, reference: &Reference) {
-        self.loaded.remove(reference);
-        self.found.remove(reference);
-    }
-
-    /// Those that are not logged yet, which now are.
-    fn news(&mut self) -> impl Iterator<Item = (&Reference, &'static str)> {
-        let news = self.found.iter_mut().filter(|(_, (_, is_logged))| !*is_logged);
-        news.map(|(reference, (what, is_logged))| {
-            *is_logged = true;
-            (reference, *what)
-        })
-    }
-}
 
 impl Journal {
     /// Remembers nothing yet. Bundles of `home` need no namespace in a reference.
@@ -129,6 +69,7 @@ impl Journal {
             unwritten: Problems::default(),
             unremoved: Problems::default(),
             drifts: Drifts::default(),
+            policies: Policies::default(),
             metrics,
         }
     }
@@ -140,7 +81,9 @@ impl Journal {
             Event::Listed { namespace, bundles } => {
                 info!(%namespace, bundles = bundles.len(), "Bundles listed");
                 let listed: BTreeSet<&BundleId> = bundles.iter().map(|bundle| &bundle.id).collect();
-                self.bundles.retain(|id, _| id.namespace != *namespace || listed.contains(id));
+                let is_there = |id: &BundleId| id.namespace != *namespace || listed.contains(id);
+                self.bundles.retain(|id, _| is_there(id));
+                self.policies.texts.retain(|id, _| is_there(id));
                 for bundle in bundles {
                     self.judged(bundle);
                 }
@@ -154,8 +97,12 @@ impl Journal {
             Event::Deleted(id) => {
                 info!(bundle = %id, "Bundle gone: deleted, or no longer labelled");
                 self.bundles.remove(id);
+                self.policies.texts.remove(id);
             }
-            Event::Scanned(found) => self.drifts.scanned(found),
+            Event::Scanned(found) => {
+                self.drifts.scanned(found.iter().map(|(reference, found)| (reference, seen(*found))));
+            }
+            Event::PolicyScanned(found) => self.policies.scanned(found),
             Event::LabelsWritten(_) => self.metrics.labels_changed(true),
             Event::LabelsFailed => self.metrics.labels_changed(false),
             _ => {}
@@ -173,9 +120,10 @@ impl Journal {
     }
 
     /// Logs what is so after all was done that can be done now, by what is known in `state`.
-    pub(crate) fn acted(&mut self, state: &State) {
+    pub(crate) fn acted(&mut self, state: &State, now: Time) {
         self.unwritten.0.retain(|reference, _| state.is_wanted(reference));
         self.unremoved.0.retain(|reference, _| !state.is_wanted(reference));
+        self.policies.acted(state, now);
         for id in self.newly_elsewhere(state) {
             info!(bundle = %id, "Bundle is not for this node");
         }
@@ -195,12 +143,17 @@ impl Journal {
         outcome: &Result<Installed, HostError>,
         latency: Option<Duration>,
     ) {
-        self.metrics.installed(outcome.as_ref().ok().copied(), latency);
+        let outcome_of = |installed: &Installed| match installed {
+            Installed::Written(_) => metrics::WRITTEN,
+            Installed::Adopted(_) => metrics::ADOPTED,
+            Installed::Foreign(_) => metrics::FOREIGN,
+        };
+        self.metrics.installed(Kind::Seccomp, outcome.as_ref().ok().map(outcome_of), latency);
         match outcome {
             Ok(Installed::Written(digest)) => {
                 self.unwritten.0.remove(reference);
                 if let Some(found) = self.drifts.loaded(reference) {
-                    self.metrics.drift_repaired();
+                    self.metrics.drift_repaired(Kind::Seccomp);
                     warn!(%reference, found, "Drift repaired");
                 } else {
                     info!(%reference, %digest, "Profile written");
@@ -224,7 +177,7 @@ impl Journal {
 
     /// Logs how taking a profile off the disk ended.
     pub(crate) fn removed(&mut self, reference: &Reference, outcome: &Result<(), HostError>) {
-        self.metrics.removed(outcome.is_ok());
+        self.metrics.removed(Kind::Seccomp, outcome.is_ok());
         match outcome {
             Ok(()) => {
                 self.unremoved.0.remove(reference);
@@ -263,6 +216,7 @@ impl Journal {
     }
 
     fn judged(&mut self, bundle: &Bundle) {
+        self.policies.judged(bundle);
         for line in self.new_lines(bundle) {
             let profile = line
                 .0
@@ -298,6 +252,15 @@ impl Journal {
             lines.extend(profile.diagnostics().iter().map(line));
         }
         lines
+    }
+}
+
+/// What a scan found of a profile: none if it is right.
+fn seen(found: Found) -> Option<&'static str> {
+    match found {
+        Found::Ours(_) => None,
+        Found::Absent => Some(drifts::NOTHING),
+        Found::Changed(what) | Found::NotAFile(what) => Some(what),
     }
 }
 

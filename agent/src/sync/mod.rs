@@ -7,6 +7,7 @@
 //! [`profiles::state`] and [`profiles::plan`].
 
 mod journal;
+pub(crate) mod policies;
 pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
-use profiles::plan::{Keep, LabelChange, Plan};
+use profiles::plan::{Compile, Keep, LabelChange, Plan};
 use profiles::reference::Reference;
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
@@ -28,14 +29,17 @@ use tokio::time::Instant;
 use crate::host::{Care, Host, Installed};
 use crate::observe::status::Status;
 use journal::Journal;
+use policies::{Answered, Policies};
 
 /// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
 pub(crate) struct SyncLoop<H, W> {
     host: H,
+    /// None where the node has no AppArmor.
+    policies: Option<Policies>,
     state: State,
     journal: Journal,
     events: SelectAll<LocalBoxStream<'static, Event>>,
-    /// Tells when the disk is to be looked at.
+    /// Tells when the disk, or the kernel's policy, is to be looked at.
     changes: LocalBoxStream<'static, ()>,
     write_labels: W,
     status: Arc<Status>,
@@ -50,6 +54,7 @@ where
     /// Connects the parts. Nothing happens yet.
     pub(crate) fn new(
         host: H,
+        policies: Option<Policies>,
         rules: Config,
         events: Vec<LocalBoxStream<'static, Event>>,
         changes: impl Stream<Item = ()> + 'static,
@@ -58,6 +63,7 @@ where
     ) -> Self {
         Self {
             host,
+            policies,
             journal: Journal::new(rules.home.clone(), status.metrics.clone()),
             state: State::new(rules),
             events: stream::select_all(events),
@@ -100,7 +106,7 @@ where
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
-            self.journal.acted(&self.state);
+            self.journal.acted(&self.state, self.now());
             self.status.update(&self.state, self.now());
             if is_done(&self.state, self.now()) {
                 return Ok(true);
@@ -108,6 +114,7 @@ where
             tokio::select! {
                 () = &mut stop => return Ok(false),
                 Some(event) = self.events.next() => self.take_all_ready(event),
+                Some(answered) = next_answer(&mut self.policies) => self.take_answer(answered),
                 Some(()) = self.changes.next() => {
                     rescan_at = rescan_at.min(self.scan(Care::Glance)?);
                 }
@@ -117,10 +124,14 @@ where
         }
     }
 
-    /// Looks at the disk. Returns when to do so again, if nobody tells of a change before.
+    /// Looks at the disk and the kernel. Returns when to do so again, if nobody tells of a change before.
     fn scan(&mut self, care: Care) -> Result<Instant> {
         let found = self.host.scan(care)?;
         self.take(Event::Scanned(found));
+        if let Some(policies) = &mut self.policies {
+            let found = policies.scan(care)?;
+            self.take(found);
+        }
         Ok(Instant::now() + rescan::pause(self.host.is_watching()))
     }
 
@@ -142,8 +153,9 @@ where
     /// Does all that can be done now. Returns when there is more to do, if nothing happens before.
     fn act(&mut self) -> Option<Instant> {
         loop {
-            let plan = self.state.plan(self.now());
-            if !plan.has_disk_steps() {
+            let mut plan = self.state.plan(self.now());
+            let is_news = self.start_compiling(std::mem::take(&mut plan.compile));
+            if !is_news && !plan.has_disk_steps() {
                 self.start_labels(plan.labels);
                 return plan.wake_at.and_then(|at| self.started.checked_add(at.elapsed()));
             }
@@ -175,12 +187,51 @@ where
                 Err(_) => Event::RemoveFailed(reference),
             });
         }
+        if let Some(policies) = &mut self.policies {
+            let loaded = if plan.load.is_empty() { Vec::new() } else { policies.load(plan.load) };
+            let unloaded = if plan.unload.is_empty() {
+                Vec::new()
+            } else {
+                policies.unload(plan.unload, &mut self.journal)
+            };
+            for (name, outcome, event) in loaded {
+                let latency = self.state.policy_asked_at(&name).map(|asked_at| self.since(asked_at));
+                self.journal.loaded(&name, &outcome, latency);
+                self.take(event);
+            }
+            for event in unloaded {
+                self.take(event);
+            }
+        }
+    }
+
+    /// Starts to compile texts. Returns whether something is known of any of them already.
+    fn start_compiling(&mut self, texts: Vec<Compile>) -> bool {
+        let mut is_news = false;
+        for text in texts {
+            self.take(Event::Compiling(text.text));
+            let Some(policies) = &mut self.policies else { continue };
+            if let Some(event) = policies.compile(text, &mut self.journal) {
+                self.take(event);
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    fn take_answer(&mut self, answered: Answered) {
+        let Some(policies) = &mut self.policies else { return };
+        let event = policies.take(answered, &mut self.journal);
+        self.take(event);
     }
 
     /// For how long a content of `reference` was asked for that has never been on disk.
     fn latency(&self, reference: &Reference) -> Option<Duration> {
-        let asked_at = self.state.asked_at(reference)?;
-        Some(self.now().elapsed().saturating_sub(asked_at.elapsed()))
+        self.state.asked_at(reference).map(|asked_at| self.since(asked_at))
+    }
+
+    fn since(&self, at: Time) -> Duration {
+        self.now().elapsed().saturating_sub(at.elapsed())
     }
 
     fn start_labels(&mut self, change: Option<LabelChange>) {
@@ -193,6 +244,11 @@ where
     fn now(&self) -> Time {
         Time::since_start(self.started.elapsed())
     }
+}
+
+/// The next text that is back from the compiler, if one is out.
+async fn next_answer(policies: &mut Option<Policies>) -> Option<Answered> {
+    policies.as_mut()?.next().await
 }
 
 async fn sleep_until(instant: Option<Instant>) {

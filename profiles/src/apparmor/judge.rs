@@ -10,7 +10,7 @@ use super::name::{LONGEST, ProfileName};
 use super::policy::{Contents, Mode, Policy};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::digest::Digest;
-use crate::seccomp::{cut, visible};
+use crate::findings::{cut, visible};
 
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,9 @@
 
 pub mod blob;
 mod judge;
-pub mod kernel;
 pub mod name;
 pub mod policy;
+pub mod said;
 pub mod text;
 #[cfg(test)]
 mod texts;

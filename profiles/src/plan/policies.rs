@@ -63,6 +63,14 @@ impl State {
         self.policy_due(profile).is_some_and(|due| due <= now) && is_free()
     }
 
+    /// The profiles that would go if no pod referred to them.
+    pub fn retained_by_pods(&self, now: Time) -> impl Iterator<Item = &ProfileName> {
+        let is_due = move |profile: &KernelProfile| self.policy_due(profile).is_some_and(|due| due <= now);
+        let is_referred = |name: &ProfileName| self.pods.refer_to(name.as_str()) == Some(true);
+        let owned = self.policies.profiles.iter().filter(|(_, profile)| profile.is_owned);
+        owned.filter(move |(name, profile)| is_due(profile) && is_referred(name)).map(|(name, _)| name)
+    }
+
     pub(super) fn plan_policies(&self, standings: &Standings, now: Time, plan: &mut Plan) {
         let desired = self.all_desired(now);
         self.plan_compiling(&desired, now, plan);

@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
+use crate::findings::excerpt;
 use crate::platform::Platform;
 use crate::seccomp::compile::{EPERM, default_action, rule_action};
-use crate::seccomp::document::{At, LinuxSeccomp, MOST, Reader, Rule, Unmet, Word, excerpt};
+use crate::seccomp::document::{At, LinuxSeccomp, Reader, Rule, Unmet, Word};
 use crate::seccomp::oci;
 use crate::seccomp::resolve::resolve;
 use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, RECENT_FLAGS, WITH_ERRNO};
@@ -65,27 +66,13 @@ pub fn check(text: &str, platform: Platform) -> Checked {
         checker.names();
         checker.lost_refusals();
         checker.filter(platform);
-        let is_refused = reader.findings.iter().any(|finding| finding.severity() == Severity::Error);
+        let is_refused = reader.findings.told.iter().any(|finding| finding.severity() == Severity::Error);
         resolved = (!is_plain && !is_refused).then(|| oci::write(&document));
         if let Some(longer) = resolved.take_if(|text| text.len() > LARGEST) {
-            reader.findings.push(too_long(longer.len()));
+            reader.findings.told.push(too_long(longer.len()));
         }
     }
-    let is_cut = reader.is_cut();
-    let mut findings = reader.findings;
-    findings.sort_by_key(|finding| finding.place.position);
-    findings.extend(is_cut.then(more));
-    Checked { findings, resolved }
-}
-
-/// What stands behind findings that are not all.
-fn more() -> Diagnostic {
-    Diagnostic {
-        code: Code::MoreFindings,
-        place: Place::at("$"),
-        message: format!("there is more: {MOST} errors and {MOST} warnings are told at most"),
-        help: "correct these first",
-    }
+    Checked { findings: reader.findings.end(), resolved }
 }
 
 struct Checker<'c, 'a> {
@@ -109,7 +96,7 @@ impl<'a> Checker<'_, 'a> {
                 }
             }
             None if self.document.has_default_action => {}
-            _ => self.reader.findings.push(unconfined()),
+            _ => self.reader.findings.told.push(unconfined()),
         }
         let document = self.document;
         for architecture in document.architectures.iter().chain(&document.left_out.architectures) {

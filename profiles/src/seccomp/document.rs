@@ -12,15 +12,13 @@ use std::collections::BTreeMap;
 
 use serde_json::error::Category;
 
-use crate::diagnostic::{Code, Diagnostic, Place, Severity};
-use crate::seccomp::source::{Kind, Source, Value, cut, visible};
+use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::findings::{Findings, excerpt};
+use crate::seccomp::source::{Kind, Source, Value};
 use crate::seccomp::vocabulary;
 
 /// Deeper, Go refuses a document ("exceeded max depth", encoding/json/scanner.go).
 const DEEPEST: usize = 10_000;
-
-/// How many findings of each severity are told.
-pub(crate) const MOST: usize = 100;
 
 /// What an author wrote.
 #[derive(Debug)]
@@ -172,10 +170,7 @@ pub(crate) struct At<'a> {
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     source: Source<'a>,
-    pub(crate) findings: Vec<Diagnostic>,
-    /// How many errors and warnings were found, also those that are not told.
-    pub(crate) errors: usize,
-    warnings: usize,
+    pub(crate) findings: Findings,
 }
 
 /// What may stand in an object.
@@ -233,7 +228,7 @@ type Members<'a> = BTreeMap<&'static str, At<'a>>;
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { source: Source::new(text), findings: Vec::new(), errors: 0, warnings: 0 }
+        Self { source: Source::new(text), findings: Findings::default() }
     }
 
     /// Reads the document; none if there is nothing in it that could be looked at further.
@@ -241,7 +236,7 @@ impl<'a> Reader<'a> {
         let root = match self.source.root() {
             Ok(root) => At { value: root, path: "$".to_owned() },
             Err(error) => {
-                self.findings.push(no_json(self.source, &error));
+                self.findings.told.push(no_json(self.source, &error));
                 return None;
             }
         };
@@ -274,31 +269,9 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Adds a finding, unless there are plenty of its severity: nobody reads a thousand, and an author could
-    /// fill the memory of every agent with them.
+    /// Adds a finding, unless there are plenty of its severity.
     pub(crate) fn find(&mut self, code: Code, at: &At<'a>, message: String, help: &'static str) {
-        if self.is_told(code) {
-            let place = self.source.place(at.value, visible(at.path.clone()));
-            self.findings.push(Diagnostic { code, place, message: visible(message), help });
-        }
-        match code.severity() {
-            Severity::Error => self.errors += 1,
-            Severity::Warning => self.warnings += 1,
-        }
-    }
-
-    /// Whether something was found that is not told.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.errors.max(self.warnings) > MOST
-    }
-
-    /// Whether another finding of this kind is told.
-    fn is_told(&self, code: Code) -> bool {
-        let alike = match code.severity() {
-            Severity::Error => self.errors,
-            Severity::Warning => self.warnings,
-        };
-        alike < MOST
+        self.findings.add(code, || self.source.place(at.value, at.path.clone()), message, help);
     }
 
     /// The one of `words` that `word` was probably meant to be. None if a finding about it is not told: to
@@ -309,7 +282,7 @@ impl<'a> Reader<'a> {
         word: &str,
         words: impl Iterator<Item = &'static str>,
     ) -> Option<&'static str> {
-        self.is_told(code).then(|| vocabulary::suggestion(word, words))?
+        self.findings.is_told(code).then(|| vocabulary::suggestion(word, words))?
     }
 
     fn arch_map(&mut self, at: Option<&At<'a>>) -> Option<ArchMap<'a>> {
@@ -329,11 +302,11 @@ impl<'a> Reader<'a> {
 
     /// Whether an error was found so far.
     pub(crate) fn has_errors(&self) -> bool {
-        self.errors > 0
+        self.findings.errors > 0
     }
 
     fn rule(&mut self, at: &At<'a>) -> Option<WrittenRule<'a>> {
-        let errors = self.errors;
+        let errors = self.findings.errors;
         let fields = self.object(at, &RULE)?;
         let mut plain = Rule {
             at: at.clone(),
@@ -345,7 +318,7 @@ impl<'a> Reader<'a> {
         };
         let (name, errno) = (self.text(fields.get("name")), self.text(fields.get("errno")));
         let (includes, excludes) = (self.filter(fields.get("includes")), self.filter(fields.get("excludes")));
-        plain.is_readable = errors == self.errors;
+        plain.is_readable = errors == self.findings.errors;
         Some(WrittenRule { plain, name, errno, includes, excludes })
     }
 
@@ -480,11 +453,6 @@ fn is_same_key(name: &str, key: &str) -> bool {
         other => other.to_ascii_lowercase(),
     };
     name.chars().map(fold).eq(key.chars().map(fold))
-}
-
-/// A text of the author's, cut to what a message can hold.
-pub(crate) fn excerpt(text: &str) -> String {
-    cut(text, 60)
 }
 
 fn no_json(source: Source<'_>, error: &serde_json::Error) -> Diagnostic {

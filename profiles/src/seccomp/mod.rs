@@ -20,5 +20,4 @@ mod tangle;
 mod vocabulary;
 
 pub use check::{Checked, LARGEST, check};
-pub(crate) use source::{cut, visible};
 pub(crate) use vocabulary::suggestion;

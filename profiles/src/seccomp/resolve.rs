@@ -10,10 +10,9 @@
 //! one would have the rule hold always.
 
 use crate::diagnostic::Code;
+use crate::findings::excerpt;
 use crate::platform::{Architecture, Kernel, Platform};
-use crate::seccomp::document::{
-    ArchMap, Filter, LinuxSeccomp, Reader, Unmet, Word, Written, WrittenRule, excerpt,
-};
+use crate::seccomp::document::{ArchMap, Filter, LinuxSeccomp, Reader, Unmet, Word, Written, WrittenRule};
 use crate::seccomp::errno;
 
 /// The capabilities that containerd (pkg/oci/spec.go) and Docker (daemon/pkg/oci/caps/defaults.go) give to
@@ -156,7 +155,7 @@ impl<'a> Resolver<'_, 'a> {
 
     fn rule(&mut self, written: WrittenRule<'a>) {
         let WrittenRule { plain: mut rule, name, errno, includes, excludes } = written;
-        let errors = self.reader.errors;
+        let errors = self.reader.findings.errors;
         if let Some(name) = name {
             if !rule.names.is_empty() {
                 let message = "\"name\" and \"names\" are both there, which Docker and CRI-O refuse";
@@ -170,7 +169,7 @@ impl<'a> Resolver<'_, 'a> {
             rule.errno = Some((errno, word.at));
         }
         let (includes, excludes) = (self.unmet(&includes, false), self.unmet(&excludes, true));
-        rule.is_readable &= errors == self.reader.errors;
+        rule.is_readable &= errors == self.reader.findings.errors;
         let unmet = if includes == Some(Unmet::Node) { includes } else { excludes.or(includes) };
         match unmet {
             Some(unmet) if rule.is_readable => self.document.left_out.rules.push((rule, unmet)),

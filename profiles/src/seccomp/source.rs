@@ -12,6 +12,7 @@ use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
 use crate::diagnostic::Place;
+use crate::findings::cut;
 
 /// The text of a document.
 #[derive(Clone, Copy, Debug)]
@@ -116,27 +117,6 @@ impl<'a> Value<'a> {
     pub(crate) fn excerpt(self) -> String {
         cut(self.0, 40)
     }
-}
-
-/// `text`, or so many characters of it and an ellipsis.
-pub(crate) fn cut(text: &str, longest: usize) -> String {
-    match text.char_indices().nth(longest) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// `text` with what it is in place of each character that would do something else to a terminal, a log or an
-/// Event than to be seen.
-pub(crate) fn visible(text: String) -> String {
-    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return text;
-    }
-    let shown = |letter: char| match letter {
-        '"' | '\'' | '\\' => String::from(letter),
-        other => other.escape_debug().collect(),
-    };
-    text.chars().map(shown).collect()
 }
 
 struct Members<'a>(Vec<Member<'a>>);

@@ -44,8 +44,8 @@ const SHORT: u64 = 64 << 10;
 
 const NO_RIGHT: &str = " (changing AppArmor policy needs root, CAP_MAC_ADMIN in the initial user namespace, no \
                         AppArmor confinement that forbids it, and apparmor.lock_policy off)";
-const NOT_MOUNTED: &str = " (AppArmor is enabled on this node: securityfs must be mounted there from the node, as \
-                           the volume `securityfs` of the DaemonSet is; see --securityfs)";
+const NOT_MOUNTED: &str = "the kernel has it enabled, but securityfs is not mounted here: it must be mounted from the \
+                           node, as the volume `securityfs` of the DaemonSet is (see --securityfs)";
 const UNKNOWN_FORMAT: &str =
     " (the kernel does not know what the blob holds: it was compiled for another one)";
 const TOO_LARGE: &str = " (the kernel has no memory for it)";
@@ -68,6 +68,8 @@ pub(crate) enum Availability {
     Enabled(SecurityFs),
     /// The node has none, or it is off. Why that is known.
     Disabled(&'static str),
+    /// The kernel has it, but its files are not here. What to do about it.
+    OutOfReach(&'static str),
 }
 
 impl SecurityFs {
@@ -92,7 +94,7 @@ impl SecurityFs {
         // security/apparmor/lsm.c: Y or N.
         let enabled = fs::read_to_string(sys.join("module/apparmor/parameters/enabled"));
         if enabled.is_ok_and(|enabled| enabled.starts_with('Y')) {
-            return Err(HostError::new("looking at", &root, Errno::ENOENT).advise(NOT_MOUNTED));
+            return Ok(Availability::OutOfReach(NOT_MOUNTED));
         }
         Ok(Availability::Disabled("securityfs is not mounted, and the kernel has no module apparmor enabled"))
     }

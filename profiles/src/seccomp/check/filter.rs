@@ -10,10 +10,11 @@ use libseccomp::error::SeccompErrno;
 
 use super::Checker;
 use crate::diagnostic::Code;
+use crate::findings::{MOST, excerpt};
 use crate::platform::Platform;
 use crate::seccomp::calls::{self, Name};
 use crate::seccomp::compile::{Failure, Filter, Rules, default_action};
-use crate::seccomp::document::{MOST, Word, excerpt};
+use crate::seccomp::document::Word;
 use crate::seccomp::meaning::{Difference, MOST_STEPS, differences};
 
 /// The kernel takes no filter with more instructions (`BPF_MAXINSNS`, `include/uapi/linux/bpf_common.h`).
@@ -210,7 +211,11 @@ impl<'c, 'a> Checker<'c, 'a> {
     /// Whether such a finding on a system call of this name was told already.
     fn is_told(&self, name: &Word<'a>, code: Code) -> bool {
         let start = format!("{}: ", excerpt(&name.text));
-        self.reader.findings.iter().any(|finding| finding.code == code && finding.message.starts_with(&start))
+        self.reader
+            .findings
+            .told
+            .iter()
+            .any(|finding| finding.code == code && finding.message.starts_with(&start))
     }
 
     /// Bits that a mask takes away before they are compared.

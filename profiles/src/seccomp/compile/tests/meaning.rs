@@ -10,7 +10,6 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::kernel::{Outcome, Probe, ask};
 use super::resolved;
@@ -21,6 +20,7 @@ use crate::seccomp::meaning::{MOST_STEPS, differences};
 use crate::seccomp::oci;
 use crate::seccomp::program::Call;
 use crate::seccomp::vocabulary::OPERATORS;
+use crate::seed::runner;
 
 /// System calls that take no arguments, change nothing, and never return 0.
 const CALLS: &[(&str, i64)] =
@@ -225,22 +225,12 @@ fn probes(number: i64) -> Vec<Probe> {
     VALUES.iter().flat_map(|first| others.map(|others| probe(*first, others))).collect()
 }
 
-/// What the documents follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
-fn seed() -> [u8; 32] {
-    let number: u64 =
-        option_env!("PAVISE_SEED").map_or(0, |text| text.parse().expect("PAVISE_SEED is a number"));
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&number.to_le_bytes());
-    seed
-}
-
 /// Where no difference is found, the kernel does what the document says, and what the program does when it is
 /// run here.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn what_a_document_says_is_what_the_kernel_does() {
     let (same, other) = (Cell::new(0), Cell::new(0));
-    let config = Config { cases: 250, failure_persistence: None, ..Config::default() };
     let judge = |Pair { written: text, meant }: Pair| {
         let document = resolved(&text, Platform::EXAMPLE);
         // What is on the node is what was compiled.
@@ -300,7 +290,6 @@ fn what_a_document_says_is_what_the_kernel_does() {
         }
         Ok(())
     };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed()));
-    runner.run(&document(), judge).unwrap_or_else(|error| panic!("{error}"));
+    runner(250).run(&document(), judge).unwrap_or_else(|error| panic!("{error}"));
     assert!(same.get() > 4 * other.get(), "{} calls compared, {} not", same.get(), other.get());
 }

@@ -1,0 +1,74 @@
+//! The node's AppArmor, and the compiler beside the agent.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use futures::FutureExt;
+use futures::stream::BoxStream;
+use tracing::{info, warn};
+
+use crate::compiler::client::Client;
+use crate::compiler::{self, Toolchain};
+use crate::host::apparmor::securityfs::{Availability, SecurityFs};
+use crate::host::apparmor::{ApparmorHost, PolicyHost};
+use crate::sync::policies::Policies;
+
+/// Where the container's own sysfs is.
+const SYS: &str = "/sys";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Where the node's securityfs is mounted: AppArmor's files are there, if the node has it.
+    #[arg(long, default_value = "/sys/kernel/security", value_name = "PATH")]
+    securityfs: PathBuf,
+
+    /// Where the node's procfs is mounted: a profile is not removed while a process of the node runs under it.
+    #[arg(long, default_value = "/proc", value_name = "PATH")]
+    proc: PathBuf,
+
+    /// Where the compiler of AppArmor texts listens (see `pavise compiler`).
+    #[arg(long, default_value = compiler::SOCKET, value_name = "PATH")]
+    compiler: PathBuf,
+}
+
+/// The policy of a node that has AppArmor.
+pub(super) struct Apparmor {
+    pub(super) policies: Policies,
+    /// Tells when it may have changed.
+    pub(super) changes: BoxStream<'static, ()>,
+}
+
+impl Arguments {
+    /// Opens the node's policy; none if it has no AppArmor, which is said. The compiler is not asked yet.
+    ///
+    /// # Errors
+    /// The node has AppArmor, and it can't be used. Or what the agent knows of it is not usable.
+    pub(super) fn open(&self, state_dir: &Path) -> Result<Option<Apparmor>> {
+        let kernel = match SecurityFs::find(&self.securityfs, Path::new(SYS))? {
+            Availability::Enabled(kernel) => kernel,
+            Availability::Disabled(why) => {
+                info!(why, "This node has no AppArmor: bundles of AppArmor profiles are not for it");
+                return Ok(None);
+            }
+            Availability::OutOfReach(why) => {
+                warn!(why, "AppArmor profiles can't be served here");
+                return Ok(None);
+            }
+        };
+        let toolchain = Toolchain::of_the_image().identity()?;
+        let host =
+            ApparmorHost::open(kernel, state_dir, self.proc.clone(), toolchain, profiles::apparmor::judge)?;
+        let features: Rc<str> = host.features().into();
+        let client = Rc::new(Client::new(self.compiler.clone()));
+        let ask = move |text: Arc<str>| {
+            let (client, features) = (client.clone(), features.clone());
+            async move { Ok(client.compile(&text, &features).await?) }.boxed_local()
+        };
+        let changes = host.changes();
+        Ok(Some(Apparmor { policies: Policies::new(Box::new(host), Box::new(ask)), changes }))
+    }
+}

@@ -1,0 +1,146 @@
+//! What the loop does about AppArmor: texts go to the compiler, and what comes back into the node's store.
+//!
+//! Invariant: a text is with the compiler for as long as it takes, and nothing waits for it. What comes back is
+//! judged, and is durable, before the rules hear of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use profiles::apparmor::name::ProfileName;
+use profiles::digest::Digest;
+use profiles::plan::{Compile, Load};
+use profiles::state::{Compiled, Event};
+
+use super::journal::Journal;
+use crate::compiler::Answer;
+use crate::compiler::verdict::{Verdict, verdict};
+use crate::host::Care;
+use crate::host::apparmor::{Loaded, PolicyHost, Unloaded};
+use crate::host::error::HostError;
+
+/// Has the compiler compile a text for a kernel with certain features. Fails if there is no answer.
+pub(crate) type Ask = Box<dyn Fn(Arc<str>) -> LocalBoxFuture<'static, Result<Answer>>>;
+
+/// The AppArmor policy of the node, and the way to the compiler.
+pub(crate) struct Policies {
+    host: Box<dyn PolicyHost>,
+    ask: Ask,
+    asked: FuturesUnordered<LocalBoxFuture<'static, Answered>>,
+}
+
+/// A text that is back from the compiler.
+pub(super) struct Answered {
+    digest: Digest,
+    text: Arc<str>,
+    names: BTreeSet<ProfileName>,
+    answer: Result<Answer>,
+}
+
+impl Policies {
+    /// Nothing is asked of either yet.
+    pub(crate) fn new(host: Box<dyn PolicyHost>, ask: Ask) -> Self {
+        Self { host, ask, asked: FuturesUnordered::new() }
+    }
+
+    /// What the ledger and the kernel have.
+    pub(super) fn scan(&mut self, care: Care) -> Result<Event> {
+        Ok(Event::PolicyScanned(self.host.scan(care)?))
+    }
+
+    /// Has a text compiled, unless that was done before, for this kernel: then that is what came of it. Or
+    /// nobody has the text any more.
+    pub(super) fn compile(&mut self, compile: Compile, journal: &mut Journal) -> Option<Event> {
+        let Compile { text: digest, document, names } = compile;
+        if let Some(policy) = self.host.compiled(digest) {
+            let outcome = Compiled::Accepted(policy, [].into());
+            return Some(Event::Compiled { text: digest, outcome });
+        }
+        let text = match document {
+            Some(document) => Some(document.text()),
+            None => self.host.text(digest).map(Arc::from),
+        };
+        let Some(text) = text else {
+            journal.not_compiled(
+                digest,
+                "no bundle has it any more, and it is not on this node's disk as it was",
+            );
+            return Some(Event::Compiled { text: digest, outcome: Compiled::Failed });
+        };
+        let answer = (self.ask)(text.clone());
+        let answered = async move { Answered { digest, text, names, answer: answer.await } };
+        self.asked.push(answered.boxed_local());
+        None
+    }
+
+    /// The next text that is back; none if none is out.
+    pub(super) async fn next(&mut self) -> Option<Answered> {
+        self.asked.next().await
+    }
+
+    /// What came of a text that is back.
+    pub(super) fn take(&mut self, answered: Answered, journal: &mut Journal) -> Event {
+        let Answered { digest, text, names, answer } = answered;
+        let outcome = match answer.map(|answer| verdict(&text, &names, answer)) {
+            Ok(Verdict::Accepted { policy, blob, warnings }) => match self.host.keep(&text, &blob, &names) {
+                Ok(()) => {
+                    journal.compiled(digest, &warnings, false);
+                    Compiled::Accepted(policy, warnings.into())
+                }
+                Err(error) => {
+                    journal.not_compiled(digest, &error.in_full());
+                    Compiled::Failed
+                }
+            },
+            Ok(Verdict::Refused(findings)) => {
+                journal.compiled(digest, &findings, true);
+                Compiled::Refused(findings.into())
+            }
+            Err(error) => {
+                journal.not_compiled(digest, &format!("{error:#}"));
+                Compiled::Failed
+            }
+        };
+        Event::Compiled { text: digest, outcome }
+    }
+
+    /// Loads texts into the kernel.
+    pub(super) fn load(&mut self, batch: Vec<Load>) -> Vec<(ProfileName, Result<Loaded, HostError>, Event)> {
+        let text_of = batch
+            .iter()
+            .flat_map(|load| load.names.iter().map(|name| (name.clone(), load.text)))
+            .collect::<BTreeMap<_, _>>();
+        let outcomes = self.host.load(batch);
+        let mut all = Vec::new();
+        for (name, outcome) in outcomes {
+            let event = match (&outcome, text_of.get(&name)) {
+                (Ok(Loaded::Ours(blob) | Loaded::Adopted(blob)), Some(text)) => {
+                    Event::PolicyLoaded { name: name.clone(), text: *text, blob: *blob }
+                }
+                (Ok(Loaded::Foreign(_)), _) => Event::PolicyForeign(name.clone()),
+                (Err(_), _) | (_, None) => {
+                    Event::PolicyLoadFailed { name: name.clone(), is_owned: self.host.owns(&name) }
+                }
+            };
+            all.push((name, outcome, event));
+        }
+        all
+    }
+
+    /// Takes profiles out of the kernel.
+    pub(super) fn unload(&mut self, batch: Vec<ProfileName>, journal: &mut Journal) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (name, outcome) in self.host.unload(batch) {
+            journal.unloaded(&name, &outcome);
+            events.push(match outcome {
+                Ok(Unloaded::Removed) => Event::PolicyRemoved(name),
+                Ok(Unloaded::InUse(_)) => Event::PolicyInUse(name),
+                Err(_) => Event::PolicyRemoveFailed(name),
+            });
+        }
+        events
+    }
+}
