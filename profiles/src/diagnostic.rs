@@ -230,8 +230,8 @@ impl fmt::Display for Severity {
 pub struct Place {
     /// Line and byte column, both from 1, where the parser can tell.
     pub position: Option<(usize, usize)>,
-    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle). Of a file
-    /// or directory that can't be read: its path.
+    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle). Of an
+    /// AppArmor text always `$`. Of a file or directory that can't be read: its path.
     pub path: String,
 }
 

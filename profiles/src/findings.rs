@@ -1,12 +1,12 @@
 //! Findings about a text, while they are collected.
 //!
-//! Invariant: of each severity no more than [`MOST`] are kept, and what is left out is said; and what an author
-//! wrote reaches no message with a character that does something else than to be seen.
+//! Invariant: of each severity no more than [`MOST`] are kept, and what is left out is said; and what an
+//! author wrote reaches no message with a character that does something else than to be seen.
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 
-/// How many findings of each severity are told: nobody reads a thousand, and an author could fill the memory of
-/// every agent with them.
+/// How many findings of each severity are told: nobody reads a thousand, and an author could fill the memory
+/// of every agent with them.
 pub(crate) const MOST: usize = 100;
 
 /// What was found so far.

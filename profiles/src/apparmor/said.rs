@@ -12,16 +12,17 @@ use crate::findings::{Findings, excerpt};
 
 mod words;
 
-/// No more lines than this are read of what the parser printed.
-const MOST_LINES: usize = 400;
+/// No more lines than this are read of what the parser printed: for each, the text is searched.
+const MOST_LINES: usize = 150;
 /// A longer word is not looked for in the text.
 const LONGEST_WORD: usize = 300;
-const FROM_INCLUDED: &str = "include <abstractions/…> inside of a profile and <tunables/…> before, and end the rule before with a comma";
+const FROM_INCLUDED: &str = "include <abstractions/…> inside of a profile and <tunables/…> before, and end the rule \
+                             before with a comma";
 
 /// Why the parser refused `text`, when `stderr` is what it printed: one error at least.
 #[must_use]
 pub fn findings(text: &str, stderr: &str) -> Vec<Diagnostic> {
-    let mut reader = Reader { text, findings: Findings::default() };
+    let mut reader = Reader { text, includes: None, findings: Findings::default() };
     let mut broken = None;
     for line in stderr.lines().take(MOST_LINES) {
         if let Some(warning) = line.strip_prefix("Warning from ") {
@@ -44,7 +45,7 @@ pub fn findings(text: &str, stderr: &str) -> Vec<Diagnostic> {
 /// What the parser warns of, though it took `text`, when `stderr` is what it printed.
 #[must_use]
 pub fn warnings(text: &str, stderr: &str) -> Vec<Diagnostic> {
-    let mut reader = Reader { text, findings: Findings::default() };
+    let mut reader = Reader { text, includes: None, findings: Findings::default() };
     for line in stderr.lines().take(MOST_LINES) {
         if let Some(warning) = line.strip_prefix("Warning from ") {
             reader.warning(warning);
@@ -64,6 +65,8 @@ enum Site<'a> {
 
 struct Reader<'a> {
     text: &'a str,
+    /// What the text includes, once that is asked.
+    includes: Option<Vec<Include<'a>>>,
     findings: Findings,
 }
 
@@ -140,9 +143,11 @@ impl<'a> Reader<'a> {
     }
 
     /// The include by which the parser came to `file`: the one of that path, or the only one.
-    fn include(&self, file: &str) -> Option<Include<'a>> {
-        let mut includes = includes(self.text);
-        includes.retain(|include| !include.is_abi);
+    fn include(&mut self, file: &str) -> Option<Include<'a>> {
+        let text = self.text;
+        let includes = self
+            .includes
+            .get_or_insert_with(|| includes(text).into_iter().filter(|include| !include.is_abi).collect());
         let is_it = |include: &&Include<'_>| {
             file.strip_suffix(include.path).is_some_and(|before| before.is_empty() || before.ends_with('/'))
         };
@@ -203,8 +208,8 @@ impl<'a> Reader<'a> {
         self.text.split('\n').nth(number.checked_sub(1)?)
     }
 
-    /// The text up to the end of the line where the parser was. It says some things only at the end of a rule or
-    /// a profile.
+    /// The text up to the end of the line where the parser was. It says some things only at the end of a rule
+    /// or a profile.
     fn before(&self, site: Option<Site<'_>>) -> &'a str {
         let Some(Site::Line(number)) = site else { return self.text };
         let end = self.text.match_indices('\n').nth(number.saturating_sub(1)).map(|(offset, _)| offset);

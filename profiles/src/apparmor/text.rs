@@ -1,7 +1,8 @@
 //! Says what an AppArmor text declares, and what is wrong with that, before anything compiles it.
 //!
-//! Invariant: a text without an error among its findings declares the names that are told, as far as its author
-//! can tell; what it was compiled to is compared with them before it is loaded. All findings come in one pass.
+//! Invariant: a text without an error among its findings declares the names that are told, as far as its
+//! author can tell; what it was compiled to is compared with them before it is loaded. All findings come in
+//! one pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +16,10 @@ mod runs;
 
 use lexer::Token;
 pub(crate) use outline::Include;
-use outline::{Change, Outline, Profile};
+use outline::{Change, MOST, Outline, Profile};
 
-/// Names that container runtimes and others give to profiles of their own, and what does. Where a text had one,
-/// the runtime would replace the profile, or run all its containers with it. A `*` at the end stands for
+/// Names that container runtimes and others give to profiles of their own, and what does. Where a text had
+/// one, the runtime would replace the profile, or run all its containers with it. A `*` at the end stands for
 /// anything.
 const RESERVED: &[(&str, &str)] = &[
     ("docker-default", "Docker"),
@@ -38,8 +39,8 @@ const RESERVED: &[(&str, &str)] = &[
 /// What a text declares, and what there is to say of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Scanned {
-    /// The names of its profiles, without children and hats. Those that can't be one of ours are left out, and
-    /// are among the findings.
+    /// The names of its profiles, without children and hats. Those that can't be one of ours are left out,
+    /// and are among the findings.
     pub names: BTreeSet<ProfileName>,
     /// Every finding, in the order of the text. Empty: nothing to say.
     pub findings: Vec<Diagnostic>,
@@ -60,6 +61,10 @@ pub fn scan(text: &str) -> Scanned {
             scan.change(change);
         }
     }
+    if outline.is_cut {
+        let message = format!("the text declares more than {MOST} profiles, children and hats together");
+        scan.findings.add(Code::PolicyLimit, || Place::at("$"), message, "spread them over several keys");
+    }
     // Where the text can't be read, the parser says why.
     if outline.profiles.is_empty() && !outline.is_broken {
         let help = "write profile <name> { … }";
@@ -77,8 +82,9 @@ pub(crate) fn includes(text: &str) -> Vec<Include<'_>> {
 #[derive(Default)]
 struct Scan<'a> {
     names: BTreeSet<ProfileName>,
-    /// Where each name was declared first, by the profile that it is in.
-    declared: BTreeMap<(Option<usize>, &'a str), (usize, usize)>,
+    /// Where each name was declared first. Of children and hats the parser tells: some are there only on a
+    /// condition.
+    declared: BTreeMap<&'a str, (usize, usize)>,
     findings: Findings,
 }
 
@@ -97,7 +103,8 @@ impl<'a> Scan<'a> {
             let help = "write abi <abi/3.0>,";
             (|path| format!("{path:?} is none of AppArmor's own abi files by its path"), help)
         } else if include.is_searched && include.path.starts_with("local/") {
-            let message = |path: &str| format!("{path:?} is not in the image, as all files of a node's own");
+            let message =
+                |path: &str| format!("{path:?} is a file of a node's own, and none of those is in the image");
             (message, "include if exists, or write the rules here")
         } else {
             (|path| format!("{path:?} is none of AppArmor's own files by its path"), help)
@@ -107,18 +114,21 @@ impl<'a> Scan<'a> {
 
     fn name(&mut self, profile: &Profile<'a>) {
         let Token { text, at, .. } = profile.name;
-        let first = *self.declared.entry((profile.parent, text)).or_insert(at);
-        if first != at {
-            let message = || format!("{:?} is declared on line {} as well", excerpt(text), first.0);
-            self.find(Code::DuplicateProfile, at, message, "rename one of the two");
-        }
         if text.starts_with(':') {
             let message = || format!("{:?} is for another namespace of policies", excerpt(text));
             self.find(Code::PolicyNamespace, at, message, "leave the namespace out");
         } else if profile.parent.is_none() {
             self.own_name(text, at);
         }
-        if let Some(attachment) = profile.attachment.filter(|_| profile.parent.is_none()) {
+        if profile.parent.is_some() {
+            return;
+        }
+        let first = *self.declared.entry(text).or_insert(at);
+        if first != at {
+            let message = || format!("{:?} is declared on line {} as well", excerpt(text), first.0);
+            self.find(Code::DuplicateProfile, at, message, "rename one of the two");
+        }
+        if let Some(attachment) = profile.attachment {
             let message = || {
                 let (name, attachment) = (excerpt(text), excerpt(attachment.text));
                 format!("the profile {name:?} attaches itself to programs of the node by {attachment:?}")
@@ -139,8 +149,7 @@ impl<'a> Scan<'a> {
             }
         }
         if let Some(owner) = reserved(text) {
-            let message =
-                || format!("{:?} is a name that {owner} uses for a profile of its own", excerpt(text));
+            let message = || format!("{:?} is the name of a profile of {owner}", excerpt(text));
             self.find(Code::ReservedProfile, at, message, "choose another name");
         }
     }
@@ -176,7 +185,8 @@ impl<'a> Scan<'a> {
             let message = || {
                 let name = name();
                 format!(
-                    "the profile {name:?} neither includes <abstractions/base> nor allows file: most programs will not start"
+                    "the profile {name:?} neither includes <abstractions/base> nor allows file: most programs will \
+                     not start"
                 )
             };
             let help = "add include <abstractions/base>";
@@ -192,7 +202,7 @@ impl<'a> Scan<'a> {
             }
             Some("unconfined") => "the rule lets programs leave all confinement".to_owned(),
             Some(_) if change.is_unsafe => {
-                "the rule keeps what programs put into the environment to take others over".to_owned()
+                "unsafe lets a program keep an environment by which it controls the next one".to_owned()
             }
             Some(_) => return,
         };

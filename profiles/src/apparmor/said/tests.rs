@@ -120,10 +120,10 @@ fn a_word_is_told_without_what_it_would_do_to_a_terminal() {
 #[test]
 fn many_messages_are_cut() {
     let text = format!("profile a {{\n{}}}\n", "  capability x,\n".repeat(1_000));
-    let stderr: String = (2..1_000)
+    let stderr: Vec<String> = (2..1_000)
         .map(|line| format!("AppArmor parser error at line {line}: Invalid capability x.\n"))
         .collect();
-    let found = findings(&text, &stderr);
+    let found = findings(&text, &stderr.concat());
     assert_eq!(found.len(), 101);
     assert_eq!(found.last().map(|finding| finding.code), Some(Code::MoreFindings));
 }

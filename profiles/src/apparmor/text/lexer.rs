@@ -1,9 +1,9 @@
 //! The text of a policy, as tokens.
 //!
 //! Follows `parser_lex.l` of `apparmor_parser` 3.0.8: its start conditions are the [`Mode`]s here, and the
-//! longest match wins. So `profile a{` declares `a{`, a `#` in a list of values begins no comment, and a brace
-//! in a path opens no block, just as there. Where that parser gives up, this goes on behind the character that
-//! it can't read, so that the rest is told too: such a text is refused by the parser anyway.
+//! longest match wins. So `profile a{` declares `a{`, a `#` in a list of values begins no comment, and a
+//! brace in a path opens no block, just as there. Where that parser gives up, this goes on behind the
+//! character that it can't read, so that the rest is told too: such a text is refused by the parser anyway.
 //!
 //! Invariant: the work is linear in the text's length, and a token is a slice of the text.
 

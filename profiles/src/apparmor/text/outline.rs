@@ -1,8 +1,8 @@
 //! What a policy declares: its profiles, and of their rules what there are findings about.
 //!
-//! Follows `parser_yacc.y` of `apparmor_parser` 3.0.8 as far as braces, headers of profiles and ends of rules go.
-//! What is between them is told by its first words. Where a text is none that the parser takes, the outline is a
-//! guess, and the parser says what is wrong.
+//! Follows `parser_yacc.y` of `apparmor_parser` 3.0.8 as far as braces, headers of profiles and ends of rules
+//! go. What is between them is told by its first words. Where a text is none that the parser takes, the
+//! outline is a guess, and the parser says what is wrong.
 //!
 //! Invariant: blocks are kept on the heap, so no nesting is too deep.
 
@@ -11,12 +11,17 @@ use super::lexer::{Kind, Lexer, Token};
 /// More tokens than any header or rule has that means something.
 const LONGEST: usize = 4_000;
 
+/// More profiles, children and hats are not read: no sound text has as many, and each costs memory.
+pub(super) const MOST: usize = 1_000;
+
 /// A text, taken apart.
 #[derive(Debug, Default)]
 pub(super) struct Outline<'a> {
     /// In the order in which they begin.
     pub(super) profiles: Vec<Profile<'a>>,
     pub(super) includes: Vec<Include<'a>>,
+    /// Whether there are more than [`MOST`] profiles.
+    pub(super) is_cut: bool,
     /// Whether something stands where it can't.
     pub(super) is_broken: bool,
 }
@@ -63,7 +68,7 @@ impl<'a> Outline<'a> {
         let mut blocks: Vec<Option<usize>> = Vec::new();
         let mut statement: Vec<Token<'a>> = Vec::new();
         let mut lexer = Lexer::new(text);
-        while let Some(token) = lexer.next() {
+        while let Some(token) = lexer.next().filter(|_| !outline.is_cut) {
             let profile = blocks.last().copied().flatten();
             match token.kind {
                 Kind::Include { is_searched, if_exists } => {
@@ -129,6 +134,10 @@ impl<'a> Outline<'a> {
                 Kind::Value if !is_in_group => flags.push(*token),
                 _ => {}
             }
+        }
+        if self.profiles.len() == MOST {
+            self.is_cut = true;
+            return None;
         }
         let (deny, changes, has_base) = (None, Vec::new(), false);
         self.profiles.push(Profile { parent, name: *name, attachment, flags, deny, changes, has_base });

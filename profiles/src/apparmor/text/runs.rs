@@ -99,8 +99,8 @@ impl<'a> Runs<'a> {
         self.bytes.get(at..).is_some_and(|rest| rest.starts_with(text.as_bytes()))
     }
 
-    /// The end of what stands in quotes from `from` on: at the first quote that no backslash is before; without
-    /// one, at the last quote. There must be one before a NUL.
+    /// The end of what stands in quotes from `from` on: at the first quote that no backslash is before;
+    /// without one, at the last quote. There must be one before a NUL.
     pub(super) fn quoted(&mut self, from: usize) -> Option<usize> {
         if self.byte(from) != Some(b'"') || from < self.no_quote {
             return None;

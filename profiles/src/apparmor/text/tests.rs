@@ -271,6 +271,14 @@ fn what_an_author_writes_reaches_a_message_escaped_and_cut() {
     }
 }
 
+#[test]
+fn a_text_of_very_many_profiles_is_refused() {
+    let hats = |count: usize| format!("profile a {{ file, {} }}\n", "^h { } ".repeat(count));
+    check(&hats(999), &["a"], &[]);
+    check(&hats(1_000), &["a"], &["policy-limit"]);
+    check(&format!("profile a {{ file, {}", "^h {".repeat(100_000)), &["a"], &["policy-limit"]);
+}
+
 /// That this ends soon is what is claimed.
 #[test]
 fn a_long_text_of_anything_is_read_in_one_go() {
