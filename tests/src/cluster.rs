@@ -41,16 +41,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings the cluster `name` up, with a node of each of these kinds; what is left of an earlier one that
-    /// broke is removed first.
+    /// Brings the cluster `name` up, with a node of each of these kinds, and with the images in `archives` beside
+    /// those of test pods; what is left of an earlier one that broke is removed first.
     ///
     /// # Errors
     /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
     /// the end of its log is in the error.
-    pub fn up(name: &str, kinds: &[Kind]) -> anyhow::Result<Self> {
+    pub fn up(name: &str, kinds: &[Kind], archives: &[PathBuf]) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
-        let archives = images::test_images()?;
+        let archives = [&images::test_images()?, archives].concat();
         if kinds.contains(&Kind::Guest) {
             Boot::ensure()?;
         }
@@ -261,12 +261,13 @@ impl Cluster {
                 .with_context(|| format!("the end of its console:\n{}", self.end_of_log(&machine, 40)))?;
         }
         self.start(&programs.runtime)?;
-        for archive in archives {
-            let import = || Ok(node.import(&self.layout, &self.tools, archive).ok());
-            self.wait(Some(node), &format!("the container runtime of {}", node.name), import)?;
-        }
+        let [first, others @ ..] = archives else { bail!("there is no image") };
+        let import = || Ok(node.import(&self.layout, &self.tools, first).ok());
+        self.wait(Some(node), &format!("the container runtime of {}", node.name), import)?;
         self.wait_for_the_api_server()?;
         self.start(&programs.kubelet)?;
+        // Both take their time in a guest, and there are no pods yet.
+        others.iter().try_for_each(|archive| node.import(&self.layout, &self.tools, archive))?;
         let seen = || kubectl.get(&["node", &node.name]);
         self.wait(Some(node), &format!("the kubelet of {} to register", node.name), || {
             Ok((!seen()?.is_null()).then_some(()))
