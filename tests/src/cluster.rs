@@ -257,8 +257,12 @@ impl Cluster {
         let kubectl = self.kubectl();
         if let Some((guest, machine)) = node.guest(&self.layout) {
             let answers = || Ok(guest.request_within(BOOT_LOOK, "status").ok().map(drop));
-            self.wait(None, &format!("the guest {} to boot", node.name), answers)
-                .with_context(|| format!("the end of its console:\n{}", self.end_of_log(&machine, 40)))?;
+            if let Err(error) = self.wait(None, &format!("the guest {} to boot", node.name), answers) {
+                // Of one that has ended, the last words are told already.
+                let runs = init::request(&self.layout, "status")?.contains(&format!("{machine} running"));
+                let console = if runs { self.end_of_log(&machine, 20) } else { String::new() };
+                bail!("{error:#}\n{console}");
+            }
         }
         self.start(&programs.runtime)?;
         let [first, others @ ..] = archives else { bail!("there is no image") };
