@@ -51,9 +51,7 @@ impl Cluster {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
         let archives = [&images::test_images()?, archives].concat();
-        if kinds.contains(&Kind::Guest) {
-            Boot::ensure()?;
-        }
+        let boot = kinds.contains(&Kind::Guest).then(Boot::ensure).transpose()?;
         let layout = Layout::new(name);
         layout.check()?;
         if init::cluster_lock(&layout)?.is_none() {
@@ -73,7 +71,7 @@ impl Cluster {
             fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
                 .context("describing the cluster")?;
             let cluster = Self { layout, tools, description, keeper };
-            cluster.start_all(&authority, &archives)?;
+            cluster.start_all(&authority, &archives, boot.as_ref())?;
             Ok(cluster)
         })
     }
@@ -223,10 +221,15 @@ impl Cluster {
         self.nodes().iter().try_for_each(|node| node.import(&self.layout, &self.tools, archive))
     }
 
-    fn start_all(&self, authority: &Authority, archives: &[PathBuf]) -> anyhow::Result<()> {
+    fn start_all(
+        &self,
+        authority: &Authority,
+        archives: &[PathBuf],
+        boot: Option<&Boot>,
+    ) -> anyhow::Result<()> {
         let (server, api_port) = (self.server(), self.api_port());
         let (layout, tools) = (&self.layout, &self.tools);
-        let joining = Joining { layout, tools, authority, server: &server, api_port };
+        let joining = Joining { layout, tools, authority, server: &server, api_port, boot };
         let control_plane = control_plane::prepare(layout, tools, &self.description.ports, authority)?;
         let prepare = |node| Node::prepare(node, &joining).map(|programs| (node, programs));
         let nodes = self.nodes().iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;

@@ -25,8 +25,8 @@ const WORKLOADS: &[&str] = &["daemonset/pavise-agent", "deployment/pavise-catalo
 /// The agent's port, as the manifests have it.
 const PORT: &str = "7284";
 
-/// How long one of them may take to get ready wherever it is to.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long one of them may take to get ready wherever it is to, one node after another.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Brings the cluster `name` up, with a node of each of these kinds and with Pavise in it: its image built from
 /// the Dockerfile, and `manifests/testbed` applied. Returns when the agent runs on every node, and the catalog runs.
