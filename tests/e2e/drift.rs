@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 use testbed::cluster::Cluster;
-use testbed::kubectl::wait_for;
+use testbed::kubectl::{retry, wait_for};
 use testbed::pavise;
 use testbed::pods::bundle;
 
@@ -94,7 +94,7 @@ fn drift_is_repaired_without_an_api_server(cluster: &Cluster) -> anyhow::Result<
 fn a_removed_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("emptied", &[("a.json", ALLOW), ("b.json", ALLOW)]))?;
     wait_for_labels(cluster, &["bundle.pavise.dev/emptied"])?;
-    fs::remove_dir_all(file(cluster, "emptied")).context("removing the directory")?;
+    remove_directory(&file(cluster, "emptied"))?;
     wait_until_right(&file(cluster, "emptied/a.json"))?;
     wait_until_right(&file(cluster, "emptied/b.json"))
 }
@@ -104,11 +104,16 @@ fn a_removed_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
 fn a_lost_seccomp_directory_comes_back(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("lost", &[("a.json", ALLOW)]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/lost_a.json"])?;
-    fs::remove_dir_all(file(cluster, "")).context("removing the kubelet's directory for profiles")?;
+    remove_directory(&file(cluster, ""))?;
     wait_for("the profiles to come back", RESTART, || {
         Ok((fs::read_to_string(file(cluster, "lost/a.json")).ok().as_deref() == Some(ALLOW)).then_some(()))
     })?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/lost_a.json"])
+}
+
+/// The agent may put files back while their directory is being removed.
+fn remove_directory(path: &Path) -> anyhow::Result<()> {
+    retry(&format!("{} to be removed", path.display()), SOON, || Ok(fs::remove_dir_all(path)?))
 }
 
 fn wait_until_right(path: &Path) -> anyhow::Result<()> {

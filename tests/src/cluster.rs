@@ -41,19 +41,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings the cluster `name` up, with a node of each of these kinds; what is left of an earlier one that
-    /// broke is removed first.
+    /// Brings the cluster `name` up, with a node of each of these kinds, and with the images in `archives` beside
+    /// those of test pods; what is left of an earlier one that broke is removed first.
     ///
     /// # Errors
     /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
     /// the end of its log is in the error.
-    pub fn up(name: &str, kinds: &[Kind]) -> anyhow::Result<Self> {
+    pub fn up(name: &str, kinds: &[Kind], archives: &[PathBuf]) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
-        let archives = images::test_images()?;
-        if kinds.contains(&Kind::Guest) {
-            Boot::ensure()?;
-        }
+        let archives = [&images::test_images()?, archives].concat();
+        let boot = kinds.contains(&Kind::Guest).then(Boot::ensure).transpose()?;
         let layout = Layout::new(name);
         layout.check()?;
         if init::cluster_lock(&layout)?.is_none() {
@@ -73,7 +71,7 @@ impl Cluster {
             fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
                 .context("describing the cluster")?;
             let cluster = Self { layout, tools, description, keeper };
-            cluster.start_all(&authority, &archives)?;
+            cluster.start_all(&authority, &archives, boot.as_ref())?;
             Ok(cluster)
         })
     }
@@ -223,10 +221,15 @@ impl Cluster {
         self.nodes().iter().try_for_each(|node| node.import(&self.layout, &self.tools, archive))
     }
 
-    fn start_all(&self, authority: &Authority, archives: &[PathBuf]) -> anyhow::Result<()> {
+    fn start_all(
+        &self,
+        authority: &Authority,
+        archives: &[PathBuf],
+        boot: Option<&Boot>,
+    ) -> anyhow::Result<()> {
         let (server, api_port) = (self.server(), self.api_port());
         let (layout, tools) = (&self.layout, &self.tools);
-        let joining = Joining { layout, tools, authority, server: &server, api_port };
+        let joining = Joining { layout, tools, authority, server: &server, api_port, boot };
         let control_plane = control_plane::prepare(layout, tools, &self.description.ports, authority)?;
         let prepare = |node| Node::prepare(node, &joining).map(|programs| (node, programs));
         let nodes = self.nodes().iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;
@@ -257,16 +260,21 @@ impl Cluster {
         let kubectl = self.kubectl();
         if let Some((guest, machine)) = node.guest(&self.layout) {
             let answers = || Ok(guest.request_within(BOOT_LOOK, "status").ok().map(drop));
-            self.wait(None, &format!("the guest {} to boot", node.name), answers)
-                .with_context(|| format!("the end of its console:\n{}", self.end_of_log(&machine, 40)))?;
+            if let Err(error) = self.wait(None, &format!("the guest {} to boot", node.name), answers) {
+                // Of one that has ended, the last words are told already.
+                let runs = init::request(&self.layout, "status")?.contains(&format!("{machine} running"));
+                let console = if runs { self.end_of_log(&machine, 20) } else { String::new() };
+                bail!("{error:#}\n{console}");
+            }
         }
         self.start(&programs.runtime)?;
-        for archive in archives {
-            let import = || Ok(node.import(&self.layout, &self.tools, archive).ok());
-            self.wait(Some(node), &format!("the container runtime of {}", node.name), import)?;
-        }
+        let [first, others @ ..] = archives else { bail!("there is no image") };
+        let import = || Ok(node.import(&self.layout, &self.tools, first).ok());
+        self.wait(Some(node), &format!("the container runtime of {}", node.name), import)?;
         self.wait_for_the_api_server()?;
         self.start(&programs.kubelet)?;
+        // Both take their time in a guest, and there are no pods yet.
+        others.iter().try_for_each(|archive| node.import(&self.layout, &self.tools, archive))?;
         let seen = || kubectl.get(&["node", &node.name]);
         self.wait(Some(node), &format!("the kubelet of {} to register", node.name), || {
             Ok((!seen()?.is_null()).then_some(()))

@@ -79,7 +79,8 @@ pub(crate) fn unpack(package: &str, directory: &Path) -> anyhow::Result<PathBuf>
         Command::new("apt-get")
             .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
             .current_dir(directory),
-    )?;
+    )
+    .with_context(|| format!("fetching {package}; what apt-get knows may be old: run apt-get update"))?;
     let mut files =
         fs::read_dir(directory).context("listing the download")?.filter_map(|file| Some(file.ok()?.path()));
     let archive = files

@@ -3,9 +3,13 @@
 //!
 //! ```text
 //!  owner (xtask, a test run) ── lifeline: a pipe ──▶ keeper ── unshare(pid, mount), fork ──▶ init (pid 1, private root)
-//!                            ── control.sock: start, stop, resume, kill, detach, down ─────▶ ├─ etcd, kube-apiserver, …
-//!                                                                                            └─ containerd, kubelet, pods
+//!                            ── control.sock: see below ───────────────────────────────────▶ ├─ etcd, kube-apiserver, …
+//!                                                                                            ├─ containerd, kubelet, pods
+//!                                                                                            └─ QEMU: see crate::guest
 //! ```
+//!
+//! A command is a line: `start <component>`, `stop`, `kill` or `resume <name>`, `status`, `run <command>`;
+//! and of init alone, `detach` and `down`.
 //!
 //! Guarantee: when the owner is gone, for whatever reason (it ended, it was killed, its terminal closed), the
 //! lifeline reads as closed, init exits, and the kernel ends every process of its pid namespace

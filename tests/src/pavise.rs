@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -25,8 +25,8 @@ const WORKLOADS: &[&str] = &["daemonset/pavise-agent", "deployment/pavise-catalo
 /// The agent's port, as the manifests have it.
 const PORT: &str = "7284";
 
-/// How long one of them may take to get ready wherever it is to.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long one of them may take to get ready wherever it is to, one node after another.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Brings the cluster `name` up, with a node of each of these kinds and with Pavise in it: its image built from
 /// the Dockerfile, and `manifests/testbed` applied. Returns when the agent runs on every node, and the catalog runs.
@@ -37,9 +37,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub fn up(name: &str, kinds: &[Kind]) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
     let image = images::pavise_image()?;
-    let cluster = Cluster::up(name, kinds)?;
+    let cluster = Cluster::up(name, kinds, &[image])?;
     progress::step("Installing Pavise", || {
-        deploy(&cluster, &image)?;
+        deploy(&cluster)?;
         wait_until_it_runs(&cluster)
     })?;
     Ok(cluster)
@@ -56,7 +56,8 @@ pub fn update(cluster: &Cluster) -> anyhow::Result<()> {
     }
     let image = images::pavise_image()?;
     progress::step("Updating Pavise", || {
-        deploy(cluster, &image)?;
+        cluster.import(&image)?;
+        deploy(cluster)?;
         // The image's name stays the same, so no change of the manifests would have the pods replaced.
         let restart = [&["rollout", "restart", "-n", SYSTEM][..], WORKLOADS].concat();
         cluster.kubectl().run(&restart)?;
@@ -64,8 +65,7 @@ pub fn update(cluster: &Cluster) -> anyhow::Result<()> {
     })
 }
 
-fn deploy(cluster: &Cluster, image: &Path) -> anyhow::Result<()> {
-    cluster.import(image)?;
+fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     let overlay = repository().join("manifests/testbed").display().to_string();
     let manifests = kubectl.run(&["kustomize", &overlay])?.replace(PORT, &free_port()?);

@@ -1,7 +1,7 @@
 //! The first process of a guest, after `init.sh`: runs its components, and whatever commands it is given, for
 //! whoever is at the other end of its virtio ports.
 //!
-//! Invariant: it ends never; if it did, the kernel would panic and QEMU end.
+//! Invariant: if it can't go on, the guest ends, and the reason is the last thing on its console.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,9 +21,22 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// This machine's loopback, as QEMU's user network shows it to a guest.
 const MACHINE: &str = "10.0.2.2";
 
+/// Serves orders, and ends the guest if it can't.
+pub(crate) fn run(api_port: &str) -> anyhow::Result<()> {
+    let result = serve(api_port);
+    if let Err(error) = &result {
+        eprintln!("the guest's first process failed: {error:#}");
+        // Powers off (Documentation/admin-guide/sysrq.rst), in a moment. If this process ended, the kernel would
+        // panic, and say so much that nobody finds the reason.
+        fs::write("/proc/sysrq-trigger", "o").context("powering off")?;
+        std::thread::sleep(Duration::from_secs(10));
+    }
+    result
+}
+
 /// Serves orders. `api_port` is the API server's: pods and the kubelet find it on the guest's loopback, as
 /// those of the other node do on theirs.
-pub(crate) fn run(api_port: &str) -> anyhow::Result<()> {
+fn serve(api_port: &str) -> anyhow::Result<()> {
     let api_port: u16 = api_port.parse().context("reading the API server's port")?;
     let listener =
         TcpListener::bind(("127.0.0.1", api_port)).context("listening for clients of the API server")?;

@@ -12,6 +12,8 @@ set -e
 export PATH=/bin
 name=$1 state=$2 cache=$3
 shift 3
+# What failed is the last thing on the console: a kernel that panics would say much more.
+trap 'poweroff -f' EXIT
 
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 
 use super::programs::{self, Programs, Setting};
 use super::{Joining, Node};
-use crate::guest::{Boot, CONTROL, Guest};
+use crate::guest::{CONTROL, Guest};
 use crate::init::GUEST;
 use crate::supervisor::Component;
 use crate::tools::Tools;
@@ -30,19 +30,20 @@ pub(super) fn prepare(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Prog
 }
 
 /// Says how to run the machine.
-pub(super) fn machine(node: &Node, joining: &Joining<'_>, boot: &Boot) -> anyhow::Result<Component> {
+pub(super) fn machine(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Component> {
     let program = joining.layout.guest_program();
     fs::copy("/proc/self/exe", &program).with_context(|| format!("writing {}", program.display()))?;
     Ok(Component {
         name: machine_name(node),
         program: command::find_program("qemu-system-x86_64").context("there is no qemu-system-x86_64")?,
-        arguments: arguments(node, joining, boot)?,
+        arguments: arguments(node, joining)?,
     })
 }
 
-fn arguments(node: &Node, joining: &Joining<'_>, boot: &Boot) -> anyhow::Result<Vec<String>> {
+fn arguments(node: &Node, joining: &Joining<'_>) -> anyhow::Result<Vec<String>> {
     let layout = joining.layout;
     let [port, _] = node.ports;
+    let boot = joining.boot.context("there is nothing to boot a guest from")?;
     let state = plain(layout.state(), "PAVISE_TESTBED_DIR")?;
     let cache = cache::directory()?;
     let cache = plain(&cache, "PAVISE_CACHE_DIR")?;

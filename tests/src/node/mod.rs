@@ -62,6 +62,8 @@ pub(crate) struct Joining<'a> {
     /// The API server's address, the same for every node.
     pub(crate) server: &'a str,
     pub(crate) api_port: u16,
+    /// What a guest is booted from, if there is to be one.
+    pub(crate) boot: Option<&'a Boot>,
 }
 
 impl Node {
@@ -83,7 +85,7 @@ impl Node {
     pub(crate) fn machine(&self, joining: &Joining<'_>) -> anyhow::Result<Option<Component>> {
         match self.kind {
             Kind::Host => Ok(None),
-            Kind::Guest => guest::machine(self, joining, &Boot::ensure()?).map(Some),
+            Kind::Guest => guest::machine(self, joining).map(Some),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Setting<'a> {
 
 /// What to run on a node.
 pub(crate) struct Programs {
-    /// The container runtime: it has to work, and to hold the images, before the kubelet starts.
+    /// The container runtime: it has to work before the kubelet starts.
     pub(crate) runtime: Component,
     /// The kubelet.
     pub(crate) kubelet: Component,
