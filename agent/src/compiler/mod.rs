@@ -1,4 +1,4 @@
-//! The AppArmor compiler: apparmor_parser in a container beside the agent's, which has no privilege.
+//! The AppArmor compiler: `apparmor_parser` in a container beside the agent's, which has no privilege.
 //!
 //! ```text
 //!  agent: Client ─ text, kernel's features ─▶ Unix socket ─▶ server ─▶ run-parser ─exec─▶ apparmor_parser
@@ -60,7 +60,7 @@ pub(crate) struct Toolchain {
 
 impl Toolchain {
     /// That of the image, which both containers have.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the agent does not ask for it yet"))]
+    #[expect(dead_code, reason = "the agent does not ask for it yet")]
     pub(crate) fn of_the_image() -> Self {
         Self { parser: PARSER.into(), includes: INCLUDES.into() }
     }
