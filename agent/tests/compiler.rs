@@ -322,7 +322,8 @@ fn a_parser_that_misbehaves_is_ended_and_told_apart() {
         ("exec /nowhere", REFUSED, "nowhere"),
         ("echo 'none here' >&2; exit 125", FAILED, "none here"),
     ] {
-        let compiler = Compiler::start_with(script, &["--deadline=1s"]);
+        let deadline = if kind == OUT_OF_TIME { "--deadline=1s" } else { "--deadline=10m" };
+        let compiler = Compiler::start_with(script, &[deadline]);
         let answer = compiler.compile(b"text");
         assert!(answer.kind == kind && answer.words.contains(words), "{script}: {answer:.200?}");
         assert_eq!(compiler.children(), [], "{script}");

@@ -14,6 +14,7 @@ const PACKAGED: &[(&str, &str)] = &[
     ("mmdebstrap", "mmdebstrap"),
     ("runc", "runc"),
     ("gpgv", "gpgv"),
+    ("apparmor_parser", "apparmor"),
     ("unshare", "util-linux"),
 ];
 
