@@ -128,6 +128,7 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
         SYSTEM,
         "-l",
         "app.kubernetes.io/name in (pavise-agent, pavise-catalog)",
+        "--all-containers",
         "--prefix",
         "--tail=200",
     ])?;

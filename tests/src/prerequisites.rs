@@ -14,6 +14,7 @@ const PACKAGED: &[(&str, &str)] = &[
     ("mmdebstrap", "mmdebstrap"),
     ("runc", "runc"),
     ("gpgv", "gpgv"),
+    ("apparmor_parser", "apparmor"),
     ("unshare", "util-linux"),
     // The node that is a guest: what it runs in, what its boot files are made with, and what loads profiles
     // there.

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     at_once: Option<u16>,
 
-    /// How long compiling one text may take, such as 30s.
+    /// How long compiling one text may take, such as 30s. The agent waits for a minute.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     deadline: Duration,
 

@@ -62,8 +62,10 @@ pub(super) async fn run(
 }
 
 fn start(toolchain: &Toolchain, cost: Cost, request: &Request) -> Result<Child, String> {
-    let input =
-        memfd::with(&[&request.features, &request.text], Heir::Nobody).map_err(|error| error.in_full())?;
+    // The parser refuses a comment that no line end follows.
+    let end: &[u8] = if request.text.ends_with(b"\n") { b"" } else { b"\n" };
+    let input = memfd::with(&[&request.features, &request.text, end], Heir::Nobody);
+    let input = input.map_err(|error| error.in_full())?;
     let option = |name: &str, value: &dyn ToString| OsString::from(format!("--{name}={}", value.to_string()));
     Command::new(THIS_PROGRAM)
         .arg("run-parser")

@@ -85,3 +85,6 @@ async fn exchange(mut stream: UnixStream, text: &str, features: &str) -> io::Res
     write_request(&mut stream, features, text).await?;
     read_reply(&mut stream).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The AppArmor compiler: apparmor_parser in a container beside the agent's, which has no privilege.
+//! The AppArmor compiler: `apparmor_parser` in a container beside the agent's, which has no privilege.
 //!
 //! ```text
 //!  agent: Client ─ text, kernel's features ─▶ Unix socket ─▶ server ─▶ run-parser ─exec─▶ apparmor_parser

@@ -5,7 +5,8 @@
 //!  answer    kind (1 byte), length of blob (4), of words (4); blob; words
 //! ```
 //!
-//! Numbers are big-endian. Both containers have one image, so there are no versions.
+//! Numbers are big-endian. A client that closes its end, also only that of what it sends, no longer wants the
+//! answer. Both containers have one image, so there are no versions.
 //!
 //! Invariant: no length is believed: each is compared with its limit first, and memory is taken as bytes come.
 

@@ -17,18 +17,15 @@ use super::error::HostError;
 /// # Errors
 /// Something can't be read. Without the packages of AppArmor, the first of them is absent.
 pub(crate) fn compiler_identity(paths: &[&Path], options: &[&str]) -> Result<Digest, HostError> {
-    let mut listed = String::new();
-    for option in options {
-        listed += &format!("option {option:?}\n");
-    }
+    let mut listed: Vec<String> = options.iter().map(|option| format!("option {option:?}")).collect();
     for path in paths {
         list(path, path, &mut listed)?;
     }
-    Ok(Digest::of(listed.as_bytes()))
+    Ok(Digest::of(listed.join("\n").as_bytes()))
 }
 
 /// Adds a line to `listed` for each file at or below `path`, in the order of their names.
-fn list(top: &Path, path: &Path, listed: &mut String) -> Result<(), HostError> {
+fn list(top: &Path, path: &Path, listed: &mut Vec<String>) -> Result<(), HostError> {
     let kind =
         fs::symlink_metadata(path).map_err(|error| HostError::new("inspecting", path, error))?.file_type();
     let name = path.strip_prefix(top).unwrap_or(path);
@@ -44,12 +41,17 @@ fn list(top: &Path, path: &Path, listed: &mut String) -> Result<(), HostError> {
     }
     if kind.is_symlink() {
         let target = fs::read_link(path).map_err(|error| HostError::new("reading", path, error))?;
-        *listed += &format!("link {name:?} {target:?}\n");
+        listed.push(format!("link {} {}", on_one_line(name), on_one_line(&target)));
     } else if kind.is_file() {
         let content = fs::read(path).map_err(|error| HostError::new("reading", path, error))?;
-        *listed += &format!("file {name:?} {}\n", Digest::of(&content));
+        listed.push(format!("file {} {}", on_one_line(name), Digest::of(&content)));
     }
     Ok(())
+}
+
+/// A path without spaces and line ends, so that no two lists are equal by chance.
+fn on_one_line(path: &Path) -> String {
+    path.as_os_str().as_encoded_bytes().escape_ascii().to_string().replace(' ', "\\x20")
 }
 
 #[cfg(test)]

@@ -46,6 +46,11 @@ const BEYOND_ONE_PROCESS: &[&str] = &[
     "vfork",
 ];
 
+/// A call that is refused, with this error, if its first argument is another than this.
+type Only = (&'static str, Errno, u64);
+
+const ONLY_UNIX: Only = ("socket", Errno::EAFNOSUPPORT, AF_UNIX.unsigned_abs() as u64);
+
 /// What one process may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -62,8 +67,7 @@ pub(crate) struct Bounds {
 pub(crate) fn confine_server() -> Result<()> {
     // proc(5): /proc/<pid>/mem and the like then belong to root.
     let hidden = set_dumpable(false).context("closing /proc/self to other processes (PR_SET_DUMPABLE)");
-    let only_unix = ("socket", Errno::EAFNOSUPPORT, u64::from(AF_UNIX.unsigned_abs()));
-    let filtered = load_filter(&[], only_unix).context("loading a seccomp filter");
+    let filtered = load_filter(&[], ONLY_UNIX).context("loading a seccomp filter");
     hidden.and(filtered)
 }
 
@@ -120,9 +124,6 @@ fn restrict_files(readable: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// A call that is refused, with this error, if its first argument is another than this.
-type Only = (&'static str, Errno, u64);
-
 /// Refuses [`REACHING`], `others`, and all of `only` with another first argument. Calls of another architecture
 /// end the process.
 fn load_filter(others: &[&str], (name, errno, argument): Only) -> Result<()> {
@@ -138,4 +139,32 @@ fn load_filter(others: &[&str], (name, errno, argument): Only) -> Result<()> {
     )?;
     filter.load()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use nix::libc;
+    use nix::sys::ptrace;
+
+    use super::*;
+
+    #[test]
+    fn a_server_has_no_sockets_but_those_of_unix() {
+        // A filter is that of one thread, and those that it starts.
+        let confined = thread::spawn(|| {
+            load_filter(&[], ONLY_UNIX).unwrap();
+            UnixStream::pair().unwrap();
+            for refused in [TcpListener::bind("127.0.0.1:0").err(), UdpSocket::bind("[::1]:0").err()] {
+                assert_eq!(refused.unwrap().raw_os_error(), Some(libc::EAFNOSUPPORT));
+            }
+            assert_eq!(ptrace::traceme(), Err(Errno::EPERM));
+            // Its children too.
+            thread::spawn(|| assert!(TcpListener::bind("127.0.0.1:0").is_err())).join()
+        });
+        confined.join().unwrap().unwrap();
+    }
 }
