@@ -3,6 +3,7 @@
 //! Invariant: it is ready when it has once since its start brought the node in line with its bundles, as far
 //! as that is up to it, and no write to the disk fails now.
 
+use profiles::bundle::Kind;
 use profiles::state::State;
 use profiles::time::Time;
 use tokio::sync::watch;
@@ -36,7 +37,7 @@ impl Status {
 
     /// Takes over what is known at `now`, after all was done that could be done.
     pub(crate) fn update(&self, state: &State, now: Time) {
-        let summary = state.summary();
+        let summary = state.summary(Kind::Seccomp, now);
         self.metrics.show(&summary);
         self.readiness.send_modify(|readiness| {
             let waits = if readiness.is_complete { Vec::new() } else { state.waits(now) };

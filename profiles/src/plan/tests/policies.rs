@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::kernel::{apparmor, check_apparmor};
 use super::scene::{Scene, check};
+use super::summary::in_words;
+use crate::bundle::Kind;
+use crate::label::LabelKey;
 use crate::state::State;
 
 /// A node with the text `a/1` of the bundle `web` loaded and labelled, and no pods.
@@ -55,9 +58,9 @@ fn a_text_is_compiled_then_loaded_then_labelled() {
 fn nothing_is_loaded_before_the_kernel_was_scanned_and_no_label_is_trusted() {
     check_apparmor(&[
         ("node apparmor/x", ""),
-        ("list ~web:k=a/1 web:s=1", "install web/s=1"),
+        ("list ~web:k=a/1 s:s=1", "install s/s=1"),
         ("done", ""),
-        ("kernel", "compile a/1 +bundle/web +seccomp/web_s -apparmor/x"),
+        ("kernel", "compile a/1 +bundle/s +seccomp/s_s -apparmor/x"),
     ]);
 }
 
@@ -66,7 +69,7 @@ fn a_reboot_without_the_api_loads_what_the_ledger_has() {
     check_apparmor(&[
         (
             "kernel a=a+b/1:absent b=a+b/1:absent c=c/1:lost d=d/1:stale e=e/1:changed",
-            "recompile c/1 recompile d/1 load a+b/1 load e/1",
+            "recompile c/1 recompile d/1 load e/1 load a+b/1",
         ),
         ("done", "recompile c/1 recompile d/1"),
         ("compiled", "load c/1 load d/1"),
@@ -252,7 +255,12 @@ fn an_older_bundle_takes_a_name_and_the_rest_of_the_text_stays() {
         ("done", ""),
         ("node", "+apparmor/a +apparmor/b +bundle/new"),
         ("done", ""),
-        ("apply ~old@1:k=b/2", "-bundle/new compile b/2"),
+        ("apply ~old@1:k=b/2", "compile b/2 -bundle/new"),
+        ("done", "compile b/2"),
+        ("compiled", "load b/2"),
+        ("done", "+bundle/old"),
+        ("done", ""),
+        ("+9000s", ""),
     ]);
 }
 
@@ -311,7 +319,12 @@ fn a_name_passes_on_at_once_when_its_bundle_goes() {
         assert!(scene.node().any(|label| label.as_str() == "apparmor.pavise.dev/a"), "{end}");
     }
     // Renamed: the text is the same.
-    settled(&[("apply ~web2@2:k=a/1", ""), ("delete web", "-bundle/web"), ("done", ""), ("+9000s", "")]);
+    settled(&[
+        ("apply ~web2@2:k=a/1", ""),
+        ("delete web", "+bundle/web2 -bundle/web"),
+        ("done", ""),
+        ("+9000s", ""),
+    ]);
 }
 
 #[test]
@@ -374,7 +387,7 @@ fn what_processes_run_under_is_asked_for_again() {
         ("in-use", "wake 10s"),
         // A label that went does not come back for as long as nobody asks for the profile.
         ("pod p=a", ""),
-        ("apply ~web:k=a/1", "+apparmor/a +bundle/web compile a/1"),
+        ("apply ~web:k=a/1", "+apparmor/a +bundle/web"),
     ]);
 }
 
@@ -426,16 +439,21 @@ fn a_node_that_is_not_seen_yet_hands_nothing_over() {
         ("pods", ""),
         ("list ~old[disk=ssd]@1:k=a/1 ~new@2:k=a/2", "compile a/2"),
         ("compiled", ""),
-        ("node disk=ssd apparmor/a apparmor/b", "+bundle/old compile a/1 wake 300s"),
+        ("node disk=ssd apparmor/a apparmor/b", "compile a/1"),
+        // Nobody knows whether b is what the key of new had before, whose text is refused.
+        ("compiled", "+bundle/old"),
+        ("delete new", "+bundle/old wake 300s"),
     ]);
 }
 
 #[test]
 fn a_selector_that_can_not_be_read_keeps_what_is_loaded_and_brings_nothing_new() {
     settled(&[
-        ("apply ~web[=]:k=a/1,l=b/1", ""),
-        ("+9000s", "-bundle/web"),
-        ("apply ~web[=]:k=a/2", ""),
+        ("apply ~web[=]:k=a/1,l=b/1", "-bundle/web"),
+        ("done", ""),
+        ("+9000s", ""),
+        ("apply ~web[=]:k=a/2", "+bundle/web"),
+        ("done", ""),
         ("kernel a=a/1:absent", "load a/1"),
     ]);
 }
@@ -481,11 +499,174 @@ fn a_bundle_that_changes_its_kind_gives_up_what_it_had() {
         ("apply web:s=1", "install web/s=1 wake 300s"),
         ("done", "+seccomp/web_s wake 300s"),
         ("done", "wake 299s"),
-        ("apply ~web:k=a/1", "wake 300s compile a/1"),
+        ("apply ~web:k=a/1", "wake 300s"),
     ]);
 }
 
 #[test]
 fn what_is_owned_for_another_kernel_is_compiled_and_loaded_once() {
-    settled(&[("kernel a=a/1:stale", "compile a/1")]);
+    check_apparmor(&[("kernel a=a/1:stale", "recompile a/1"), ("compiling", ""), ("list ~web:k=a/1", "")]);
+    check_apparmor(&[
+        ("kernel a=a/1:stale", "recompile a/1"),
+        ("failed", "wake 1s"),
+        ("list ~web:k=a/1", "wake 1s"),
+        ("+1s", "compile a/1"),
+        ("compiled", "load a/1"),
+        ("kernel a=a/1:stale", "load a/1"),
+        ("done", ""),
+        ("kernel a=a/1", ""),
+    ]);
+    // The host has lost what was compiled.
+    settled(&[("kernel a=a/1:forgotten", "compile a/1"), ("compiled", ""), ("kernel a=a/1", "")]);
+}
+
+#[test]
+fn what_is_said_follows_from_compiling_too() {
+    let mut scene = apparmor();
+    for (line, told) in [
+        ("kernel", &[][..]),
+        ("list ~web:k=a/1,l=a+b/1", &[]),
+        ("refused", &["invalid-policy web/k"]),
+        ("apply ~web:k=a/2,l=b/1", &[]),
+        ("compiled", &[]),
+    ] {
+        scene.play(line);
+        assert_eq!(findings(&scene), told, "{line}");
+    }
+    // What a key has from before, another of its bundle does not get.
+    scene.play("apply ~web:k=bad,l=a/3");
+    assert_eq!(findings(&scene), ["duplicate-profile web/l"]);
+}
+
+#[test]
+fn names_that_change_places_wait_for_each_other() {
+    check_apparmor(&[
+        ("kernel", ""),
+        ("list ~web:k=a/1,l=b/1", "compile a/1 compile b/1"),
+        ("compiled", "load a/1 load b/1"),
+        ("done", ""),
+        ("apply ~web:k=b/2,l=a/2", "compile a/2 compile b/2"),
+        ("compiled", "load a/2 load b/2"),
+        ("done", ""),
+    ]);
+}
+
+#[test]
+fn profiles_that_share_a_label_are_told_and_need_all_to_be_loaded() {
+    let long = "n".repeat(80);
+    let label = LabelKey::of_policy(&super::kernel::name(&long));
+    let (_, twin) = label.as_str().split_once('/').unwrap();
+    let mut scene = apparmor();
+    for line in ["kernel", "node", &format!("list ~web:k={long}/1"), "compiled", "done"] {
+        scene.play(line);
+    }
+    assert!(scene.plan().contains(twin));
+    scene.play(&format!("apply ~web:k={long}/1,l={twin}/1"));
+    assert_eq!(findings(&scene), ["label-collision web/l", "label-collision web/k"]);
+    assert!(!scene.plan().contains(&format!("apparmor/{twin}")), "{}", scene.plan());
+}
+
+#[test]
+fn names_count_as_labels_of_profiles() {
+    let names = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>().join("+");
+    for (count, told) in [(254, &[][..]), (255, &["labels-by-bundle "])] {
+        let mut scene = apparmor();
+        for line in ["kernel", "node", &format!("list ~web@1:k={}/1,l=bad new@2:a=1", names(count))] {
+            scene.play(line);
+        }
+        assert_eq!(findings(&scene), told.to_vec(), "{count}");
+    }
+}
+
+#[test]
+fn all_is_told_in_numbers() {
+    let mut scene = apparmor();
+    for (line, numbers, waits, unserved) in [
+        ("+1s", "", "Kernel Bundles(2) Node", ""),
+        ("kernel a=a/1 z=z/1", "loaded=2 retained=2", "Bundles(2) Node", ""),
+        ("node", "loaded=2 retained=2", "Bundles(2)", ""),
+        (
+            "list ~web@1:k=a/1,l=b/1,m=bad ~new@2:k=a/1 s:a=1",
+            "bundles=2 desired=4 loaded=2 retained=1 refused=2",
+            "Compiles(2) Writes(1) Labels",
+            "new/k s/a web/k web/l web/m",
+        ),
+        (
+            "failed",
+            "bundles=2 desired=4 loaded=2 retained=1 refused=2 uncompiled=2",
+            "Writes(1) Labels",
+            "new/k s/a web/k web/l web/m",
+        ),
+        (
+            "+1s",
+            "bundles=2 desired=4 loaded=2 retained=1 refused=2 uncompiled=2",
+            "Writes(1) Labels",
+            "new/k s/a web/k web/l web/m",
+        ),
+        (
+            "compiled",
+            "bundles=2 desired=4 loaded=2 retained=1 refused=2",
+            "Loads(1) Writes(1) Labels",
+            "new/k s/a web/l web/m",
+        ),
+        (
+            "fail-owned",
+            "bundles=2 desired=4 loaded=2 retained=1 refused=2 unwritten=1",
+            "Labels",
+            "new/k s/a web/l web/m",
+        ),
+    ] {
+        scene.play(line);
+        assert_eq!(in_words(scene.state.summary(Kind::AppArmor, scene.now)), numbers, "{line}");
+        let shown: Vec<String> =
+            scene.state.waits(scene.now).iter().map(|wait| format!("{wait:?}")).collect();
+        assert_eq!(shown.join(" "), waits, "{line}");
+        assert_eq!(Vec::from_iter(scene.state.unserved()).join(" "), unserved, "{line}");
+        assert_eq!(scene.state.summary(Kind::Seccomp, scene.now).loaded, 0);
+    }
+}
+
+#[test]
+fn a_text_is_asked_for_from_when_it_came_until_it_is_loaded() {
+    let mut scene = apparmor();
+    for (happens, expected) in [
+        ("kernel b=b/1", None),
+        ("+5s", None),
+        ("list ~web:k=a/1,l=b/1", Some(5)),
+        ("compiled", Some(5)),
+        ("+5s", Some(5)),
+        ("fail", Some(5)),
+        ("apply ~web:k=a/2,l=b/1", Some(10)),
+        ("compiled", Some(10)),
+        ("done", None),
+        ("kernel a=a/2:absent b=b/1", None),
+        ("apply ~web:k=bad,l=b/1", None),
+        ("apply ~web:k=a/3,l=b/1", Some(10)),
+        ("compiled", Some(10)),
+        ("foreign", None),
+    ] {
+        scene.play(happens);
+        let asked = |name: &str| scene.state.policy_asked_at(&super::kernel::name(name));
+        assert_eq!(asked("a").map(|at| at.elapsed().as_secs()), expected, "{happens:?}");
+        assert_eq!(asked("b"), None, "{happens:?}");
+    }
+}
+
+#[test]
+fn a_verdict_is_kept_while_a_bundle_or_the_ledger_has_its_text() {
+    let mut scene = apparmor();
+    let texts = |scene: &Scene| scene.state.policies.texts.len();
+    for (line, expected) in [
+        ("kernel a=a/1", 1),
+        ("list ~web:k=a/1,l=b/1 ~new@2:k=b+c/2", 3),
+        ("compiled", 3),
+        ("apply ~web:k=a/2,l=b/1", 4),
+        ("delete new", 3),
+        ("kernel a=a/2", 2),
+        ("delete web", 1),
+        ("kernel", 0),
+    ] {
+        scene.play(line);
+        assert_eq!(texts(&scene), expected, "{line}");
+    }
 }
