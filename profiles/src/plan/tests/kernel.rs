@@ -29,6 +29,18 @@ pub(super) fn check_apparmor(script: &[(&str, &str)]) {
     }
 }
 
+/// A node with the text `a/1` of the bundle `web` loaded and labelled, and no pods.
+pub(super) fn settled(script: &[(&str, &str)]) {
+    let begin: &[(&str, &str)] = &[
+        ("kernel a=a/1", ""),
+        ("node apparmor/a bundle/web", ""),
+        ("pods", ""),
+        ("list ~web:k=a/1", "compile a/1"),
+        ("compiled", ""),
+    ];
+    check_apparmor(&[begin, script].concat());
+}
+
 /// A node with AppArmor whose disk is empty.
 pub(super) fn apparmor() -> Scene {
     let mut scene = Scene::new();
