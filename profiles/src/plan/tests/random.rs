@@ -230,6 +230,16 @@ impl World {
             return;
         }
         assert_eq!(self.store.get(&load.text).map(|by| blob(load.text, *by)), Some(load.blob), "{word}");
+        for grant in self.state.policies.grants.values() {
+            let Grant::Granted(document) = grant else { continue };
+            let is_other =
+                document.digest() != load.text && self.state.policies.is_accepted(document.digest());
+            assert!(
+                !is_other || document.names().is_disjoint(&load.names),
+                "{word} takes a name from its owner\n{}",
+                self.log.join("\n")
+            );
+        }
         self.loads += 1;
         for name in &load.names {
             self.ledger.insert(name.clone(), (load.text, load.blob));
