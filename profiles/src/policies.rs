@@ -29,6 +29,8 @@ pub(crate) struct Policies {
     /// What each key of the bundles for this node gets.
     pub(crate) grants: BTreeMap<Slot, Grant>,
     held: BTreeMap<Slot, BTreeSet<ProfileName>>,
+    /// Whether all is known that could ask for something.
+    pub(crate) is_complete: bool,
     /// Whether there is a bundle of which nothing can be told, not even what it asked for before.
     has_unreadable: bool,
 }
@@ -248,6 +250,7 @@ impl State {
             |(bundle, is_here): &(&Bundle, Option<bool>)| is_here.is_some() || bundle.nodes.is_none();
         let is_complete = self.is_all_listed() && bundles.iter().all(is_decided);
         let claims = Claims::of(&bundles, &policies, is_complete);
+        policies.is_complete = is_complete;
         policies.claimed(claims, &bundles, |bundle| bundle_label(&self.config.home, bundle), now);
         self.policies = policies;
     }

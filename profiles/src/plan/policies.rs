@@ -207,7 +207,12 @@ impl State {
         }
         for (slot, grant) in &self.policies.grants {
             let label = bundle_label(&self.config.home, &slot.bundle);
-            bundles.entry(label).or_default().count_as(self.standing_of_slot(slot, grant));
+            let standing = match self.standing_of_slot(slot, grant) {
+                // An older bundle may still come that has a name of it.
+                Standing::Up if !self.policies.is_complete => Standing::Kept,
+                standing => standing,
+            };
+            bundles.entry(label).or_default().count_as(standing);
         }
     }
 

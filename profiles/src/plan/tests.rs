@@ -1,9 +1,11 @@
 //! The rules, each as a script.
 
+mod claims;
 mod drift;
 mod kernel;
 mod labelling;
 mod policies;
+mod random;
 mod scene;
 mod settled;
 mod summary;

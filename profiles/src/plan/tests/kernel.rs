@@ -6,7 +6,7 @@
 //! | word | what happens |
 //! |---|---|
 //! | `apply ~web:k=a+b/1` | a bundle of AppArmor texts |
-//! | `kernel a=a+b/1 c=c/1:absent` | a scan finds these; `changed`, `stale` (for another compiler) and `lost` (stale and absent) too |
+//! | `kernel a=a+b/1 c=c/1:absent` | a scan finds these; `changed`, `stale` (for another compiler) and `lost` (stale and absent), `forgotten` (the host has no blob) too |
 //! | `compiled`, `refused`, `failed` | the planned texts are compiled; they are refused; the compiler fails |
 //! | `compiling` | the compiler has begun with them |
 //! | `done`, `fail`, `fail-owned`, `foreign`, `fail-removal` | the planned steps end so |
@@ -27,6 +27,18 @@ pub(super) fn check_apparmor(script: &[(&str, &str)]) {
         scene.play(happens);
         assert_eq!(scene.plan(), *expected, "after line {number}, {happens:?}");
     }
+}
+
+/// A node with the text `a/1` of the bundle `web` loaded and labelled, and no pods.
+pub(super) fn settled(script: &[(&str, &str)]) {
+    let begin: &[(&str, &str)] = &[
+        ("kernel a=a/1", ""),
+        ("node apparmor/a bundle/web", ""),
+        ("pods", ""),
+        ("list ~web:k=a/1", "compile a/1"),
+        ("compiled", ""),
+    ];
+    check_apparmor(&[begin, script].concat());
 }
 
 /// A node with AppArmor whose disk is empty.
@@ -90,10 +102,10 @@ fn found(text: &str) -> (ProfileName, FoundPolicy) {
     let (of, what) = text.split_once('=').unwrap();
     let (text, what) = what.split_once(':').unwrap_or((what, ""));
     let text = digest(text);
-    let is_current = !matches!(what, "stale" | "lost");
-    let blob = blob(text, u32::from(is_current));
+    let is_current = !matches!(what, "stale" | "lost" | "forgotten");
+    let blob = blob(text, u32::from(is_current || what == "forgotten"));
     let kernel = match what {
-        "" | "stale" => InKernel::Ours(blob),
+        "" | "stale" | "forgotten" => InKernel::Ours(blob),
         "absent" | "lost" => InKernel::Absent,
         "changed" => InKernel::Changed("another digest"),
         other => panic!("unknown word {other:?}"),
