@@ -236,7 +236,6 @@ impl Collector for Process {
 
 #[cfg(test)]
 mod tests {
-    use profiles::digest::Digest;
 
     use super::*;
 
@@ -291,12 +290,12 @@ mod tests {
     #[test]
     fn a_latency_is_that_of_what_was_written_for_a_new_content() {
         let metrics = Metrics::new();
-        let written = Some(Installed::Written(Digest::of(b"")));
-        metrics.installed(written, Some(Duration::from_millis(3)));
-        metrics.installed(written, None);
-        metrics.installed(Some(Installed::Adopted(Digest::of(b""))), Some(Duration::from_secs(1)));
-        metrics.installed(Some(Installed::Foreign("a directory")), Some(Duration::from_secs(1)));
-        metrics.installed(None, Some(Duration::from_secs(1)));
+        let (seccomp, written) = (Kind::Seccomp, Some(WRITTEN));
+        metrics.installed(seccomp, written, Some(Duration::from_millis(3)));
+        metrics.installed(seccomp, written, None);
+        metrics.installed(seccomp, Some(ADOPTED), Some(Duration::from_secs(1)));
+        metrics.installed(seccomp, Some(FOREIGN), Some(Duration::from_secs(1)));
+        metrics.installed(seccomp, None, Some(Duration::from_secs(1)));
         let text = metrics.text();
         for expected in [
             r#"pavise_installs_total{kind="seccomp",outcome="written"} 2"#,

@@ -322,7 +322,7 @@ mod tests {
     fn turn(journal: &mut Journal, state: &mut State, event: Event) {
         journal.note(&event);
         state.apply(event, Time::default());
-        journal.acted(state);
+        journal.acted(state, Time::default());
     }
 
     /// The Node has this label.
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_problem_of_a_profile_is_said_when_it_begins_or_changes() {
         let mut problems = Problems::default();
-        let reference = "b/a".parse().unwrap();
+        let reference: Reference = "b/a".parse().unwrap();
         let news = ["full", "full", "read-only", "full"].map(|text| problems.is_news(&reference, text));
         assert_eq!(news, [true, false, true, true]);
     }

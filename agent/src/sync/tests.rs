@@ -184,7 +184,7 @@ async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<boo
     let events = stream::iter(events).chain(stream::pending()).boxed_local();
     let host = FakeHost(shared.clone());
     let status = Arc::new(Status::new());
-    let sync = SyncLoop::new(host, rules(), vec![events], stream::pending(), write_labels, status);
+    let sync = SyncLoop::new(host, None, rules(), vec![events], stream::pending(), write_labels, status);
     let outcome = sync.run_once(seconds(60)).await.unwrap();
     (shared.take().done, outcome)
 }
@@ -206,7 +206,7 @@ where
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
     let events = vec![events.boxed_local()];
-    let sync = SyncLoop::new(FakeHost(shared.clone()), rules(), events, changes, write_labels, status);
+    let sync = SyncLoop::new(FakeHost(shared.clone()), None, rules(), events, changes, write_labels, status);
     let outcome = sync.run(script(sender, shared.clone())).await;
     (shared.take(), outcome)
 }
@@ -430,7 +430,7 @@ async fn play_on_disk(temporary: &Path, bundles: Vec<Bundle>, script: impl Futur
     let events = stream::iter([Event::NodeLabels(NodeLabels::default()), listed]);
     let events = events.chain(stream::pending()).boxed_local();
     let status = Arc::new(Status::new());
-    SyncLoop::new(host, rules(), vec![events], changes, never, status).run(script).await.unwrap();
+    SyncLoop::new(host, None, rules(), vec![events], changes, never, status).run(script).await.unwrap();
 }
 
 /// Waits until `path` has the content of the profiles, and the agent has seen its own write and rests.
