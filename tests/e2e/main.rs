@@ -14,6 +14,7 @@ use testbed::machine::Machine;
 use testbed::node::Kind;
 use testbed::{pavise, progress};
 
+mod apparmor;
 mod catalog;
 mod drift;
 mod guard;
@@ -66,6 +67,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(drift::TESTS)
         .chain(resilience::TESTS)
         .chain(catalog::TESTS)
+        .chain(apparmor::TESTS)
         .chain(observe::TESTS)
         .chain(guest::TESTS)
         .chain(guard::TESTS)

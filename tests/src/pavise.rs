@@ -129,6 +129,7 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
         "-l",
         "app.kubernetes.io/name in (pavise-agent, pavise-catalog)",
         "--all-containers",
+        "--max-log-requests=50",
         "--prefix",
         "--tail=200",
     ])?;

@@ -31,7 +31,7 @@ enum Command {
     /// Run all checks and tests: format, lints, tidy, unit tests, end-to-end tests on a real cluster
     Test(test::Options),
     /// Measure how quick and how small Pavise is, on a cluster of its own that ends with it
-    Bench,
+    Bench(bench::Options),
     /// Build the image from the Dockerfile and print where its archive is
     Image,
     /// Check what no compiler checks: that the code keeps to the map in ARCHITECTURE.md
@@ -56,7 +56,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(name) => cluster::status(&name),
         Command::Demo => demo::run(),
         Command::Test(options) => test::run(&options),
-        Command::Bench => bench::run(),
+        Command::Bench(options) => bench::run(&options),
         Command::Image => testbed::prerequisites::ensure()
             .and_then(|()| testbed::images::pavise_image())
             .map(|archive| println!("{}", archive.display())),

@@ -303,8 +303,8 @@ mod tests {
             r#"pavise_installs_total{kind="seccomp",outcome="foreign"} 1"#,
             r#"pavise_installs_total{kind="seccomp",outcome="failed"} 1"#,
             r#"pavise_sync_latency_seconds_count{kind="seccomp"} 1"#,
-            r#"pavise_sync_latency_seconds_bucket{kind="seccomp",le="0.002"} 0"#,
-            r#"pavise_sync_latency_seconds_bucket{kind="seccomp",le="0.005"} 1"#,
+            r#"pavise_sync_latency_seconds_bucket{le="0.002",kind="seccomp"} 0"#,
+            r#"pavise_sync_latency_seconds_bucket{le="0.005",kind="seccomp"} 1"#,
         ] {
             assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
         }

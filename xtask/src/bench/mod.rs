@@ -11,6 +11,7 @@
 //! on.
 
 mod api;
+mod apparmor;
 mod bundles;
 mod process;
 mod report;
@@ -48,7 +49,28 @@ const SINGLES: usize = 240;
 /// How often a burst of 100 profiles is measured, and one of 1,000.
 const ROUNDS: [usize; 2] = [5, 3];
 
-pub(crate) fn run() -> anyhow::Result<()> {
+/// What is measured.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// seccomp profiles on this machine's own node, or AppArmor profiles in the guest
+    #[arg(default_value = "seccomp")]
+    of: Of,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Of {
+    Seccomp,
+    Apparmor,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    match options.of {
+        Of::Seccomp => seccomp(),
+        Of::Apparmor => apparmor::run(),
+    }
+}
+
+fn seccomp() -> anyhow::Result<()> {
     let load = fs::read_to_string("/proc/loadavg").context("reading the load of this machine")?;
     let cluster = pavise::up("bench", &[Kind::Host])?;
     let measured = Bench::new(&cluster).and_then(|bench| bench.measure());

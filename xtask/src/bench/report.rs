@@ -15,6 +15,8 @@ pub(super) enum Amount {
     Count(u64),
     /// Of one core's time.
     Share(f64),
+    /// Of something else that was measured.
+    Ratio(f64),
 }
 
 impl fmt::Display for Amount {
@@ -28,6 +30,7 @@ impl fmt::Display for Amount {
             #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
             Self::Bytes(bytes) => write!(formatter, "{:.1} MiB", *bytes as f64 / MEBIBYTE),
             Self::Count(count) => write!(formatter, "{count}"),
+            Self::Ratio(ratio) => write!(formatter, "{:.1} %", ratio * 100.0),
             Self::Share(share) => write!(formatter, "{:.3} % of a core", share * 100.0),
         }
     }

@@ -21,6 +21,7 @@ const SYS: &str = "/sys";
 
 /// What the user typed.
 #[derive(Args, Debug)]
+#[group(id = "apparmor")]
 pub(crate) struct Arguments {
     /// Where the node's securityfs is mounted: AppArmor's files are there, if the node has it.
     #[arg(long, default_value = "/sys/kernel/security", value_name = "PATH")]

@@ -39,7 +39,7 @@ async fn metrics_count_what_the_log_says() {
         check(
             &world,
             &[
-                ("bundles", "2"),
+                ("bundles{}", "2"),
                 (r#"profiles{state="desired"}"#, "2"),
                 (r#"profiles{state="loaded"}"#, "0"),
                 (r#"problems{problem="unwritten"}"#, "2"),
@@ -57,7 +57,7 @@ async fn metrics_count_what_the_log_says() {
         check(
             &world,
             &[
-                ("bundles", "1"),
+                ("bundles{}", "1"),
                 (r#"profiles{state="desired"}"#, "1"),
                 (r#"profiles{state="loaded"}"#, "1"),
                 (r#"profiles{state="retained"}"#, "0"),
