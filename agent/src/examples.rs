@@ -25,3 +25,8 @@ pub(crate) fn source(namespace: &str, name: &str, data: &[(&str, &str)]) -> Sour
 pub(crate) fn judged(source: Source) -> Bundle {
     Bundle::of(source, &mut Verdicts::new(PLATFORM))
 }
+
+/// A ConfigMap of AppArmor texts, of which nothing is said but its `data`.
+pub(crate) fn apparmor_source(namespace: &str, name: &str, data: &[(&str, &str)]) -> Source {
+    Source { kind: "apparmor".to_owned(), ..source(namespace, name, data) }
+}

@@ -1,5 +1,6 @@
 //! The loop with a host that fails on demand, and paused time.
 
+mod policies;
 mod shown;
 
 use std::cell::RefCell;
