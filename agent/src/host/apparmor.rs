@@ -108,7 +108,7 @@ pub(crate) enum Unloaded {
 /// The ledger of profiles.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Policies {
+struct PolicyRecord {
     version: u32,
     profiles: BTreeMap<ProfileName, Owned>,
 }
@@ -127,7 +127,7 @@ struct Owned {
     boot: String,
 }
 
-impl Record for Policies {
+impl Record for PolicyRecord {
     const NAME: &'static str = "apparmor.json";
     const VERSION: u32 = 1;
 }
@@ -137,7 +137,7 @@ impl Record for Policies {
 pub(crate) struct ApparmorHost<K> {
     kernel: K,
     processes: Processes,
-    ledger: Ledger<Policies>,
+    ledger: Ledger<PolicyRecord>,
     store: Store,
     features: String,
     identity: Digest,
@@ -159,7 +159,7 @@ impl<K: Kernel> ApparmorHost<K> {
         compiler: Digest,
         judge: Judge,
     ) -> Result<Self> {
-        let empty = Policies { version: Policies::VERSION, profiles: BTreeMap::new() };
+        let empty = PolicyRecord { version: PolicyRecord::VERSION, profiles: BTreeMap::new() };
         let ledger = Ledger::open(state_dir, empty)?;
         let features = kernel.features()?;
         let boot = boot(&proc)?;
@@ -402,7 +402,7 @@ fn difference(contents: &Contents, present: &Present) -> Option<&'static str> {
 }
 
 /// The texts that the ledger has.
-fn texts(record: &Policies) -> BTreeSet<Digest> {
+fn texts(record: &PolicyRecord) -> BTreeSet<Digest> {
     record.profiles.values().map(|owned| owned.text).collect()
 }
 

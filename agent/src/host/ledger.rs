@@ -84,7 +84,7 @@ pub(crate) trait Record: Clone + PartialEq + DeserializeOwned + Serialize {
 /// The ledger of files.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Files {
+pub(crate) struct FileRecord {
     version: u32,
     /// The seccomp directory that the paths are in, by [`Directory::origin`]. At equal paths in another one
     /// may be what is somebody else's.
@@ -96,7 +96,7 @@ pub(crate) struct Files {
     pub(crate) directories: BTreeSet<String>,
 }
 
-impl Record for Files {
+impl Record for FileRecord {
     const NAME: &'static str = "ledger.json";
     const VERSION: u32 = 1;
 }
@@ -107,15 +107,16 @@ struct Preamble {
     version: u32,
 }
 
-impl Ledger<Files> {
+impl Ledger<FileRecord> {
     /// Reads the ledger in `state_dir`, which is about the seccomp directory `root`. Without one, nothing is
     /// ours.
     pub(crate) fn of_files(state_dir: &Path, root: String) -> Result<Self, LedgerError> {
         let (files, directories) = (BTreeMap::new(), BTreeSet::new());
         let expected = root.clone();
-        let ledger = Self::open(state_dir, Files { version: Files::VERSION, root, files, directories })?;
+        let ledger =
+            Self::open(state_dir, FileRecord { version: FileRecord::VERSION, root, files, directories })?;
         if ledger.record.root != expected {
-            let (path, found) = (state_dir.join(Files::NAME), ledger.record.root);
+            let (path, found) = (state_dir.join(FileRecord::NAME), ledger.record.root);
             return Err(LedgerError::OtherRoot { path, found, expected });
         }
         Ok(ledger)
@@ -195,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn open(state_dir: &Path) -> Result<Ledger<Files>, LedgerError> {
+    fn open(state_dir: &Path) -> Result<Ledger<FileRecord>, LedgerError> {
         Ledger::of_files(state_dir, "/kubelet/seccomp".to_owned())
     }
 
@@ -220,13 +221,13 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let mut ledger = open(temporary.path()).unwrap();
         ledger.commit(|_| {}).unwrap();
-        assert!(!temporary.path().join(Files::NAME).exists());
+        assert!(!temporary.path().join(FileRecord::NAME).exists());
     }
 
     /// Claims that a ledger of this text is refused, in words that contain `expected`, and left as it is.
     fn check_refused(text: &str, expected: &str) {
         let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().join(Files::NAME);
+        let path = temporary.path().join(FileRecord::NAME);
         fs::write(&path, text).unwrap();
         let error = format!("{:#}", anyhow::Error::from(open(temporary.path()).unwrap_err()));
         assert!(error.contains(expected) && error.contains("ledger.json"), "{error}");

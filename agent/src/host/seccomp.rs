@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::dir::{Directory, Draft, Object, Stamp, Way};
 use super::error::HostError;
-use super::ledger::{Files, Ledger};
+use super::ledger::{FileRecord, Ledger};
 use super::lock::Lock;
 use super::watch::Watch;
 use super::{Care, Host, Installed, Outcomes};
@@ -56,7 +56,7 @@ const AT_ONCE: usize = 256;
 pub(crate) struct NodeHost {
     kubelet_root: PathBuf,
     root: Directory,
-    ledger: Ledger<Files>,
+    ledger: Ledger<FileRecord>,
     watch: Watch,
     /// What was found at paths of the ledger, and in which state.
     seen: BTreeMap<Reference, (Stamp, Object)>,
@@ -400,7 +400,7 @@ impl Host for NodeHost {
         self.find_root()?;
         self.ledger.expect_in_place()?;
         self.watch_all();
-        let Files { files, directories, .. } = self.ledger.record().clone();
+        let FileRecord { files, directories, .. } = self.ledger.record().clone();
         self.sweep(files.keys().map(directory_of).chain(directories).collect());
         match care {
             Care::Glance => self.seen.retain(|reference, _| files.contains_key(reference)),
@@ -530,7 +530,7 @@ fn found(reference: &Reference, object: Result<Object, HostError>, ours: &BTreeS
     }
 }
 
-fn forget(record: &mut Files, files: &[Reference], directories: &[String]) {
+fn forget(record: &mut FileRecord, files: &[Reference], directories: &[String]) {
     for reference in files {
         record.files.remove(reference);
     }

@@ -102,7 +102,9 @@ pub(crate) struct Sha1(String);
 impl Sha1 {
     /// Digests `content`.
     pub(crate) fn of(content: &[u8]) -> Self {
-        Self(sha1::Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect())
+        let digest = sha1::Sha1::digest(content);
+        let nibbles = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        Self(nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect())
     }
 
     /// What the kernel wrote.

@@ -35,7 +35,7 @@ const PROFILES: &str = "profiles";
 const REVISION: &str = "revision";
 /// The profiles' directories: the name, mangled, and a number.
 const DIRECTORIES: &str = "policy/profiles";
-/// CAP_MAC_ADMIN (include/uapi/linux/capability.h).
+/// `CAP_MAC_ADMIN` (include/uapi/linux/capability.h).
 const MAC_ADMIN: u32 = 33;
 /// How often to look where the kernel does not tell of changes.
 const POLL: Duration = Duration::from_secs(5);
@@ -221,13 +221,11 @@ impl Kernel for SecurityFs {
         };
         let last = self.revision().ok();
         stream::unfold((self.clone(), watched, last), |(kernel, watched, last)| async move {
-            match told(watched.as_ref()).await {
-                Some(()) => Some(((), (kernel, watched, last))),
-                None => {
-                    let now = kernel.next_revision(last).await;
-                    Some(((), (kernel, None, now)))
-                }
+            if told(watched.as_ref()).await.is_some() {
+                return Some(((), (kernel, watched, last)));
             }
+            let now = kernel.next_revision(last).await;
+            Some(((), (kernel, None, now)))
         })
         .boxed()
     }
@@ -358,7 +356,8 @@ fn flatten(directory: &Path, text: &mut String) -> Result<(), HostError> {
     Ok(())
 }
 
-/// What to do about what the kernel answers (security/apparmor/{policy,policy_unpack,apparmorfs}.c).
+/// What to do about what the kernel answers (`policy.c`, `policy_unpack.c` and
+/// `apparmorfs.c` in security/apparmor).
 fn failed(attempted: &'static str, path: &Path, error: io::Error) -> HostError {
     let errno = error.raw_os_error().map(Errno::from_raw);
     let is_change = matches!(path.file_name().and_then(|name| name.to_str()), Some(REPLACE | REMOVE));

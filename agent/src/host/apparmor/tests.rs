@@ -4,6 +4,7 @@ mod drift;
 mod fake;
 mod faults;
 
+use futures::{FutureExt, StreamExt};
 use profiles::diagnostic::Diagnostic;
 
 use super::load::UNTOLD;
@@ -248,17 +249,26 @@ fn what_is_not_stored_as_it_was_compiled_is_not_loaded() {
 }
 
 #[test]
-fn another_compiler_makes_what_is_stored_old_and_leaves_the_text() {
-    let mut scene = Scene::new();
-    scene.load(&[TEXT]);
-    assert_eq!(scene.host().compiled(digest_of(TEXT)).unwrap().blob, blob_of(TEXT));
-    scene.compiler = Digest::of(b"2");
-    assert!(scene.restart().values().all(|found| !found.is_current));
-    assert_eq!(scene.in_kernel("a"), Some(InKernel::Ours(blob_of(TEXT))));
-    assert_eq!(scene.host().compiled(digest_of(TEXT)), None);
-    assert_eq!(scene.host().text(digest_of(TEXT)).as_deref(), Some(TEXT));
-    assert_eq!(scene.load(&[TEXT]), all(&["a", "b"], "ours"));
-    assert!(scene.restart().values().all(|found| found.is_current));
+fn another_compiler_or_kernel_makes_what_is_stored_old_and_leaves_the_text() {
+    let changes: [fn(&mut Scene); 2] = [
+        |scene| scene.compiler = Digest::of(b"2"),
+        |scene| scene.kernel.set_features("capability {0xf\n}\n"),
+    ];
+    for change in changes {
+        let mut scene = Scene::new();
+        scene.load(&[TEXT]);
+        assert_eq!(scene.host().compiled(digest_of(TEXT)).unwrap().blob, blob_of(TEXT));
+        change(&mut scene);
+        assert!(scene.restart().values().all(|found| !found.is_current));
+        assert_eq!(scene.in_kernel("a"), Some(InKernel::Ours(blob_of(TEXT))));
+        assert_eq!(scene.host().compiled(digest_of(TEXT)), None);
+        assert_eq!(scene.host().text(digest_of(TEXT)).as_deref(), Some(TEXT));
+        assert!(scene.load_kept(&[TEXT])[0].1.contains("has to be compiled again"));
+        assert_eq!(scene.load(&[TEXT]), all(&["a", "b"], "ours"));
+        assert!(scene.restart().values().all(|found| found.is_current));
+        let features = scene.kernel.features().unwrap();
+        assert_eq!(scene.host().features(), features);
+    }
 }
 
 #[test]
@@ -364,7 +374,9 @@ fn a_glance_after_which_nothing_changed_looks_at_nothing() {
     assert_eq!(scene.kernel.looks(), looks);
     scene.host().scan(Care::Read).unwrap();
     assert_eq!(scene.kernel.looks(), looks + 1);
+    assert_eq!(scene.host().changes().next().now_or_never(), None);
     scene.kernel.plant("c enforce");
+    assert_eq!(scene.host().changes().next().now_or_never(), Some(Some(())));
     assert_eq!(scene.scan(), found);
     assert_eq!(scene.kernel.looks(), looks + 2);
 }

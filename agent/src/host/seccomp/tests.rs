@@ -74,7 +74,7 @@ impl Scene {
 
     /// Whether nothing is left on the disk or in the ledger.
     fn is_clean(&mut self) -> bool {
-        let Files { files, directories, .. } = self.host().ledger.record();
+        let FileRecord { files, directories, .. } = self.host().ledger.record();
         let is_forgotten = files.is_empty() && directories.is_empty();
         is_forgotten && fs::read_dir(self.path("")).unwrap().next().is_none()
     }

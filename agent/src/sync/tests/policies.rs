@@ -196,7 +196,7 @@ async fn what_was_compiled_before_is_not_compiled_again() {
 
 #[tokio::test(start_paused = true)]
 async fn seccomp_profiles_do_not_wait_for_the_compiler() {
-    let node = Node { pause: Duration::from_secs(60), ..Node::default() };
+    let node = Node { pause: Duration::from_mins(1), ..Node::default() };
     let done = play(node, async |sender, node| {
         send(&sender, apparmor("b", TEXT));
         send(&sender, Event::Applied(bundle("x")));

@@ -33,6 +33,9 @@ pub(super) struct State {
     /// The successful writes of the agent to `.replace`.
     writes: usize,
     looks: usize,
+    /// The revision of the last look.
+    looked_at: u64,
+    features: &'static str,
 }
 
 impl FakeKernel {
@@ -69,6 +72,10 @@ impl FakeKernel {
         let modes: Vec<String> =
             state.profiles.iter().map(|(name, (mode, _))| format!("{name} {mode}")).collect();
         modes.join(", ")
+    }
+
+    pub(super) fn set_features(&self, features: &'static str) {
+        self.state.borrow_mut().features = features;
     }
 
     /// The blob that a profile came from.
@@ -113,7 +120,11 @@ impl FakeKernel {
 
 impl Kernel for FakeKernel {
     fn look(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, Present>, HostError> {
-        self.state.borrow_mut().looks += 1;
+        {
+            let mut state = self.state.borrow_mut();
+            state.looks += 1;
+            state.looked_at = state.revision;
+        }
         let state = self.state.borrow();
         let look = |name: &ProfileName| {
             let (mode, blob) = state.profiles.get(name.as_str())?;
@@ -146,7 +157,7 @@ impl Kernel for FakeKernel {
     }
 
     fn features(&self) -> Result<String, HostError> {
-        Ok("capability {0xffffff\n}\n".to_owned())
+        Ok(self.state.borrow().features.to_owned())
     }
 
     fn revision(&self) -> Result<u64, HostError> {
@@ -154,7 +165,9 @@ impl Kernel for FakeKernel {
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
-        futures::stream::pending().boxed()
+        // As much as the tests ask for: whether the policy changed since the last look.
+        let has_changed = self.state.borrow().revision != self.state.borrow().looked_at;
+        futures::stream::iter(has_changed.then_some(())).chain(futures::stream::pending()).boxed()
     }
 }
 

@@ -15,11 +15,11 @@ fn load_watched(
         let mut failed = Vec::new();
         let mut stored = Vec::new();
         for text in BATCH {
-            match scene.host().keep(text, &compile(text), &names(text)) {
-                Ok(()) => stored.push(text),
-                Err(_) => {
-                    failed.extend(names(text).into_iter().map(|name| (name.to_string(), String::new())))
-                }
+            let kept = scene.host().keep(text, &compile(text), &names(text));
+            if kept.is_ok() {
+                stored.push(text);
+            } else {
+                failed.extend(names(text).iter().map(|name| (name.to_string(), String::new())));
             }
         }
         failed.extend(scene.load_kept(&stored));
