@@ -179,14 +179,14 @@ impl World {
     }
 
     fn act_on(&mut self, plan: Plan) {
-        for compile in plan.compile {
-            self.compile(compile);
-        }
         for load in plan.load {
             self.load(&load);
         }
         for name in plan.unload {
             self.unload(name);
+        }
+        for compile in plan.compile {
+            self.compile(compile);
         }
         if let Some(change) = plan.labels {
             self.label(change);
