@@ -186,14 +186,14 @@ impl World {
             self.unload(name);
         }
         for compile in plan.compile {
-            self.compile(compile);
+            self.compile(&compile);
         }
         if let Some(change) = plan.labels {
-            self.label(change);
+            self.label(&change);
         }
     }
 
-    fn compile(&mut self, compile: Compile) {
+    fn compile(&mut self, compile: &Compile) {
         let text = compile.text;
         self.apply(Event::Compiling(text));
         let word = TEXTS.iter().find(|word| digest(word) == text).unwrap();
@@ -267,7 +267,7 @@ impl World {
         self.pods.values().any(|references| references.contains(name.as_str()))
     }
 
-    fn label(&mut self, change: LabelChange) {
+    fn label(&mut self, change: &LabelChange) {
         self.patches += 1;
         self.log.push(format!("  labels {change:?}"));
         for name in NAMES.iter().map(|text| name(text)) {
