@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::apparmor::kernel::FoundPolicy;
 use crate::apparmor::name::ProfileName;
 use crate::apparmor::policy::Policy;
 use crate::bundle::{Bundle, BundleId, Kind, Profile};
@@ -14,7 +15,7 @@ use crate::digest::Digest;
 use crate::label::LabelKey;
 use crate::name::Namespace;
 use crate::policy::KernelProfile;
-use crate::state::{Compiled, FoundPolicy, State};
+use crate::state::{Compiled, State};
 use crate::time::{Retry, Time};
 
 /// What is known of texts and names.

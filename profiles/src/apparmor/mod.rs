@@ -8,6 +8,7 @@
 //!
 //! Invariant: whoever compiles a text is not trusted. What is loaded follows from the blob itself.
 
+pub mod kernel;
 pub mod name;
 pub mod policy;
 pub mod text;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::kernel::{self, blob, digest, name, names, policy, refusal};
 use super::scene::bundle;
 use super::*;
+use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::bundle::BundleId;
 use crate::claims::Grant;
 use crate::pod::PodId;
-use crate::state::{Compiled, Config, Event, FoundPolicy, InKernel, NodeLabels};
+use crate::state::{Compiled, Config, Event, NodeLabels};
 
 /// What the histories follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
 fn seed() -> u64 {
@@ -229,7 +230,8 @@ impl World {
             }
             return;
         }
-        assert_eq!(self.store.get(&load.text).map(|by| blob(load.text, *by)), Some(load.blob), "{word}");
+        assert_eq!(self.store.get(&load.text), Some(&self.compiler), "{word} is for another kernel");
+        let made = blob(load.text, self.compiler);
         for grant in self.state.policies.grants.values() {
             let Grant::Granted(document) = grant else { continue };
             let is_other =
@@ -242,11 +244,11 @@ impl World {
         }
         self.loads += 1;
         for name in &load.names {
-            self.ledger.insert(name.clone(), (load.text, load.blob));
-            self.kernel.insert(name.clone(), Held::Ours(load.blob));
+            self.ledger.insert(name.clone(), (load.text, made));
+            self.kernel.insert(name.clone(), Held::Ours(made));
         }
         for name in load.names.clone() {
-            self.apply(Event::PolicyLoaded { name, text: load.text, blob: load.blob });
+            self.apply(Event::PolicyLoaded { name, text: load.text, blob: made });
         }
     }
 
