@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::apparmor::kernel::Load;
 use crate::apparmor::name::ProfileName;
 use crate::bundle::{Bundle, Document, Kind};
 use crate::digest::Digest;
@@ -41,7 +42,8 @@ pub struct Plan {
     /// AppArmor texts to compile. That takes a while, and holds up nothing. Announce each with
     /// [`crate::state::Event::Compiling`].
     pub compile: Vec<Compile>,
-    /// AppArmor texts to load into the kernel.
+    /// AppArmor texts to load into the kernel, by what was made of them. If there are other names in a blob
+    /// than are said, it must not be loaded: they belong to somebody else.
     pub load: Vec<Load>,
     /// AppArmor profiles to take out of it.
     pub unload: Vec<ProfileName>,
@@ -77,18 +79,6 @@ pub struct Compile {
     /// The text; none if no bundle has it any more: then the host has it.
     pub document: Option<Document>,
     /// The profiles that it declares; of one that the host has, those that the ledger has of it.
-    pub names: BTreeSet<ProfileName>,
-}
-
-/// One AppArmor text to load, by what was made of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Load {
-    /// The digest of the text.
-    pub text: Digest,
-    /// The digest of the blob.
-    pub blob: Digest,
-    /// The profiles in it. If there are others in the blob, it must not be loaded: they belong to somebody
-    /// else.
     pub names: BTreeSet<ProfileName>,
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::apparmor::kernel::FoundPolicy;
 use crate::apparmor::name::ProfileName;
 use crate::apparmor::policy::Policy;
 use crate::bundle::{Bundle, BundleId, Kind, Profile};
@@ -14,7 +15,7 @@ use crate::digest::Digest;
 use crate::label::LabelKey;
 use crate::name::Namespace;
 use crate::policy::KernelProfile;
-use crate::state::{Compiled, FoundPolicy, State};
+use crate::state::{Compiled, State};
 use crate::time::{Retry, Time};
 
 /// What is known of texts and names.
@@ -183,6 +184,33 @@ impl Policies {
         };
     }
 
+    /// Each key that was granted `text`, if that is accepted now, has its names from now on. So many texts
+    /// can be compiled one by one without finding out each time who has what. False if that has to be found
+    /// out: a key has names besides, which others may wait for.
+    fn hold(&mut self, text: Digest) -> bool {
+        let is_accepted = self.is_accepted(text);
+        for (slot, grant) in &self.grants {
+            let Some(document) = grant.document().filter(|document| document.digest() == text) else {
+                continue;
+            };
+            if self.held(slot).is_some_and(|held| !held.is_subset(document.names())) {
+                return false;
+            }
+            if is_accepted && matches!(grant, Grant::Granted(_)) {
+                self.held.insert(slot.clone(), document.names().clone());
+            }
+        }
+        true
+    }
+
+    /// If it has become known what each key had before, what nobody has goes after the delay, from now on.
+    fn past_is_known(&mut self, was_unknown: bool, now: Time) {
+        if was_unknown && !self.is_past_unknown() {
+            let untraced = self.profiles.values_mut().filter(|profile| !profile.is_traced());
+            untraced.for_each(|profile| profile.delay_removal(now));
+        }
+    }
+
     /// Pods have come or gone.
     pub(crate) fn pods_changed(&mut self) {
         self.profiles.values_mut().for_each(KernelProfile::pods_changed);
@@ -210,10 +238,7 @@ impl Policies {
         self.held = claims.held;
         self.has_unreadable =
             bundles.iter().any(|(bundle, _)| !bundle.is_readable() && bundle.profiles.is_empty());
-        if was_past_unknown && !self.is_past_unknown() {
-            let untraced = self.profiles.values_mut().filter(|profile| !profile.is_traced());
-            untraced.for_each(|profile| profile.delay_removal(now));
-        }
+        self.past_is_known(was_past_unknown, now);
         self.profiles.retain(|_, profile| !profile.is_forgettable());
 
         let published = bundles.iter().flat_map(|(bundle, _)| bundle.profiles.values());
@@ -261,10 +286,15 @@ impl State {
         self.reclaim(now);
     }
 
-    /// Takes over what compiling `text` came to. A failure changes nobody's claims.
+    /// Takes over what compiling `text` came to.
     pub(crate) fn compiled(&mut self, text: Digest, outcome: Compiled, now: Time) {
+        let was_past_unknown = self.policies.is_past_unknown();
         self.policies.compiled(text, outcome, now);
-        self.reclaim(now);
+        if self.policies.hold(text) {
+            self.policies.past_is_known(was_past_unknown, now);
+        } else {
+            self.reclaim(now);
+        }
     }
 
     /// Whether some bundle has the AppArmor profile `name` on this node.

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
+use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::apparmor::name::ProfileName;
 use crate::claims::{Slot, Want};
 use crate::digest::Digest;
 use crate::label::LabelKey;
 use crate::pace::Pace;
-use crate::state::{FoundPolicy, InKernel};
 use crate::time::{Retry, Time};
 
 /// After so long it is asked again whether processes run under a profile that is to go.

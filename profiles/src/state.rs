@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::apparmor::kernel::FoundPolicy;
 use crate::apparmor::name::ProfileName;
 use crate::apparmor::policy::Policy;
 use crate::bundle::{Bundle, BundleId, Document, Kind, Profile};
@@ -163,31 +164,6 @@ pub enum Found {
     Changed(&'static str),
     /// Something that is no regular file, or that is not reached through directories: this, in words.
     NotAFile(&'static str),
-}
-
-/// What a scan finds of an AppArmor profile that the ledger has.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct FoundPolicy {
-    /// The text that it is of, by the ledger.
-    pub text: Digest,
-    /// The newest that was made of that, by the ledger.
-    pub blob: Digest,
-    /// Whether the host has this blob, made for the kernel and by the compiler that the node has now. Where
-    /// not, the text has to be compiled anew.
-    pub is_current: bool,
-    /// What the kernel has.
-    pub kernel: InKernel,
-}
-
-/// What the kernel has under a name of ours.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InKernel {
-    /// Nothing.
-    Absent,
-    /// This blob, which the ledger says is ours.
-    Ours(Digest),
-    /// Something that somebody else loaded: in words, what differs.
-    Changed(&'static str),
 }
 
 /// What compiling a text came to.

@@ -22,11 +22,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use futures::stream::BoxStream;
 use nix::errno::Errno;
+use profiles::apparmor::kernel::{FoundPolicy, InKernel, Load};
 use profiles::apparmor::name::ProfileName;
 use profiles::apparmor::policy::{Contents, Mode, Policy};
 use profiles::digest::Digest;
-use profiles::plan::Load;
-use profiles::state::{FoundPolicy, InKernel};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use profiles::bundle::{Bundle, BundleId, Kind, Profile};
-use profiles::diagnostic::Diagnostic;
+use profiles::diagnostic::{Diagnostic, Severity};
 use profiles::labelling::Finding;
 use profiles::name::Namespace;
 use profiles::reference::Reference;
@@ -33,6 +33,7 @@ const PROBLEM: &str = "Bundle has a problem";
 const FLAW: &str = "Profile has a flaw";
 const REFUSED_EDIT: &str = "Profile refused; the version before it stays";
 const REFUSED: &str = "Profile refused; nothing was loaded before";
+const REFUSED_TEXT: &str = "Text refused; what was loaded of it before stays";
 
 /// Remembers the problems that were logged.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Journal {
     bundles: BTreeMap<BundleId, BTreeSet<Line>>,
     strays: BTreeMap<Namespace, BTreeMap<String, &'static str>>,
     /// What is said of bundles because of the others.
-    findings: BTreeSet<(BundleId, Line)>,
+    findings: BTreeSet<(BundleId, Line, Severity)>,
     /// The bundles that are not for this node.
     elsewhere: BTreeSet<BundleId>,
     /// Why profiles that are asked for are not on disk.
@@ -127,8 +128,13 @@ impl Journal {
         for id in self.newly_elsewhere(state) {
             info!(bundle = %id, "Bundle is not for this node");
         }
-        for (id, line) in self.new_findings(state) {
-            say(&id, &line, if line.0.is_some() { FLAW } else { PROBLEM });
+        for (id, line, severity) in self.new_findings(state) {
+            let what = match (&line.0, severity) {
+                (None, _) => PROBLEM,
+                (Some(_), Severity::Error) => REFUSED_TEXT,
+                (Some(_), Severity::Warning) => FLAW,
+            };
+            say(&id, &line, what);
         }
         for (reference, found) in self.drifts.news() {
             warn!(%reference, found, "Drift not repaired");
@@ -209,8 +215,10 @@ impl Journal {
     }
 
     /// What is to be said of bundles because of the others, and was not when this was last asked.
-    fn new_findings(&mut self, state: &State) -> Vec<(BundleId, Line)> {
-        let line = |finding: Finding| (finding.bundle, (finding.reference, finding.diagnostic.to_string()));
+    fn new_findings(&mut self, state: &State) -> Vec<(BundleId, Line, Severity)> {
+        let line = |Finding { bundle, reference, diagnostic }: Finding| {
+            (bundle, (reference, diagnostic.to_string()), diagnostic.severity())
+        };
         let before = std::mem::replace(&mut self.findings, state.findings().into_iter().map(line).collect());
         self.findings.difference(&before).cloned().collect()
     }

@@ -10,9 +10,11 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use profiles::apparmor::kernel::Load;
 use profiles::apparmor::name::ProfileName;
+use profiles::apparmor::text::scan;
 use profiles::digest::Digest;
-use profiles::plan::{Compile, Load};
+use profiles::plan::Compile;
 use profiles::state::{Compiled, Event};
 
 use super::journal::Journal;
@@ -60,10 +62,11 @@ impl Policies {
             return Some(Event::Compiled { text: digest, outcome });
         }
         let text = match document {
-            Some(document) => Some(document.text()),
-            None => self.host.text(digest).map(Arc::from),
+            Some(document) => Some((document.text(), names)),
+            // Of the names, only those that the ledger has are known.
+            None => self.host.text(digest).map(|text| (Arc::from(text.as_str()), scan(&text).names)),
         };
-        let Some(text) = text else {
+        let Some((text, names)) = text else {
             journal.not_compiled(
                 digest,
                 "no bundle has it any more, and it is not on this node's disk as it was",
@@ -87,7 +90,7 @@ impl Policies {
         let outcome = match answer.map(|answer| verdict(&text, &names, answer)) {
             Ok(Verdict::Accepted { policy, blob, warnings }) => match self.host.keep(&text, &blob, &names) {
                 Ok(()) => {
-                    journal.compiled(digest, &warnings, false);
+                    journal.compiled(digest);
                     Compiled::Accepted(policy, warnings.into())
                 }
                 Err(error) => {
@@ -96,7 +99,7 @@ impl Policies {
                 }
             },
             Ok(Verdict::Refused(findings)) => {
-                journal.compiled(digest, &findings, true);
+                journal.compiled(digest);
                 Compiled::Refused(findings.into())
             }
             Err(error) => {

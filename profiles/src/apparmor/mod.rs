@@ -10,6 +10,7 @@
 
 pub mod blob;
 mod judge;
+pub mod kernel;
 pub mod name;
 pub mod policy;
 pub mod said;

@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::apparmor::kernel::Load;
 use crate::apparmor::name::ProfileName;
 use crate::bundle::BundleId;
 use crate::claims::{Grant, Slot, Want};
 use crate::digest::Digest;
 use crate::label::LabelKey;
-use crate::plan::{Compile, Load, Plan, Standing, Standings, Tally};
+use crate::plan::{Compile, Plan, Standing, Standings, Tally};
 use crate::policies::{Verdict, bundle_label};
 use crate::policy::{KernelProfile, Owned};
 use crate::state::State;
@@ -125,7 +126,7 @@ impl State {
             if self.policies.profiles.get(*name).is_none_or(|profile| profile.holds(blob)) {
                 continue;
             }
-            loads.entry(*text).or_insert_with(|| Load { text: *text, blob, names: self.names_of(*text) });
+            loads.entry(*text).or_insert_with(|| Load { text: *text, names: self.names_of(*text) });
         }
         loads.into_values().collect()
     }

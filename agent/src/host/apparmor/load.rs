@@ -8,15 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nix::errno::Errno;
+use profiles::apparmor::kernel::{InKernel, Load};
 use profiles::apparmor::name::ProfileName;
 use profiles::apparmor::policy::Contents;
 use profiles::digest::Digest;
-use profiles::plan::Load;
-use profiles::state::InKernel;
 use tracing::warn;
 
 use super::kernel::{Child, Fingerprint, Kernel, Present, Raw};
-use super::store::Kept;
 use super::{ApparmorHost, Loaded, OTHER_RULES, Owned, PolicyOutcomes, difference, failed_all};
 use crate::host::error::HostError;
 use crate::host::fault::{Step, about_to};
@@ -55,8 +53,7 @@ impl<K: Kernel> ApparmorHost<K> {
         present: &BTreeMap<ProfileName, Present>,
     ) -> Result<Pending, PolicyOutcomes<Loaded>> {
         let all = |advice| failed_all(&load.names, &error_of(load.text, Errno::ENOENT).advise(advice));
-        let is_meant = |kept: &&Kept| kept.identity == self.identity && kept.fingerprint.digest == load.blob;
-        let kept = self.store.kept(load.text).filter(is_meant);
+        let kept = self.store.kept(load.text).filter(|kept| kept.identity == self.identity);
         let Some(kept) = kept else { return Err(all(NOT_KEPT)) };
         if !kept.policy.profiles.keys().eq(&load.names) {
             return Err(all(OTHER_NAMES));

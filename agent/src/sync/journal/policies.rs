@@ -5,24 +5,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use profiles::apparmor::kernel::{FoundPolicy, InKernel};
 use profiles::apparmor::name::ProfileName;
 use profiles::bundle::{Bundle, BundleId, Kind, Profile};
-use profiles::diagnostic::Diagnostic;
 use profiles::digest::Digest;
 use profiles::name::ProfileKey;
-use profiles::reference::Reference;
-use profiles::state::{FoundPolicy, InKernel, State};
+use profiles::state::State;
 use profiles::time::Time;
 use tracing::{info, warn};
 
+use super::Journal;
 use super::drifts::{self, Drifts};
 use super::problems::Problems;
-use super::{FLAW, Journal, say};
 use crate::host::apparmor::{Loaded, Unloaded};
 use crate::host::error::HostError;
 use crate::observe::metrics;
-
-const REFUSED: &str = "Text refused; what was loaded of it before stays";
 
 /// What was logged.
 #[derive(Debug, Default)]
@@ -79,15 +76,9 @@ impl Policies {
 }
 
 impl Journal {
-    /// Logs what was found of `text` when it was compiled: why it `is_refused`, or warnings.
-    pub(crate) fn compiled(&mut self, text: Digest, findings: &[Diagnostic], is_refused: bool) {
+    /// `text` is compiled, whatever came of it.
+    pub(crate) fn compiled(&mut self, text: Digest) {
         self.policies.uncompiled.0.remove(&text);
-        for (id, key) in self.policies.keys(text) {
-            for finding in findings {
-                let reference = Reference::new(&self.home, id, key.clone());
-                say(id, &(Some(reference), finding.to_string()), if is_refused { REFUSED } else { FLAW });
-            }
-        }
     }
 
     /// Logs why `text` is not compiled, which is not its fault.

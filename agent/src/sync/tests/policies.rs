@@ -2,10 +2,9 @@
 
 use anyhow::anyhow;
 use futures::stream::BoxStream;
+use profiles::apparmor::kernel::{FoundPolicy, InKernel, Load};
 use profiles::apparmor::name::ProfileName;
 use profiles::apparmor::policy::Policy;
-use profiles::plan::Load;
-use profiles::state::{FoundPolicy, InKernel};
 
 use super::*;
 use crate::compiler::{Answer, Limit};
@@ -79,7 +78,8 @@ impl PolicyHost for FakePolicies {
     fn load(&mut self, batch: Vec<Load>) -> PolicyOutcomes<Loaded> {
         let mut node = self.0.borrow_mut();
         let mut outcomes = PolicyOutcomes::new();
-        for Load { text, blob, names } in batch {
+        for Load { text, names } in batch {
+            let blob = node.stored[&text].blob;
             if node.failing_loads > 0 {
                 node.failing_loads -= 1;
                 outcomes.extend(names.into_iter().map(|name| (name, Err(full("loading")))));

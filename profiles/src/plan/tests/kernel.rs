@@ -14,10 +14,11 @@
 //! | `pods p=a,b q=`, `pod p=c`, `pod-gone p` | the pods of the node, and what they refer to |
 
 use super::*;
+use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::apparmor::policy::{Contents, Mode, Policy};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::pod::PodId;
-use crate::state::{Compiled, Event, FoundPolicy, InKernel};
+use crate::state::{Compiled, Event};
 use scene::Scene;
 
 /// Plays `script` on a node with AppArmor and a Node without labels.
@@ -178,5 +179,5 @@ impl Scene {
 
 /// That a profile was loaded.
 pub(super) fn loaded(load: &Load, name: ProfileName) -> Event {
-    Event::PolicyLoaded { name, text: load.text, blob: load.blob }
+    Event::PolicyLoaded { name, text: load.text, blob: blob(load.text, 1) }
 }

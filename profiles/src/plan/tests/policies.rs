@@ -368,3 +368,23 @@ fn a_verdict_is_kept_while_a_bundle_or_the_ledger_has_its_text() {
         assert_eq!(texts(&scene), expected, "{line}");
     }
 }
+
+#[test]
+fn a_thousand_texts_are_one_plan_and_one_change_of_labels() {
+    let mut scene = apparmor();
+    let bundles = (0..10).map(|bundle| {
+        let keys: Vec<String> = (0..100).map(|key| format!("k{key}=p{bundle}.{key}/1")).collect();
+        format!("~b{bundle}:{}", keys.join(","))
+    });
+    let list = bundles.collect::<Vec<_>>().join(" ");
+    for line in ["kernel", "node", &format!("list {list}")] {
+        scene.play(line);
+    }
+    assert_eq!(scene.state.plan(scene.now).compile.len(), 1000);
+    scene.play("compiled");
+    assert_eq!(scene.state.plan(scene.now).load.len(), 1000);
+    scene.play("done");
+    assert_eq!(scene.state.plan(scene.now).labels.map(|change| change.set.len()), Some(210));
+    scene.play("done");
+    assert_eq!(scene.plan(), "");
+}

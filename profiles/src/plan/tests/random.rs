@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::kernel::{self, blob, digest, name, names, policy, refusal};
 use super::scene::bundle;
 use super::*;
+use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::bundle::BundleId;
 use crate::claims::Grant;
 use crate::pod::PodId;
-use crate::state::{Compiled, Config, Event, FoundPolicy, InKernel, NodeLabels};
+use crate::state::{Compiled, Config, Event, NodeLabels};
 
 /// What the histories follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
 fn seed() -> u64 {
@@ -179,21 +180,21 @@ impl World {
     }
 
     fn act_on(&mut self, plan: Plan) {
-        for compile in plan.compile {
-            self.compile(compile);
-        }
         for load in plan.load {
             self.load(&load);
         }
         for name in plan.unload {
             self.unload(name);
         }
+        for compile in plan.compile {
+            self.compile(&compile);
+        }
         if let Some(change) = plan.labels {
-            self.label(change);
+            self.label(&change);
         }
     }
 
-    fn compile(&mut self, compile: Compile) {
+    fn compile(&mut self, compile: &Compile) {
         let text = compile.text;
         self.apply(Event::Compiling(text));
         let word = TEXTS.iter().find(|word| digest(word) == text).unwrap();
@@ -229,7 +230,8 @@ impl World {
             }
             return;
         }
-        assert_eq!(self.store.get(&load.text).map(|by| blob(load.text, *by)), Some(load.blob), "{word}");
+        assert_eq!(self.store.get(&load.text), Some(&self.compiler), "{word} is for another kernel");
+        let made = blob(load.text, self.compiler);
         for grant in self.state.policies.grants.values() {
             let Grant::Granted(document) = grant else { continue };
             let is_other =
@@ -242,11 +244,11 @@ impl World {
         }
         self.loads += 1;
         for name in &load.names {
-            self.ledger.insert(name.clone(), (load.text, load.blob));
-            self.kernel.insert(name.clone(), Held::Ours(load.blob));
+            self.ledger.insert(name.clone(), (load.text, made));
+            self.kernel.insert(name.clone(), Held::Ours(made));
         }
         for name in load.names.clone() {
-            self.apply(Event::PolicyLoaded { name, text: load.text, blob: load.blob });
+            self.apply(Event::PolicyLoaded { name, text: load.text, blob: made });
         }
     }
 
@@ -267,7 +269,7 @@ impl World {
         self.pods.values().any(|references| references.contains(name.as_str()))
     }
 
-    fn label(&mut self, change: LabelChange) {
+    fn label(&mut self, change: &LabelChange) {
         self.patches += 1;
         self.log.push(format!("  labels {change:?}"));
         for name in NAMES.iter().map(|text| name(text)) {
