@@ -3,6 +3,7 @@
 //! So nothing has to be done between fork and exec, where hardly anything may be done.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -53,10 +54,12 @@ pub(crate) fn run(arguments: Arguments) -> ! {
 
 fn become_parser(arguments: Arguments) -> Result<Infallible> {
     end_with_parent(arguments.parent)?;
-    let features = features(arguments.features)?;
+    let [features, text] = parts(arguments.features)?;
     let toolchain = Toolchain { parser: arguments.parser, includes: arguments.includes };
     let mut parser = Command::new(&toolchain.parser);
     toolchain.arguments(&mut parser, features.as_raw_fd());
+    // The parser opens it by a name, anew: so it has to be a file that begins where the text does.
+    parser.stdin(text);
     sandbox::confine_parser(
         &toolchain.readable(),
         Bounds { memory: arguments.memory, seconds: arguments.seconds },
@@ -65,13 +68,13 @@ fn become_parser(arguments: Arguments) -> Result<Infallible> {
     Err(anyhow!(error)).with_context(|| format!("running {}", toolchain.parser.display()))
 }
 
-/// A file with the features, which are the first `length` bytes of standard input. Its offset then is where the
-/// text begins.
-fn features(length: u64) -> Result<std::fs::File> {
-    let mut features = vec![0; usize::try_from(length)?];
-    // Without a buffer, which would take some of the text.
-    let input = io::stdin();
-    let input = std::fs::File::from(std::os::fd::AsFd::as_fd(&input).try_clone_to_owned()?);
-    (&input).read_exact(&mut features).context("reading the features from standard input")?;
-    memfd::with(&[&features], Heir::NextProgram).map_err(|error| anyhow!(error.in_full()))
+/// A file with the features, which are the first `length` bytes of standard input, and one with the text, which
+/// is the rest.
+fn parts(length: u64) -> Result<[File; 2]> {
+    let mut input = Vec::new();
+    io::stdin().read_to_end(&mut input).context("reading features and text from standard input")?;
+    let parts = input.split_at_checked(usize::try_from(length)?);
+    let (features, text) = parts.context("standard input is shorter than the features are to be")?;
+    let file = |part, heir| memfd::with(&[part], heir).map_err(|error| anyhow!(error.in_full()));
+    Ok([file(features, Heir::NextProgram)?, file(text, Heir::Nobody)?])
 }

@@ -80,6 +80,8 @@ impl Toolchain {
         command.args(OPTIONS).arg("--base").arg(&self.includes);
         // Its own number for it: the parser opens it once more.
         command.arg(format!("--features-file=/proc/self/fd/{features}"));
+        // Of a text that has a name, it says which errors are in what the text includes.
+        command.arg("/dev/stdin");
         // What it says is to be the same everywhere.
         command.env_clear().env("LANG", "C");
     }
