@@ -189,7 +189,8 @@ fn texts_are_compiled_however_their_lines_end() {
     for text in ["", "\n", "# a comment"] {
         assert_eq!(compiler.check(text, COMPILED, "").blob, b"");
     }
-    let answer = compiler.check("profile one { /x ux, }", COMPILED, "Warning from /dev/stdin (/dev/stdin line 1): ");
+    let answer =
+        compiler.check("profile one { /x ux, }", COMPILED, "Warning from /dev/stdin (/dev/stdin line 1): ");
     assert!(!answer.blob.is_empty());
 }
 
@@ -206,7 +207,10 @@ fn one_text_makes_one_policy_every_time() {
 fn what_is_wrong_with_a_text_is_said_in_the_parsers_words() {
     let compiler = Compiler::start(&[]);
     for (text, words) in [
-        ("profile x {\n  nonsense\n}\n", "error for /dev/stdin in profile /dev/stdin at line 3: syntax error"),
+        (
+            "profile x {\n  nonsense\n}\n",
+            "error for /dev/stdin in profile /dev/stdin at line 3: syntax error",
+        ),
         ("profile x {\n", "syntax error, unexpected end of file"),
         ("profile x { include <abstractions/nosuch>\n}", "Could not open 'abstractions/nosuch'"),
         ("include if exists <nosuch>\ninclude <nosuch>", "Could not open 'nosuch'"),

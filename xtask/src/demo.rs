@@ -1,5 +1,8 @@
-//! `demo`: the Kubernetes seccomp tutorial on a real cluster, with Pavise in place of files copied by hand.
+//! `demo`: the Kubernetes tutorials of seccomp and AppArmor on a real cluster, with Pavise in place of files
+//! copied by hand.
 //! What it prints is read from the cluster, and it fails when that is not what the README promises.
+
+mod apparmor;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -52,7 +55,8 @@ fn show(cluster: &Cluster) -> anyhow::Result<()> {
         seen_from_inside(&pods)
     );
     println!("\nWhat the kernel logs of audit-pod\n{}", audit_lines(&kubectl, &mut log)?);
-    check(&pods)
+    check(&pods)?;
+    apparmor::show(cluster, &kubectl)
 }
 
 /// What there is to say of one pod.

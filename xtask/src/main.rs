@@ -26,7 +26,7 @@ enum Command {
     Down(cluster::Name),
     /// Say what runs in a cluster
     Status(cluster::Name),
-    /// Show the Kubernetes seccomp tutorial with Pavise, on a cluster of its own that ends with it
+    /// Show the Kubernetes tutorials of seccomp and AppArmor with Pavise, on a cluster of its own that ends with it
     Demo,
     /// Run all checks and tests: format, lints, tidy, unit tests, end-to-end tests on a real cluster
     Test(test::Options),
