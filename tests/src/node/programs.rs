@@ -153,6 +153,8 @@ fn kubelet_configuration(node: &Node, joining: &Joining<'_>, setting: &Setting<'
         "volumePluginDir": "/var/lib/kubelet/plugins",
         // Tests wait for what the kubelet does: it is to look often.
         "syncFrequency": "5s",
+        // Tests kill containers again and again: a kubelet would wait up to five minutes before the next.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
         "nodeStatusUpdateFrequency": "5s",
     }))
 }

@@ -60,7 +60,7 @@ fn look_at(kubectl: &Kubectl, name: &'static str) -> anyhow::Result<Seen> {
     };
     if pod["status"]["containerStatuses"][0]["state"]["running"].is_object() {
         let exec = |words: &[&str]| kubectl.run(&[&["exec", name, "-n", "default", "--"], words].concat());
-        seen.confinement = exec(&["cat", "/proc/1/attr/current"])?.trim().to_owned();
+        exec(&["cat", "/proc/1/attr/current"])?.trim().clone_into(&mut seen.confinement);
         seen.write = match exec(&["touch", "/tmp/test"]) {
             Ok(_) => "written".to_owned(),
             Err(error) if format!("{error:#}").contains("Permission denied") => {
