@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
@@ -145,7 +145,7 @@ fn a_profile_is_enforced(cluster: &Cluster) -> anyhow::Result<()> {
     wait_until_running(cluster, "enforced")?;
     let current = exec(cluster, "enforced", "cat /proc/1/attr/current")?;
     ensure!(current.trim() == "e2e-enforced (enforce)", "it runs under {current}");
-    ensure!(exec(cluster, "enforced", "touch /tmp/x").is_err(), "it can write");
+    ensure!(exec(cluster, "enforced", "echo > /tmp/x").is_err(), "it can write");
     delete_pod(cluster, "enforced")?;
     delete_bundle(cluster, "enforced")?;
     wait_for_kernel(cluster, "e2e-enforced (enforce)", false)
@@ -186,13 +186,13 @@ fn an_edit_binds_running_processes(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("edited", &[("a", &text("e2e-edited", "deny /tmp/one w,"))]))?;
     apply(cluster, &pod("edited", "e2e-edited"))?;
     wait_until_running(cluster, "edited")?;
-    ensure!(exec(cluster, "edited", "touch /tmp/one").is_err(), "it can write /tmp/one");
-    exec(cluster, "edited", "touch /tmp/two").context("writing what is allowed")?;
+    ensure!(exec(cluster, "edited", "echo > /tmp/one").is_err(), "it can write /tmp/one");
+    exec(cluster, "edited", "echo > /tmp/two").context("writing what is allowed")?;
     apply(cluster, &bundle("edited", &[("a", &text("e2e-edited", "deny /tmp/two w,"))]))?;
     wait_for("the running process to be under the new rules", PATIENCE, || {
-        Ok(exec(cluster, "edited", "touch /tmp/two").is_err().then_some(()))
+        Ok(exec(cluster, "edited", "echo > /tmp/two").is_err().then_some(()))
     })?;
-    exec(cluster, "edited", "touch /tmp/one").context("writing what is now allowed")?;
+    exec(cluster, "edited", "echo > /tmp/one").context("writing what is now allowed")?;
     delete_pod(cluster, "edited")?;
     delete_bundle(cluster, "edited")
 }
@@ -204,15 +204,14 @@ fn a_bad_edit_keeps_the_version_before(cluster: &Cluster) -> anyhow::Result<()> 
     wait_for_label(cluster, "e2e-regretted", true)?;
     wait_for_label(cluster, "e2e-beside", true)?;
     let before = raw_digest(cluster, "e2e-regretted")?;
+    let beside = raw_digest(cluster, "e2e-beside")?;
     let bad = text("e2e-regretted", "deny /tmp/one wq!,");
     let other = text("e2e-beside", "deny /tmp/x w,");
     apply(cluster, &bundle("regretted-edit", &[("a", &bad), ("b", &other)]))?;
     expect_log(cluster, &["invalid-policy", "line 5"])?;
     // The rest of the bundle is served.
-    let beside = raw_digest(cluster, "e2e-beside")?;
     wait_for("the other profile to be replaced", PATIENCE, || {
-        Ok((raw_digest(cluster, "e2e-beside")? != beside || log(cluster)?.matches("e2e-beside").count() > 1)
-            .then_some(()))
+        Ok((raw_digest(cluster, "e2e-beside")? != beside).then_some(()))
     })?;
     ensure!(raw_digest(cluster, "e2e-regretted")? == before, "the version before did not stay");
     ensure!(label(cluster, GUEST_NODE, "apparmor.pavise.dev/e2e-regretted")?, "its label is gone");
@@ -238,7 +237,7 @@ fn a_used_profile_is_retained(cluster: &Cluster) -> anyhow::Result<()> {
     delete_bundle(cluster, "used")?;
     expect_log(cluster, &["e2e-used", "retained"])?;
     ensure!(kernel(cluster)?.contains(&"e2e-used (enforce)".to_owned()), "it was removed while in use");
-    ensure!(exec(cluster, "used", "touch /tmp/one").is_err(), "the running container is not confined");
+    ensure!(exec(cluster, "used", "echo > /tmp/one").is_err(), "the running container is not confined");
     ensure!(label(cluster, GUEST_NODE, "apparmor.pavise.dev/e2e-used")?, "its label went before the pod");
     delete_pod(cluster, "used")?;
     wait_for_label(cluster, "e2e-used", false)?;
@@ -310,7 +309,7 @@ fn a_renamed_bundle_hands_over(cluster: &Cluster) -> anyhow::Result<()> {
         ensure!(!digest.is_empty(), "there was a gap");
         Ok((digest != before).then_some(()))
     })?;
-    ensure!(exec(cluster, "handed", "touch /tmp/two").is_err(), "the running process has the old rules");
+    ensure!(exec(cluster, "handed", "echo > /tmp/two").is_err(), "the running process has the old rules");
     ensure!(label(cluster, GUEST_NODE, "apparmor.pavise.dev/e2e-handed")?, "the label is gone");
     // Longer than the removal delay of this cluster: what was handed over is not removed after all.
     std::thread::sleep(Duration::from_secs(5));
@@ -331,9 +330,9 @@ fn policy_comes_back_from_disk(cluster: &Cluster) -> anyhow::Result<()> {
     let before = names.iter().map(|name| raw_digest(cluster, name)).collect::<anyhow::Result<Vec<_>>>()?;
     cluster.stop("kube-apiserver")?;
     let came_back = (|| {
-        let wipe: String = names.iter().map(|name| format!("printf {name} > {POLICY}/.remove; ")).collect();
+        let wipe = format!("for n in {}; do printf $n > {POLICY}/.remove; done", names.join(" "));
         // In one go with the end of the agent, as a reboot is; and nobody is there to compile.
-        guest(cluster, &format!("{KILL_THE_AGENT}; {KILL_THE_COMPILER}; {wipe} true"))?;
+        guest(cluster, &format!("{KILL_THE_AGENT}; {KILL_THE_COMPILER}; {wipe}"))?;
         wait_for("all profiles to come back", PATIENCE, || {
             let kernel = kernel(cluster)?;
             Ok(names.iter().all(|name| kernel.contains(&format!("{name} (enforce)"))).then_some(()))
@@ -380,8 +379,8 @@ fn hostile_texts_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
     let long = format!("profile {} {{ file, }}", "n".repeat(5000));
     let large = format!("profile e2e-large {{\n{}}}\n", "  /some/path/to/a/file r,\n".repeat(40_000));
     // Each star doubles the states of the automaton.
-    let explosion: String =
-        (0..40).map(|n| format!("  /**{}*x*y*z**{n} rw,\n", "a*b*".repeat(n % 7 + 1))).collect();
+    let rules = (0..40).map(|n| format!("  /**{}*x*y*z**{n} rw,\n", "a*b*".repeat(n % 7 + 1)));
+    let explosion = rules.collect::<Vec<_>>().concat();
     let explosion = format!("profile e2e-explosion {{\n{explosion}}}\n");
     let recursion = "profile e2e-recursion {\n  include <abstractions/../abstractions/base>\n}\n";
     let refused: &[(&str, &str, &str)] = &[
@@ -422,9 +421,12 @@ fn hostile_texts_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
     }
     // The name is another's on this node alone: no text can know that.
     expect_log(cluster, &["hosts-own", "taken"])?;
-    let log = log(cluster)?;
+    let said = log(cluster)?;
     let hostname = guest(cluster, "cat /etc/hostname")?;
-    ensure!(hostname.trim().is_empty() || !log.contains(hostname.trim()), "a file of the host is in the log");
+    ensure!(
+        hostname.trim().is_empty() || !said.contains(hostname.trim()),
+        "a file of the host is in the log"
+    );
     ensure!(digests()? == before, "a profile of the host was replaced");
     let served = ["e2e-crlf", "e2e-no-newline", "e2e-large"];
     let strange: Vec<String> = kernel(cluster)?
@@ -443,19 +445,16 @@ fn a_compiler_may_die(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("patient", &[("a", &text("e2e-patient", ""))]))?;
     wait_for_label(cluster, "e2e-patient", true)?;
     // One that hangs answers nobody; what is loaded stays, and what is new waits.
-    guest(cluster, &KILL_THE_COMPILER.replace("kill -9", "kill -STOP"))?;
+    let before = raw_digest(cluster, "e2e-patient")?;
+    let signal = |name: &str| guest(cluster, &KILL_THE_COMPILER.replace("kill -9", &format!("kill -{name}")));
+    signal("STOP")?;
     apply(cluster, &bundle("patient", &[("a", &text("e2e-patient", "deny /tmp/x w,"))]))?;
     std::thread::sleep(Duration::from_secs(3));
-    let stayed = kernel(cluster)?.contains(&"e2e-patient (enforce)".to_owned());
-    guest(cluster, &KILL_THE_COMPILER.replace("kill -9", "kill -CONT"))?;
-    if !stayed {
-        bail!("what was loaded went when the compiler hung");
-    }
-    let before = raw_digest(cluster, "e2e-patient")?;
+    let meanwhile = raw_digest(cluster, "e2e-patient");
+    signal("CONT")?;
+    ensure!(meanwhile? == before, "what was loaded did not stay when the compiler hung");
     wait_for("the edit to be loaded after all", PATIENCE, || {
-        Ok((raw_digest(cluster, "e2e-patient")? != before
-            || log(cluster)?.matches("e2e-patient").count() > 2)
-            .then_some(()))
+        Ok((raw_digest(cluster, "e2e-patient")? != before).then_some(()))
     })?;
     delete_bundle(cluster, "patient")
 }
