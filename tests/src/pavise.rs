@@ -25,6 +25,9 @@ const WORKLOADS: &[&str] = &["daemonset/pavise-agent", "deployment/pavise-catalo
 /// The agent's port, as the manifests have it.
 const PORT: &str = "7284";
 
+/// What stands for the API server's port in the testbed's manifests.
+const API_PORT: &str = "api-port";
+
 /// How long one of them may take to get ready wherever it is to, one node after another.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -68,8 +71,9 @@ pub fn update(cluster: &Cluster) -> anyhow::Result<()> {
 fn deploy(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     let overlay = repository().join("manifests/testbed").display().to_string();
-    let manifests = kubectl.run(&["kustomize", &overlay])?.replace(PORT, &free_port()?);
-    kubectl.apply(&format!("{manifests}\n---\n{}", api_address(cluster)))?;
+    let api_port = format!("\"{}\"", cluster.api_port());
+    let manifests = kubectl.run(&["kustomize", &overlay])?;
+    kubectl.apply(&manifests.replace(PORT, &free_port()?).replace(API_PORT, &api_port))?;
     wait_for_the_policy(&kubectl)
 }
 
@@ -100,16 +104,6 @@ fn wait_for_the_policy(kubectl: &Kubectl) -> anyhow::Result<()> {
     let forbidden = ["label", "node", HOST_NODE, "example.com/forbidden=true", "--dry-run=server", &agent];
     wait_for("the policy own-node.pavise.dev to be enforced", PATIENCE, || {
         Ok(kubectl.run(&forbidden).is_err().then_some(()))
-    })
-}
-
-/// Pods without a Service network are told by this where the API server is.
-fn api_address(cluster: &Cluster) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "kubernetes-api", "namespace": SYSTEM},
-        "data": {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": cluster.api_port().to_string()},
     })
 }
 
