@@ -10,18 +10,20 @@ use std::fmt;
 
 pub use spec::{MOST, Spec, Status, apparmor_references};
 
-/// Which pod: its namespace, and its `uid`, which tells it from another one of the same name.
+/// Which pod. Written `<namespace>/<name>`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PodId {
     /// Its namespace.
     pub namespace: String,
-    /// Its `uid`.
+    /// Its name.
+    pub name: String,
+    /// What tells it from an earlier pod of that name.
     pub uid: String,
 }
 
 impl fmt::Display for PodId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.uid)
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
@@ -50,6 +52,12 @@ impl Pods {
         pods.remove(id);
     }
 
+    /// The pods that are known to refer to the profile `name`.
+    pub(crate) fn referring_to<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a PodId> {
+        let pods = self.references.iter().flatten();
+        pods.filter(move |(_, references)| references.contains(name)).map(|(id, _)| id)
+    }
+
     /// Whether a pod refers to the profile `name`; none if that is not known.
     pub(crate) fn refer_to(&self, name: &str) -> Option<bool> {
         Some(self.references.as_ref()?.values().any(|references| references.contains(name)))
@@ -62,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_pods_refer_to_is_known_from_their_list_on() {
-        let id = |uid: &str| PodId { namespace: "ns".to_owned(), uid: uid.to_owned() };
+        let id = |uid: &str| PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: uid.to_owned() };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let referred = |pods: &Pods| {
             let all: Option<Vec<&str>> = ["a", "b", "c"]

@@ -92,7 +92,11 @@ fn references(pod: &Pod) -> BTreeSet<String> {
 }
 
 fn id(metadata: ObjectMeta) -> PodId {
-    PodId { namespace: metadata.namespace.unwrap_or_default(), uid: metadata.uid.unwrap_or_default() }
+    PodId {
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::claims::{Grant, Slot, Want};
 use crate::digest::Digest;
 use crate::label::LabelKey;
 use crate::plan::{Compile, Plan, Standing, Standings, Tally};
+use crate::pod::PodId;
 use crate::policies::{Verdict, bundle_label};
 use crate::policy::{KernelProfile, Owned};
 use crate::state::State;
@@ -64,12 +65,13 @@ impl State {
         self.policy_due(profile).is_some_and(|due| due <= now) && is_free()
     }
 
-    /// The profiles that would go if no pod referred to them.
-    pub fn retained_by_pods(&self, now: Time) -> impl Iterator<Item = &ProfileName> {
+    /// The profiles that would go if no pod referred to them, with the pods that do.
+    pub fn retained_by_pods(&self, now: Time) -> impl Iterator<Item = (&ProfileName, Vec<&PodId>)> {
         let is_due = move |profile: &KernelProfile| self.policy_due(profile).is_some_and(|due| due <= now);
-        let is_referred = |name: &ProfileName| self.pods.refer_to(name.as_str()) == Some(true);
         let owned = self.policies.profiles.iter().filter(|(_, profile)| profile.is_owned);
-        owned.filter(move |(name, profile)| is_due(profile) && is_referred(name)).map(|(name, _)| name)
+        let due = owned.filter(move |(_, profile)| is_due(profile));
+        let referred = due.map(|(name, _)| (name, self.pods.referring_to(name.as_str()).collect::<Vec<_>>()));
+        referred.filter(|(_, pods)| !pods.is_empty())
     }
 
     pub(super) fn plan_policies(&self, standings: &Standings, now: Time, plan: &mut Plan) {

@@ -10,6 +10,7 @@ use profiles::apparmor::name::ProfileName;
 use profiles::bundle::{Bundle, BundleId, Kind, Profile};
 use profiles::digest::Digest;
 use profiles::name::ProfileKey;
+use profiles::pod::PodId;
 use profiles::state::State;
 use profiles::time::Time;
 use tracing::{info, warn};
@@ -59,9 +60,10 @@ impl Policies {
     pub(super) fn acted(&mut self, state: &State, now: Time) {
         self.unloaded.0.retain(|name, _| state.is_claimed(name));
         self.retained.0.retain(|name, _| !state.is_claimed(name));
-        for name in state.retained_by_pods(now) {
+        for (name, pods) in state.retained_by_pods(now) {
             if self.retained.is_news(name, "pods refer to it") {
-                info!(%name, "Profile retained: no bundle has it any more, and pods of this node refer to it");
+                let pods = some_of(&pods);
+                info!(%name, pods, "Profile retained: no bundle has it any more, and pods of this node refer to it");
             }
         }
         for (name, found) in self.drifts.news() {
@@ -73,6 +75,17 @@ impl Policies {
     fn keys(&self, text: Digest) -> Vec<(&BundleId, &ProfileKey)> {
         self.texts.iter().filter_map(|(id, texts)| Some((id, texts.get(&text)?))).collect()
     }
+}
+
+/// So many pods are named.
+const MOST_NAMED: usize = 3;
+
+fn some_of(pods: &[&PodId]) -> String {
+    let mut said: Vec<String> = pods.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+    if pods.len() > MOST_NAMED {
+        said.push(format!("and {} more", pods.len() - MOST_NAMED));
+    }
+    said.join(", ")
 }
 
 impl Journal {

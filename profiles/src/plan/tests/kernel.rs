@@ -94,7 +94,7 @@ pub(super) fn refusal() -> Diagnostic {
 /// `p=a,b`
 fn pod(text: &str) -> (PodId, BTreeSet<String>) {
     let (uid, names) = text.split_once('=').unwrap();
-    let id = PodId { namespace: "ns".to_owned(), uid: uid.to_owned() };
+    let id = PodId { namespace: "ns".to_owned(), name: uid.to_owned(), uid: uid.to_owned() };
     (id, names.split(',').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
 }
 

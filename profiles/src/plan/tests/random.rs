@@ -350,7 +350,8 @@ impl World {
                 format!("delete {bundle_name}")
             }
             9 | 10 => {
-                let pod = PodId { namespace: "ns".to_owned(), uid: self.random.below(3).to_string() };
+                let uid = self.random.below(3).to_string();
+                let pod = PodId { namespace: "ns".to_owned(), name: uid.clone(), uid };
                 let references = [name.to_string()].into();
                 if self.random.one_in(2) {
                     self.pods.remove(&pod);
