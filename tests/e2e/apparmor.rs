@@ -405,7 +405,12 @@ fn hostile_texts_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
         ("unconfined", "profile e2e-bad flags=(unconfined) { file, }\n", "unconfined-profile"),
         ("runtimes", "profile cri-containerd.apparmor.d { file, }\n", "reserved-profile"),
     ];
-    let mut texts: Vec<(&str, &str)> = refused.iter().map(|(key, text, _)| (*key, *text)).collect();
+    // Of two keys with one name, only the first would be looked at.
+    let named: Vec<(&str, String)> = refused
+        .iter()
+        .map(|(key, text, _)| (*key, text.replace("e2e-bad", &format!("e2e-bad-{key}"))))
+        .collect();
+    let mut texts: Vec<(&str, &str)> = named.iter().map(|(key, text)| (*key, text.as_str())).collect();
     texts.extend([
         ("crlf", "profile e2e-crlf {\r\n  file,\r\n}\r\n"),
         ("no-newline", "profile e2e-no-newline { file, }"),
