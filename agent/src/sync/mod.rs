@@ -106,6 +106,9 @@ where
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
+            if let Some(policies) = &mut self.policies {
+                policies.forget(|text| self.state.has_text(text));
+            }
             self.journal.acted(&self.state, self.now());
             self.status.update(&self.state, self.now());
             if is_done(&self.state, self.now()) {

@@ -1,13 +1,14 @@
 //! What the loop does about AppArmor: texts go to the compiler, and what comes back into the node's store.
 //!
-//! Invariant: a text is with the compiler for as long as it takes, and nothing waits for it. What comes back is
-//! judged, and is durable, before the rules hear of it.
+//! Invariant: a text is with the compiler for as long as it takes and somebody wants it, and nothing waits for
+//! it. What comes back is judged, and is durable, before the rules hear of it. What nobody wants any more
+//! takes no turn of the compiler, no memory, and no room on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
-use futures::future::LocalBoxFuture;
+use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use profiles::apparmor::kernel::Load;
@@ -31,7 +32,9 @@ pub(crate) type Ask = Box<dyn Fn(Arc<str>) -> LocalBoxFuture<'static, Result<Ans
 pub(crate) struct Policies {
     host: Box<dyn PolicyHost>,
     ask: Ask,
-    asked: FuturesUnordered<LocalBoxFuture<'static, Answered>>,
+    asked: FuturesUnordered<Abortable<LocalBoxFuture<'static, Answered>>>,
+    /// Hangs up on the compiler, by the digests of the texts that are with it.
+    hang_up: BTreeMap<Digest, AbortHandle>,
 }
 
 /// A text that is back from the compiler.
@@ -45,7 +48,7 @@ pub(super) struct Answered {
 impl Policies {
     /// Nothing is asked of either yet.
     pub(crate) fn new(host: Box<dyn PolicyHost>, ask: Ask) -> Self {
-        Self { host, ask, asked: FuturesUnordered::new() }
+        Self { host, ask, asked: FuturesUnordered::new(), hang_up: BTreeMap::new() }
     }
 
     /// What the ledger and the kernel have.
@@ -57,6 +60,10 @@ impl Policies {
     /// nobody has the text any more.
     pub(super) fn compile(&mut self, compile: Compile, journal: &mut Journal) -> Option<Event> {
         let Compile { text: digest, document, names } = compile;
+        if self.hang_up.contains_key(&digest) {
+            // It was gone and is back before anybody hung up.
+            return None;
+        }
         if let Some(policy) = self.host.compiled(digest) {
             let outcome = Compiled::Accepted(policy, [].into());
             return Some(Event::Compiled { text: digest, outcome });
@@ -75,13 +82,34 @@ impl Policies {
         };
         let answer = (self.ask)(text.clone());
         let answered = async move { Answered { digest, text, names, answer: answer.await } };
-        self.asked.push(answered.boxed_local());
+        let (hang_up, registration) = AbortHandle::new_pair();
+        self.asked.push(Abortable::new(answered.boxed_local(), registration));
+        self.hang_up.insert(digest, hang_up);
         None
+    }
+
+    /// Gives up all texts that are not `wanted`: those that are with the compiler, and those that are stored
+    /// and not in the ledger.
+    pub(super) fn forget(&mut self, wanted: impl Fn(Digest) -> bool) {
+        self.hang_up.retain(|text, hang_up| {
+            let is_wanted = wanted(*text);
+            if !is_wanted {
+                hang_up.abort();
+            }
+            is_wanted
+        });
+        self.host.forget(&wanted);
     }
 
     /// The next text that is back; none if none is out.
     pub(super) async fn next(&mut self) -> Option<Answered> {
-        self.asked.next().await
+        loop {
+            // One that was hung up on ends as well.
+            if let Ok(answered) = self.asked.next().await? {
+                self.hang_up.remove(&answered.digest);
+                return Some(answered);
+            }
+        }
     }
 
     /// What came of a text that is back.
