@@ -11,6 +11,7 @@ pub(crate) mod policies;
 pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::future;
 use std::sync::Arc;

@@ -181,7 +181,7 @@ where
     };
     let compiler = node.clone();
     let ask = Box::new(move |_| compile(compiler.clone()).boxed_local());
-    let policies = Policies::new(Box::new(FakePolicies(node.clone())), ask);
+    let policies = Policies::new(Box::new(FakePolicies(node.clone())), ask, 2);
     let rules = Config { has_apparmor: true, ..rules() };
     let sync = SyncLoop::new(
         FakeHost(world),
@@ -374,4 +374,27 @@ async fn a_text_that_comes_back_right_after_it_was_replaced_is_loaded_again() {
     .await;
     let first = ["compile", "keep", "load one", "load two"];
     assert_eq!(done, [&first[..], &[LABELS], &first, &first[2..]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_take_long_do_not_hold_up_those_of_other_bundles() {
+    let answers = (0..100).map(|_| Ok(Answer::Limit(Limit::Time))).collect();
+    let node = Node { pause: Duration::from_secs(30), answers, ..Node::default() };
+    play(node, async |sender, node| {
+        let texts =
+            (0..100).map(|number| (format!("k{number}"), format!("profile p{number} {{\n  file,\n}}\n")));
+        let texts: Vec<(String, String)> = texts.collect();
+        let texts: Vec<(&str, &str)> =
+            texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+        send(&sender, Event::Applied(judged(apparmor_source("home", "slow", &texts))));
+        seconds(301).await;
+        assert_eq!(node.borrow().answers.len(), 80, "two each 30 seconds");
+        send(&sender, apparmor("b", TEXT));
+        seconds(30).await;
+        node.borrow_mut().answers.clear();
+        seconds(30).await;
+        assert!(node.borrow().done.contains(&"load one".to_owned()), "{:?}", node.borrow().done);
+        assert_eq!(node.borrow().asked, (2, 2));
+    })
+    .await;
 }
