@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::apparmor::kernel::Load;
 use crate::apparmor::name::ProfileName;
-use crate::bundle::{Bundle, Document, Kind};
+use crate::bundle::{Bundle, BundleId, Document, Kind};
 use crate::digest::Digest;
 use crate::file::File;
 use crate::label::{LABEL_VALUE, LabelKey};
@@ -80,6 +80,8 @@ pub struct Compile {
     pub document: Option<Document>,
     /// The profiles that it declares; of one that the host has, those that the ledger has of it.
     pub names: BTreeSet<ProfileName>,
+    /// The bundles that have the text.
+    pub bundles: BTreeSet<BundleId>,
 }
 
 /// A change of the Node's labels; all of it is one write.

@@ -297,6 +297,12 @@ impl State {
         }
     }
 
+    /// Whether a bundle for this node, or the ledger, has the AppArmor text of this digest.
+    #[must_use]
+    pub fn has_text(&self, text: Digest) -> bool {
+        self.policies.texts.contains_key(&text)
+    }
+
     /// Whether some bundle has the AppArmor profile `name` on this node.
     #[must_use]
     pub fn is_claimed(&self, name: &ProfileName) -> bool {

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::protocol::{read_reply, write_request};
-use super::{Answer, DEADLINE, at_once};
+use super::{Answer, DEADLINE};
 
 /// A Unix socket answers at once, or has nobody to answer.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -24,7 +23,6 @@ const PATIENCE: Duration = DEADLINE.saturating_mul(2);
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
-    turns: Semaphore,
     patience: Duration,
 }
 
@@ -56,17 +54,15 @@ impl Client {
     }
 
     fn with(socket: PathBuf, patience: Duration) -> Self {
-        // As the server does it: no text spends its time waiting for others there.
-        Self { socket, turns: Semaphore::new(at_once()), patience }
+        Self { socket, patience }
     }
 
-    /// Has `text` compiled for a kernel with `features` (as in the parser's features files). Of many calls at a
-    /// time, so many are sent as the compiler works on; the others wait, without a limit of their own.
+    /// Has `text` compiled for a kernel with `features` (as in the parser's features files). Of more calls at a
+    /// time than [`super::at_once`], some spend their time waiting in the compiler.
     ///
     /// # Errors
     /// There is no answer to this text now. Trying again, later, can help.
     pub(crate) async fn compile(&self, text: &str, features: &str) -> Result<Answer, ClientError> {
-        let _turn = self.turns.acquire().await;
         let stream = match timeout(CONNECT, UnixStream::connect(&self.socket)).await {
             Ok(connected) => connected,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

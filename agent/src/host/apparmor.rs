@@ -73,6 +73,9 @@ pub(crate) trait PolicyHost {
     /// The disk fails, or the blob is not what the text declares.
     fn keep(&mut self, text: &str, blob: &[u8], names: &BTreeSet<ProfileName>) -> Result<(), HostError>;
 
+    /// Clears the store of texts that the ledger does not have, but for those that are `wanted`.
+    fn forget(&mut self, wanted: &dyn Fn(Digest) -> bool);
+
     /// Loads texts that are stored. A text is loaded as a whole or not at all.
     fn load(&mut self, batch: Vec<Load>) -> PolicyOutcomes<Loaded>;
 
@@ -270,13 +273,6 @@ impl<K: Kernel> ApparmorHost<K> {
         }
         used.get(name.as_str()).map(|why| Unloaded::InUse(why.clone()))
     }
-
-    /// Clears the store of texts that the ledger had and has no more.
-    fn sweep(&mut self, before: &BTreeSet<Digest>) {
-        for text in before.difference(&texts(self.ledger.record())) {
-            self.store.remove(*text);
-        }
-    }
 }
 
 impl<K: Kernel> PolicyHost for ApparmorHost<K> {
@@ -325,9 +321,19 @@ impl<K: Kernel> PolicyHost for ApparmorHost<K> {
         self.store.keep(text, blob, names, self.identity)
     }
 
+    fn forget(&mut self, wanted: &dyn Fn(Digest) -> bool) {
+        let unwanted: Vec<Digest> = self.store.texts().filter(|text| !wanted(*text)).collect();
+        if unwanted.is_empty() {
+            return;
+        }
+        let owned = texts(self.ledger.record());
+        for text in unwanted.into_iter().filter(|text| !owned.contains(text)) {
+            self.store.remove(text);
+        }
+    }
+
     fn load(&mut self, batch: Vec<Load>) -> PolicyOutcomes<Loaded> {
         self.seen = None;
-        let before = texts(self.ledger.record());
         let names: BTreeSet<ProfileName> = batch.iter().flat_map(|load| load.names.iter().cloned()).collect();
         let present = match self.kernel.look(&names) {
             Ok(present) => present,
@@ -345,7 +351,6 @@ impl<K: Kernel> PolicyHost for ApparmorHost<K> {
         if !pending.is_empty() {
             outcomes.extend(self.carry_out(&pending));
         }
-        self.sweep(&before);
         outcomes
     }
 
@@ -355,7 +360,6 @@ impl<K: Kernel> PolicyHost for ApparmorHost<K> {
 
     fn unload(&mut self, batch: Vec<ProfileName>) -> PolicyOutcomes<Unloaded> {
         self.seen = None;
-        let before = texts(self.ledger.record());
         let names: BTreeSet<ProfileName> = batch.into_iter().collect();
         let present = match self.kernel.look(&names) {
             Ok(present) => present,
@@ -383,7 +387,6 @@ impl<K: Kernel> PolicyHost for ApparmorHost<K> {
                 *outcome = Err(error.clone());
             }
         }
-        self.sweep(&before);
         outcomes
     }
 }

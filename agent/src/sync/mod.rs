@@ -11,6 +11,7 @@ pub(crate) mod policies;
 pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::future;
 use std::sync::Arc;
@@ -106,6 +107,9 @@ where
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
             let wake_at = self.act();
+            if let Some(policies) = &mut self.policies {
+                policies.forget(|text| self.state.has_text(text));
+            }
             self.journal.acted(&self.state, self.now());
             self.status.update(&self.state, self.now());
             if is_done(&self.state, self.now()) {

@@ -1,13 +1,14 @@
 //! What the loop does about AppArmor: texts go to the compiler, and what comes back into the node's store.
 //!
-//! Invariant: a text is with the compiler for as long as it takes, and nothing waits for it. What comes back is
-//! judged, and is durable, before the rules hear of it.
+//! Invariant: a text is with the compiler for as long as it takes and somebody wants it, and nothing waits for
+//! it. What comes back is judged, and is durable, before the rules hear of it. What nobody wants any more
+//! takes no turn of the compiler, no memory, and no room on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
-use futures::future::LocalBoxFuture;
+use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use profiles::apparmor::kernel::Load;
@@ -18,6 +19,7 @@ use profiles::plan::Compile;
 use profiles::state::{Compiled, Event};
 
 use super::journal::Journal;
+use super::turns::Turns;
 use crate::compiler::Answer;
 use crate::compiler::verdict::{Verdict, verdict};
 use crate::host::Care;
@@ -31,7 +33,16 @@ pub(crate) type Ask = Box<dyn Fn(Arc<str>) -> LocalBoxFuture<'static, Result<Ans
 pub(crate) struct Policies {
     host: Box<dyn PolicyHost>,
     ask: Ask,
-    asked: FuturesUnordered<LocalBoxFuture<'static, Answered>>,
+    turns: Turns<Text>,
+    asked: FuturesUnordered<Abortable<LocalBoxFuture<'static, Answered>>>,
+    /// Hangs up on the compiler, by the digests of the texts that are with it.
+    hang_up: BTreeMap<Digest, AbortHandle>,
+}
+
+/// A text that is to be compiled.
+struct Text {
+    text: Arc<str>,
+    names: BTreeSet<ProfileName>,
 }
 
 /// A text that is back from the compiler.
@@ -43,9 +54,15 @@ pub(super) struct Answered {
 }
 
 impl Policies {
-    /// Nothing is asked of either yet.
-    pub(crate) fn new(host: Box<dyn PolicyHost>, ask: Ask) -> Self {
-        Self { host, ask, asked: FuturesUnordered::new() }
+    /// Nothing is asked of either yet. The compiler works on `at_once` texts at a time.
+    pub(crate) fn new(host: Box<dyn PolicyHost>, ask: Ask, at_once: usize) -> Self {
+        Self {
+            host,
+            ask,
+            turns: Turns::new(at_once),
+            asked: FuturesUnordered::new(),
+            hang_up: BTreeMap::new(),
+        }
     }
 
     /// What the ledger and the kernel have.
@@ -56,7 +73,11 @@ impl Policies {
     /// Has a text compiled, unless that was done before, for this kernel: then that is what came of it. Or
     /// nobody has the text any more.
     pub(super) fn compile(&mut self, compile: Compile, journal: &mut Journal) -> Option<Event> {
-        let Compile { text: digest, document, names } = compile;
+        let Compile { text: digest, document, names, bundles } = compile;
+        if self.turns.has(digest) {
+            // It was gone and is back before it was given up.
+            return None;
+        }
         if let Some(policy) = self.host.compiled(digest) {
             let outcome = Compiled::Accepted(policy, [].into());
             return Some(Event::Compiled { text: digest, outcome });
@@ -73,15 +94,47 @@ impl Policies {
             );
             return Some(Event::Compiled { text: digest, outcome: Compiled::Failed });
         };
-        let answer = (self.ask)(text.clone());
-        let answered = async move { Answered { digest, text, names, answer: answer.await } };
-        self.asked.push(answered.boxed_local());
+        self.turns.wait(digest, bundles, Text { text, names });
         None
+    }
+
+    /// Sends texts to the compiler, as many as it works on.
+    fn send(&mut self) {
+        while let Some((digest, Text { text, names })) = self.turns.next() {
+            let answer = (self.ask)(text.clone());
+            let answered = async move { Answered { digest, text, names, answer: answer.await } };
+            let (hang_up, registration) = AbortHandle::new_pair();
+            self.asked.push(Abortable::new(answered.boxed_local(), registration));
+            self.hang_up.insert(digest, hang_up);
+        }
+    }
+
+    /// Gives up all texts that are not `wanted`: those that are to be compiled, and those that are stored and
+    /// not in the ledger.
+    pub(super) fn forget(&mut self, wanted: impl Fn(Digest) -> bool) {
+        self.turns.retain(&wanted);
+        self.hang_up.retain(|text, hang_up| {
+            let is_wanted = wanted(*text);
+            if !is_wanted {
+                hang_up.abort();
+                self.turns.ended(*text);
+            }
+            is_wanted
+        });
+        self.host.forget(&wanted);
     }
 
     /// The next text that is back; none if none is out.
     pub(super) async fn next(&mut self) -> Option<Answered> {
-        self.asked.next().await
+        loop {
+            self.send();
+            // One that was hung up on ends as well.
+            if let Ok(answered) = self.asked.next().await? {
+                self.hang_up.remove(&answered.digest);
+                self.turns.ended(answered.digest);
+                return Some(answered);
+            }
+        }
     }
 
     /// What came of a text that is back.

@@ -86,12 +86,21 @@ impl State {
     /// What bundles want, and what the host has only for another kernel or compiler.
     fn plan_compiling(&self, desired: &AllDesired<'_>, now: Time, plan: &mut Plan) {
         let mut wanted: BTreeMap<Digest, Compile> = BTreeMap::new();
-        for document in self.policies.grants.values().filter_map(Grant::document) {
+        for (slot, grant) in &self.policies.grants {
+            let Some(document) = grant.document() else { continue };
             let (text, names) = (document.digest(), document.names().clone());
-            wanted.insert(text, Compile { text, document: Some(document.clone()), names });
+            let of_bundle = || {
+                let document = Some(document.clone());
+                Compile { text, document, names, bundles: BTreeSet::new() }
+            };
+            let compile = wanted.entry(text).or_insert_with(of_bundle);
+            compile.bundles.insert(slot.bundle.clone());
         }
         for (name, Desired { text, .. }) in desired.iter().filter(|(_, desired)| desired.blob.is_none()) {
-            let of_host = || Compile { text: *text, document: None, names: BTreeSet::new() };
+            let of_host = || {
+                let (names, bundles) = (BTreeSet::new(), BTreeSet::new());
+                Compile { text: *text, document: None, names, bundles }
+            };
             let compile = wanted.entry(*text).or_insert_with(of_host);
             compile.names.insert((*name).clone());
         }

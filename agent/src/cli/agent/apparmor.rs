@@ -70,6 +70,9 @@ impl Arguments {
             async move { Ok(client.compile(&text, &features).await?) }.boxed_local()
         };
         let changes = host.changes();
-        Ok(Some(Apparmor { policies: Policies::new(Box::new(host), Box::new(ask)), changes }))
+        Ok(Some(Apparmor {
+            policies: Policies::new(Box::new(host), Box::new(ask), compiler::at_once()),
+            changes,
+        }))
     }
 }

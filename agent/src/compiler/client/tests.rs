@@ -1,9 +1,6 @@
 //! What the client makes of compilers that are not what they should be.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::task::LocalSet;
 
@@ -163,29 +160,4 @@ async fn a_compiler_that_hangs_is_given_up() {
         error.to_string(),
         "the compiler did not answer within 60s (see the log of the container `compiler`)"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_more_is_sent_than_the_compiler_works_on() {
-    let (asked, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let (now, peak) = (asked.clone(), most.clone());
-    let fake = Fake::new(move |mut stream| {
-        now.set(now.get() + 1);
-        peak.set(peak.get().max(now.get()));
-        let now = now.clone();
-        async move {
-            read_request(&mut stream).await.unwrap();
-            tokio::time::sleep(Duration::from_secs(20)).await;
-            now.set(now.get() - 1);
-            stream.write_all(&head(3, 0, 0)).await.unwrap();
-            drop(stream.read_u8().await);
-        }
-    });
-    let client = fake.client();
-    let all = futures::future::join_all((0..20).map(|_| client.compile("text", "")));
-    // The last of them waits for longer than an answer may take.
-    for answer in fake.tasks.run_until(all).await {
-        assert_eq!(answer.unwrap(), Answer::Limit(Limit::Memory));
-    }
-    assert_eq!((asked.get(), most.get()), (0, at_once()));
 }

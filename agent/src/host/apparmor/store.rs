@@ -3,7 +3,8 @@
 //!
 //! Invariants: what is read is what was written, by its digest, and was judged again; a file of which that
 //! can't be said is not there. A kept blob is durable before anybody is told so. Nothing is removed that the
-//! ledger refers to, and what nothing refers to does not outlive the next start.
+//! ledger refers to. What is kept and comes to nothing is removed when nobody wants it any more
+//! ([`super::PolicyHost::forget`]), and what a crash leaves behind at the next start.
 //!
 //! Both files are called by the digest of the text. That of the blob begins with a line of JSON, which says
 //! what it was compiled for.
@@ -37,6 +38,8 @@ pub(crate) type Judge =
 pub(crate) struct Store {
     directory: Directory,
     judge: Judge,
+    /// The texts of which there may be files.
+    texts: BTreeSet<Digest>,
     /// The blobs, by the digests of their texts.
     kept: BTreeMap<Digest, Kept>,
 }
@@ -67,7 +70,7 @@ impl Store {
         referred: &BTreeSet<Digest>,
     ) -> Result<Self, HostError> {
         let directory = Directory::open(state_dir)?.make(NAME)?;
-        let mut store = Self { directory, judge, kept: BTreeMap::new() };
+        let mut store = Self { directory, judge, texts: referred.clone(), kept: BTreeMap::new() };
         store.directory.sweep()?;
         for name in store.directory.names()? {
             let text = name.strip_suffix(TEXT).or_else(|| name.strip_suffix(BLOB)).and_then(digest);
@@ -102,11 +105,17 @@ impl Store {
             serde_json::to_vec(&header).map_err(|error| HostError::new("encoding", &path, error))?;
         content.push(b'\n');
         content.extend_from_slice(blob);
+        self.texts.insert(digest);
         self.directory.replace(&name_of(digest, TEXT), text.as_bytes())?;
         self.directory.replace(&name_of(digest, BLOB), &content)?;
         self.directory.sync()?;
         self.kept.insert(digest, Kept { policy, fingerprint, identity });
         Ok(())
+    }
+
+    /// The texts that may be in it.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = Digest> {
+        self.texts.iter().copied()
     }
 
     /// What is known of the blob of `text`, without reading it again.
@@ -146,6 +155,7 @@ impl Store {
 
     /// Removes a text and its blob, which nothing refers to any more.
     pub(crate) fn remove(&mut self, text: Digest) {
+        self.texts.remove(&text);
         self.kept.remove(&text);
         self.remove_file(&name_of(text, BLOB));
         self.remove_file(&name_of(text, TEXT));

@@ -110,8 +110,14 @@ impl Scene {
         self.host().owns(&name)
     }
 
+    /// The files of the store, of which nobody wants any but the ledger.
+    fn stored(&mut self) -> usize {
+        self.host().forget(&|_| false);
+        self.files()
+    }
+
     /// The files of the store.
-    fn stored(&self) -> usize {
+    fn files(&self) -> usize {
         fs::read_dir(self.temporary.path().join("state/apparmor")).unwrap().count()
     }
 }
@@ -308,12 +314,29 @@ fn what_nothing_refers_to_is_swept_at_the_next_start_and_not_before() {
     assert!(scene.host().compiled(digest_of("c enforce")).is_some());
     scene.restart();
     assert_eq!(scene.host().compiled(digest_of("c enforce")), None);
+    assert_eq!(scene.files(), 2);
     assert!(scene.host().compiled(digest_of(TEXT)).is_some());
     assert_eq!(scene.stored(), 2);
     assert_eq!(scene.unload("a").unwrap(), Unloaded::Removed);
     assert_eq!(scene.stored(), 2);
     assert_eq!(scene.unload("b").unwrap(), Unloaded::Removed);
     assert_eq!(scene.stored(), 0);
+}
+
+#[test]
+fn what_comes_to_nothing_is_forgotten_when_nobody_wants_it_any_more() {
+    let mut scene = Scene::new();
+    scene.kernel.plant("d enforce");
+    assert_ne!(scene.load(&["d kill"]), all(&["d"], "ours"));
+    scene.load(&[TEXT]);
+    scene.host().forget(&|text| text == digest_of("d kill"));
+    assert_eq!(scene.files(), 4);
+    // What the disk lost of it is none the less forgotten.
+    fs::remove_file(scene.temporary.path().join(format!("state/apparmor/{}.blob", digest_of("d kill"))))
+        .unwrap();
+    scene.host().forget(&|_| false);
+    assert_eq!(scene.files(), 2);
+    assert!(scene.host().compiled(digest_of(TEXT)).is_some());
 }
 
 #[test]

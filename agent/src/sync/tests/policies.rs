@@ -14,6 +14,8 @@ use crate::host::apparmor::{Loaded, PolicyHost, PolicyOutcomes, Unloaded};
 /// Two profiles, `one` and `two`, and what the parser made of them.
 const TEXT: &str = include_str!("../../../../profiles/src/apparmor/texts/two.profile");
 const BLOB: &[u8] = include_bytes!("../../../../profiles/src/apparmor/texts/two.3.0.blob");
+/// What another parser made of it.
+const OTHER_BLOB: &[u8] = include_bytes!("../../../../profiles/src/apparmor/texts/two.5.4.blob");
 
 /// The kernel, the store, and the compiler.
 #[derive(Debug, Default)]
@@ -31,6 +33,8 @@ struct Node {
     answers: Vec<Result<Answer>>,
     /// How long the compiler takes.
     pause: Duration,
+    /// How many texts it works on, and how many it ever did at a time.
+    asked: (usize, usize),
 }
 
 type SharedNode = Rc<RefCell<Node>>;
@@ -75,11 +79,20 @@ impl PolicyHost for FakePolicies {
         Ok(())
     }
 
+    fn forget(&mut self, wanted: &dyn Fn(Digest) -> bool) {
+        let mut node = self.0.borrow_mut();
+        let owned: BTreeSet<Digest> = node.owned.values().map(|found| found.text).collect();
+        node.stored.retain(|text, _| wanted(*text) || owned.contains(text));
+    }
+
     fn load(&mut self, batch: Vec<Load>) -> PolicyOutcomes<Loaded> {
         let mut node = self.0.borrow_mut();
         let mut outcomes = PolicyOutcomes::new();
         for Load { text, names } in batch {
-            let blob = node.stored[&text].blob;
+            let Some(blob) = node.stored.get(&text).map(|policy| policy.blob) else {
+                outcomes.extend(names.into_iter().map(|name| (name, Err(full("reading")))));
+                continue;
+            };
             if node.failing_loads > 0 {
                 node.failing_loads -= 1;
                 outcomes.extend(names.into_iter().map(|name| (name, Err(full("loading")))));
@@ -117,8 +130,26 @@ impl PolicyHost for FakePolicies {
     }
 }
 
+/// One text that the compiler works on, until somebody hangs up.
+struct Asked(SharedNode);
+
+impl Asked {
+    fn new(node: SharedNode) -> Self {
+        let (now, most) = node.borrow().asked;
+        node.borrow_mut().asked = (now + 1, most.max(now + 1));
+        Self(node)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.borrow_mut().asked.0 -= 1;
+    }
+}
+
 async fn compile(node: SharedNode) -> Result<Answer> {
     let pause = node.borrow().pause;
+    let _asked = Asked::new(node.clone());
     tokio::time::sleep(pause).await;
     let mut node = node.borrow_mut();
     node.done.push("compile".to_owned());
@@ -150,7 +181,7 @@ where
     };
     let compiler = node.clone();
     let ask = Box::new(move |_| compile(compiler.clone()).boxed_local());
-    let policies = Policies::new(Box::new(FakePolicies(node.clone())), ask);
+    let policies = Policies::new(Box::new(FakePolicies(node.clone())), ask, 2);
     let rules = Config { has_apparmor: true, ..rules() };
     let sync = SyncLoop::new(
         FakeHost(world),
@@ -183,9 +214,11 @@ async fn a_text_is_compiled_kept_loaded_and_labelled_in_this_order() {
 #[tokio::test(start_paused = true)]
 async fn what_was_compiled_before_is_not_compiled_again() {
     let digest = Digest::of(TEXT.as_bytes());
-    let names = ["one", "two"].map(|name| name.parse().unwrap()).into();
+    let names: BTreeSet<ProfileName> = ["one", "two"].map(|name| name.parse().unwrap()).into();
     let (policy, _) = profiles::apparmor::judge(digest, &names, BLOB).unwrap();
-    let node = Node { stored: [(digest, policy)].into(), ..Node::default() };
+    let found = FoundPolicy { text: digest, blob: policy.blob, is_current: true, kernel: InKernel::Absent };
+    let owned = names.into_iter().map(|name| (name, found)).collect();
+    let node = Node { stored: [(digest, policy)].into(), owned, ..Node::default() };
     let done = play(node, async |sender, _| {
         send(&sender, apparmor("b", TEXT));
         seconds(1).await;
@@ -290,4 +323,79 @@ async fn a_profile_goes_after_its_label_and_not_while_it_is_used() {
     let at = |what: &str| done.iter().position(|one| one.contains(what)).unwrap();
     assert!(at("-apparmor.pavise.dev/two") < at("unload two"), "{done:?}");
     assert!(at("-apparmor.pavise.dev/one") < at("unload one"), "{done:?}");
+}
+
+/// A version of [`TEXT`].
+fn version(number: u32) -> String {
+    format!("{TEXT}# {number}\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_text_that_is_edited_all_the_time_only_the_last_version_is_compiled() {
+    let node = Node { pause: Duration::from_secs(30), ..Node::default() };
+    let done = play(node, async |sender, node| {
+        for number in 0..60 {
+            send(&sender, apparmor("b", &version(number)));
+            seconds(1).await;
+            assert_eq!(node.borrow().asked.0, 1, "version {number}");
+        }
+        seconds(30).await;
+    })
+    .await;
+    assert_eq!(done, ["compile", "keep", "load one", "load two", LABELS]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_neither_loaded_nor_wanted_does_not_stay_in_the_store() {
+    let foreign = ["one", "two"].map(|name| name.parse().unwrap()).into();
+    play(Node { foreign, ..Node::default() }, async |sender, node| {
+        for number in 0..9 {
+            send(&sender, apparmor("b", &version(number)));
+            seconds(1).await;
+            let stored: Vec<Digest> = node.borrow().stored.keys().copied().collect();
+            assert_eq!(stored, [Digest::of(version(number).as_bytes())]);
+        }
+        send(&sender, Event::Deleted(BundleId::new("home", "b").unwrap()));
+        seconds(1).await;
+        assert!(node.borrow().stored.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_comes_back_right_after_it_was_replaced_is_loaded_again() {
+    let answers = [BLOB, OTHER_BLOB, BLOB].map(|blob| Ok(compiled(blob))).into();
+    let done = play(Node { answers, ..Node::default() }, async |sender, _| {
+        for number in [1, 2, 1] {
+            send(&sender, apparmor("b", &version(number)));
+            seconds(1).await;
+        }
+        seconds(600).await;
+    })
+    .await;
+    let first = ["compile", "keep", "load one", "load two"];
+    assert_eq!(done, [&first[..], &[LABELS], &first, &first[2..]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_take_long_do_not_hold_up_those_of_other_bundles() {
+    let answers = (0..100).map(|_| Ok(Answer::Limit(Limit::Time))).collect();
+    let node = Node { pause: Duration::from_secs(30), answers, ..Node::default() };
+    play(node, async |sender, node| {
+        let texts =
+            (0..100).map(|number| (format!("k{number}"), format!("profile p{number} {{\n  file,\n}}\n")));
+        let texts: Vec<(String, String)> = texts.collect();
+        let texts: Vec<(&str, &str)> =
+            texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+        send(&sender, Event::Applied(judged(apparmor_source("home", "slow", &texts))));
+        seconds(301).await;
+        assert_eq!(node.borrow().answers.len(), 80, "two each 30 seconds");
+        send(&sender, apparmor("b", TEXT));
+        seconds(30).await;
+        node.borrow_mut().answers.clear();
+        seconds(30).await;
+        assert!(node.borrow().done.contains(&"load one".to_owned()), "{:?}", node.borrow().done);
+        assert_eq!(node.borrow().asked, (2, 2));
+    })
+    .await;
 }
