@@ -19,4 +19,4 @@ mod texts;
 #[cfg(test)]
 mod writer;
 
-pub use judge::{LARGEST, judge};
+pub use judge::{LARGEST, beside, judge};
