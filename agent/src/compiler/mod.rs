@@ -37,6 +37,8 @@ pub(crate) const MOST_AT_ONCE: usize = 4;
 /// How long compiling one text may take. The largest profiles that Debian has take half a second of a
 /// processor; emulated processors take ten times that, and more.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How much memory compiling one text may take, in bytes. The largest profiles that Debian has take 15 MiB.
+pub(crate) const MEMORY: u64 = 256 << 20;
 
 /// How the parser is called, but for where its files are: without a configuration file, a cache or the kernel,
 /// in one process (`-j0`; `-j1` is two), from standard input to standard output.
