@@ -1,68 +1,116 @@
 //! The loop of `pavise catalog`: bundles in, Events out.
 //!
 //! Invariants: at most one write is under way, and nothing waits for it: what is seen meanwhile is judged,
-//! and may make a write that is not sent yet needless. Nothing is decided here; that is the business of
-//! [`profiles::catalog`].
+//! and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it says of a
+//! text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
+//! here; that is the business of [`profiles::catalog`].
 
 use std::collections::BTreeSet;
 
+use anyhow::Result;
 use futures::future::{Fuse, FusedFuture, LocalBoxFuture};
-use futures::stream::LocalBoxStream;
+use futures::stream::{FuturesUnordered, LocalBoxStream};
 use futures::{FutureExt, Stream, StreamExt};
-use profiles::catalog::{Catalog, Outcome, Review, Write};
+use profiles::bundle::Document;
+use profiles::catalog::asking::{Asking, Judged};
+use profiles::catalog::{Catalog, Outcome, Write};
+use profiles::diagnostic::Diagnostic;
+use profiles::digest::Digest;
 use profiles::platform::Platform;
 use profiles::time::Time;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cluster::bundles::Seen;
 
 /// Runs until `stop` completes. `watch` starts to watch all bundles, judged for the platforms that it is
-/// given; it is called anew when these change. `write` starts a write.
+/// given; it is called anew when these change. `compile` has an AppArmor text compiled, and tells what was found;
+/// it fails if there is no answer. `write` starts a write.
 pub(crate) async fn run(
     platforms: impl Stream<Item = BTreeSet<Platform>>,
-    watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Review>>,
+    watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Judged>>,
+    compile: impl Fn(Document) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>>,
     write: impl Fn(Write) -> LocalBoxFuture<'static, Outcome>,
     stop: impl Future<Output = ()>,
 ) {
     let (mut platforms, mut stop) = (std::pin::pin!(platforms), std::pin::pin!(stop));
     let started = Instant::now();
     let now = || Time::since_start(started.elapsed());
-    let mut catalog = Catalog::default();
+    let mut known = Known::default();
     // Nothing is judged before it is known for which platforms.
     let mut bundles = futures::stream::pending().boxed_local();
+    let mut compiling = FuturesUnordered::new();
     let mut writing = Fuse::terminated();
     loop {
-        let mut wake_at = None;
+        let (texts, mut wake_at) = known.asking.ask(now());
+        for document in texts {
+            let (text, found) = (document.digest(), compile(document));
+            compiling.push(async move { (text, found.await) });
+        }
         if writing.is_terminated() {
-            let next = catalog.next(now());
-            wake_at = next.wake_at.and_then(|at| started.checked_add(at.elapsed()));
+            let next = known.catalog.next(now());
+            wake_at = wake_at.into_iter().chain(next.wake_at).min();
             if let Some(next) = next.write {
                 let outcome = write(next.clone());
                 writing = async move { (next, outcome.await) }.boxed_local().fuse();
             }
         }
+        let wake_at = wake_at.and_then(|at| started.checked_add(at.elapsed()));
         tokio::select! {
             () = &mut stop => return,
             Some(platforms) = platforms.next() => bundles = watch(platforms),
-            Some(seen) = bundles.next() => take(&mut catalog, seen, now()),
+            Some(seen) = bundles.next() => known.take(seen, now()),
+            Some((text, found)) = compiling.next() => known.compiled(text, found, now()),
             (write, outcome) = &mut writing, if !writing.is_terminated() => {
-                catalog.written(&write, outcome, now());
+                known.catalog.written(&write, outcome, now());
             }
             () = tokio::time::sleep_until(wake_at.unwrap_or(started)), if wake_at.is_some() => {}
         }
     }
 }
 
-fn take(catalog: &mut Catalog, seen: Seen<Review>, now: Time) {
-    match seen {
-        Seen::Listed(namespace, reviews) => {
-            let bad = reviews.iter().filter(|review| !review.statements.is_empty()).count();
-            info!(%namespace, bundles = reviews.len(), bad, "Bundles listed");
-            catalog.listed(&namespace, reviews, now);
+#[derive(Default)]
+struct Known {
+    catalog: Catalog,
+    asking: Asking,
+}
+
+impl Known {
+    fn take(&mut self, seen: Seen<Judged>, now: Time) {
+        match seen {
+            Seen::Listed(namespace, judged) => {
+                let reviews = self.asking.listed(&namespace, judged);
+                let bad = reviews.iter().filter(|review| !review.statements.is_empty()).count();
+                info!(%namespace, bundles = reviews.len(), bad, "Bundles listed");
+                self.catalog.listed(&namespace, reviews, now);
+            }
+            Seen::Applied(judged) => {
+                let review = self.asking.applied(judged);
+                self.catalog.reviewed(review, now);
+            }
+            Seen::Deleted(id) => {
+                self.asking.deleted(&id);
+                self.catalog.deleted(&id);
+            }
         }
-        Seen::Applied(review) => catalog.reviewed(review, now),
-        Seen::Deleted(id) => catalog.deleted(&id),
+    }
+
+    fn compiled(&mut self, text: Digest, found: Result<Vec<Diagnostic>>, now: Time) {
+        let was_failing = self.asking.is_failing();
+        let (found, error) = match found {
+            Ok(found) => (Some(found), None),
+            Err(error) => (None, Some(error)),
+        };
+        for review in self.asking.answered(text, found, now) {
+            self.catalog.compiled(review, now);
+        }
+        if let Some(error) = error
+            && !was_failing
+            && self.asking.is_failing()
+        {
+            let error = format!("{error:#}");
+            warn!(error, "AppArmor texts can't be compiled, so not all is said of them; trying again");
+        }
     }
 }
 
@@ -72,16 +120,24 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
+    use anyhow::bail;
     use futures::stream;
-    use profiles::catalog::How;
+    use profiles::catalog::{How, Reason};
+    use profiles::diagnostic::{Code, Place};
     use profiles::name::Namespace;
 
     use super::*;
-    use crate::examples::{PLATFORM, source};
+    use crate::examples::{PLATFORM, apparmor_source, source};
 
     /// A bundle `name` whose one profile has `text`, as it is judged for `platforms`.
-    fn review(name: &str, text: &str, platforms: &BTreeSet<Platform>) -> Review {
-        Review::of(&source("ns", name, &[("a.json", text)]), platforms)
+    fn judged(name: &str, text: &str, platforms: &BTreeSet<Platform>) -> Judged {
+        Judged::of(&source("ns", name, &[("a.json", text)]), platforms)
+    }
+
+    /// The bundle `web`, whose one text declares the profile `name`.
+    fn text_of(name: &str) -> Judged {
+        let text = format!("profile {name} {{\n  file,\n}}\n");
+        Judged::of(&apparmor_source("ns", "web", &[("a", &text)]), &platforms("amd64"))
     }
 
     fn platforms(architecture: &str) -> BTreeSet<Platform> {
@@ -92,7 +148,7 @@ mod tests {
     async fn watched_for(
         duration: Duration,
         platforms: impl Stream<Item = BTreeSet<Platform>>,
-        watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Review>>,
+        watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Judged>>,
     ) -> Vec<(u64, String, How)> {
         let started = Instant::now();
         let writes = Rc::new(RefCell::new(Vec::new()));
@@ -107,11 +163,111 @@ mod tests {
             }
             .boxed_local()
         };
-        run(platforms, watch, write, tokio::time::sleep(duration)).await;
+        let compile = |_| panic!("nothing is to be compiled");
+        run(platforms, watch, compile, write, tokio::time::sleep(duration)).await;
         writes.take()
     }
 
-    fn after(seconds: u64, seen: Seen<Review>) -> impl Stream<Item = Seen<Review>> {
+    /// Runs for `duration` while `web` is seen as it is in `story`, after so many seconds each. `compile` answers
+    /// about the profile of a name when it is asked for the nth time. Returns what was written about `web`, and
+    /// when, and how often there was an answer to be had.
+    async fn compiled_for(
+        duration: Duration,
+        story: &'static [(u64, &'static str)],
+        compile: impl Fn(&str, usize) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>>,
+    ) -> (Vec<(u64, Reason, How)>, usize) {
+        let started = Instant::now();
+        let (writes, asked) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(0)));
+        let (log, count) = (writes.clone(), asked.clone());
+        let write = move |write: Write| {
+            log.borrow_mut().push((started.elapsed().as_secs(), write.statement.reason, write.how));
+            async { Outcome::Said }.boxed_local()
+        };
+        let compile = move |document: Document| {
+            *count.borrow_mut() += 1;
+            let name = document.names().first().map(ToString::to_string).unwrap_or_default();
+            compile(&name, *count.borrow())
+        };
+        let watch = |_| {
+            let listed = Seen::Listed(Namespace::new("ns").unwrap(), vec![text_of(story[0].1)]);
+            let edits = story[1..].iter().map(|(at, name)| (Duration::from_secs(*at), text_of(name)));
+            let edits = stream::iter(edits).then(move |(at, edit)| async move {
+                tokio::time::sleep_until(started + at).await;
+                Seen::Applied(edit)
+            });
+            stream::iter([listed]).chain(edits).chain(stream::pending()).boxed_local()
+        };
+        let known = stream::iter([platforms("amd64")]).chain(stream::pending());
+        run(known, watch, compile, write, tokio::time::sleep(duration)).await;
+        (writes.take(), asked.take())
+    }
+
+    /// The answer that there is after so many seconds: the profile `bad…` is refused, any other is not.
+    fn answer(name: &str, after: u64) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>> {
+        let place = Place::at("$");
+        let finding =
+            Diagnostic { code: Code::InvalidPolicy, place, message: "syntax error".to_owned(), help: "" };
+        let found = if name.starts_with("bad") { vec![finding] } else { Vec::new() };
+        async move {
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            Ok(found)
+        }
+        .boxed_local()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_compiler_finds_is_said_when_it_is_known_and_its_end_too() {
+        let story = &[(0, "bad"), (60, "good"), (120, "better")];
+        let (writes, asked) = compiled_for(Duration::from_hours(1), story, |name, _| answer(name, 5)).await;
+        assert_eq!(
+            writes,
+            [(5, Reason::ProfileRefused, How::First), (65, Reason::ProfilesAccepted, How::First)]
+        );
+        assert_eq!(asked, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_about_an_edited_text_changes_nothing() {
+        let story = &[(0, "bad"), (10, "good")];
+        let late = |name: &str, _| answer(name, if name == "bad" { 20 } else { 1 });
+        let (writes, asked) = compiled_for(Duration::from_hours(1), story, late).await;
+        assert_eq!((writes, asked), (vec![], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_compiler_that_does_not_answer_is_asked_again_and_is_no_event() {
+        let story = &[(0, "bad"), (10, "worse"), (20, "bad")];
+        let failing = |name: &str, nth: usize| {
+            if nth > 12 {
+                return answer(name, 0);
+            }
+            async { bail!("nobody listens") }.boxed_local()
+        };
+        // At 0, 1, 3 and 7 s, with the edits at 10, 11, 13 and 17 s, and at 20, 21, 23, 27 and 35 s.
+        let (writes, asked) = compiled_for(Duration::from_mins(20), story, failing).await;
+        assert_eq!((writes, asked), (vec![(35, Reason::ProfileRefused, How::First)], 13));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_compiler_holds_up_no_other_bundle() {
+        let writes = Rc::new(RefCell::new(Vec::new()));
+        let log = writes.clone();
+        let write = move |write: Write| {
+            log.borrow_mut().push(write.statement.bundle.name.to_string());
+            async { Outcome::Said }.boxed_local()
+        };
+        let watch = |platforms| {
+            let bad = judged("other", "{}", &platforms);
+            let listed = Seen::Listed(Namespace::new("ns").unwrap(), vec![text_of("bad"), bad]);
+            stream::iter([listed]).chain(stream::pending()).boxed_local()
+        };
+        let known = stream::iter([platforms("amd64")]).chain(stream::pending());
+        let compile = |_| futures::future::pending().boxed_local();
+        run(known, watch, compile, write, tokio::time::sleep(Duration::from_secs(1))).await;
+        assert_eq!(writes.take(), ["other"]);
+    }
+
+    fn after(seconds: u64, seen: Seen<Judged>) -> impl Stream<Item = Seen<Judged>> {
         stream::once(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             seen
@@ -121,9 +277,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_write_is_under_way_and_what_is_put_right_meanwhile_is_not_written() {
         let writes = watched_for(Duration::from_mins(31), stream::iter([platforms("amd64")]), |platforms| {
-            let bad = |name| review(name, "{}", &platforms);
+            let bad = |name| judged(name, "{}", &platforms);
             let listed = vec![bad("one"), bad("three"), bad("two")];
-            let good = review("three", r#"{"defaultAction":"SCMP_ACT_LOG"}"#, &platforms);
+            let good = judged("three", r#"{"defaultAction":"SCMP_ACT_LOG"}"#, &platforms);
             stream::iter([Seen::Listed(Namespace::new("ns").unwrap(), listed), Seen::Applied(good)])
                 .chain(stream::pending())
                 .boxed_local()
@@ -146,7 +302,7 @@ mod tests {
         let known = stream::iter([platforms("amd64")]).chain(later).chain(stream::pending());
         let writes = watched_for(Duration::from_mins(11), known, move |platforms| {
             log.borrow_mut().extend(platforms.iter().map(|platform| platform.architecture.to_string()));
-            let bad = review("one", "{}", &platforms);
+            let bad = judged("one", "{}", &platforms);
             let listed = Seen::Listed(Namespace::new("ns").unwrap(), vec![bad]);
             after(1, listed).chain(stream::pending()).boxed_local()
         })

@@ -5,15 +5,20 @@
 //! forgets Events after an hour. A statement has one Event, whose name follows from what it says; saying it
 //! again counts up in that Event.
 //!
+//! What a ConfigMap holds is judged when it is seen; what there is to say of AppArmor texts is known when they
+//! are compiled, which [`asking`] sees to. Nothing else waits for that.
+//!
 //! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a
-//! statement is written twice an hour and a bundle with which nothing is wrong never.
+//! statement is written twice an hour and a bundle with which nothing is wrong never. That nothing is wrong any
+//! more is not said before all is known.
 
+pub mod asking;
 mod review;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use review::{Reason, Review, Statement};
+pub use review::{Reason, Review, Statement, Texts};
 
 use crate::bundle::BundleId;
 use crate::name::Namespace;
@@ -32,11 +37,17 @@ pub struct Catalog {
 }
 
 /// A bundle that exists, also one that is all right.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     uid: String,
     /// What holds, by the names of the Events.
     standing: BTreeMap<String, Standing>,
+    /// Whether the version that there is was seen as new, and not found by a catalog that had just started.
+    is_news: bool,
+    /// Whether all is known that there is to say.
+    is_complete: bool,
+    /// Whether something was said that does not hold any more, and nothing came after it.
+    owes_an_end: bool,
 }
 
 /// A statement that holds.
@@ -110,17 +121,29 @@ impl Catalog {
         self.take(review, true, now);
     }
 
+    /// More is known of a bundle, which has not changed. So it is no more news than the bundle is.
+    pub fn compiled(&mut self, review: Review, now: Time) {
+        let is_news = self.bundles.get(&review.id).is_none_or(|known| known.is_news);
+        self.take(review, is_news, now);
+    }
+
     /// A bundle is gone, or is none any more.
     pub fn deleted(&mut self, id: &BundleId) {
         self.bundles.remove(id);
     }
 
     fn take(&mut self, review: Review, is_news: bool, now: Time) {
-        let Review { id, uid, mut statements } = review;
+        let Review { id, uid, mut statements, is_complete } = review;
         let before = self.bundles.remove(&id).filter(|known| known.uid == uid);
-        let mut before = before.map(|known| known.standing).unwrap_or_default();
-        if statements.is_empty() && before.values().any(Standing::wants_an_end) {
-            statements.push(Statement::accepted(id.clone(), uid.clone()));
+        let (mut before, owed) =
+            before.map_or_else(Default::default, |known| (known.standing, known.owes_an_end));
+        let mut owes_an_end = statements.is_empty() && (owed || before.values().any(Standing::wants_an_end));
+        let end = Statement::accepted(id.clone(), uid.clone());
+        // While it is not known whether it holds, one that was said stays, and none is said.
+        let was_said = || before.get(&end.name()).is_some_and(|end| end.count > 0);
+        if owes_an_end && (is_complete || was_said()) {
+            statements.push(end);
+            owes_an_end = false;
         }
         let standing = statements.into_iter().map(|statement| {
             let name = statement.name();
@@ -128,7 +151,7 @@ impl Catalog {
             (name, standing.unwrap_or_else(|| Standing::new(statement, is_news, now)))
         });
         let standing = standing.collect();
-        self.bundles.insert(id, Known { uid, standing });
+        self.bundles.insert(id, Known { uid, standing, is_news, is_complete, owes_an_end });
     }
 
     /// What is to be written now, or when there may be something.
@@ -163,6 +186,10 @@ impl Catalog {
             standing.written(write.how, outcome, now);
         } else if known.standing.is_empty() && write.statement.reason.is_problem() {
             // It was put right while this was on its way, and this must not be the last word.
+            if !known.is_complete {
+                known.owes_an_end = true;
+                return;
+            }
             let end = Standing::new(Statement::accepted(bundle.clone(), uid.clone()), true, now);
             known.standing.insert(end.statement.name(), end);
         }

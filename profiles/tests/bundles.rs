@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use profiles::bundle::{Bundle, BundleId, Source};
-use profiles::catalog::Review;
+use profiles::catalog::asking::{Asking, Judged};
 use profiles::diagnostic::Diagnostic;
 use profiles::label::LabelKey;
 use profiles::name::Namespace;
@@ -92,7 +92,7 @@ fn what_is_said_of_a_bundle_is_what_was_reviewed() {
 #[test]
 fn what_is_said_of_a_wrong_kind_is_what_was_reviewed() {
     let wrong = Source { kind: "secomp".to_owned(), ..source("web", &["a.json"]) };
-    let review = Review::of(&wrong, &[platform()].into());
+    let review = Asking::default().applied(Judged::of(&wrong, &[platform()].into()));
     let said: Vec<&str> = review.statements.iter().map(|statement| statement.note.as_str()).collect();
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("unknown-kind", said.join("\n"));

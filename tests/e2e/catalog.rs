@@ -13,6 +13,7 @@ use crate::steps::{ALLOW, SOON, apply, expect_refusal};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_bad_document_is_an_event_on_its_config_map_and_its_end_another", a_bad_document_is_an_event),
+    ("what_only_the_compiler_finds_is_an_event_on_the_config_map", what_the_compiler_finds_is_an_event),
     ("a_wrong_kind_is_an_event_on_its_config_map", a_wrong_kind_is_an_event),
     ("the_catalogs_token_can_do_what_the_catalog_does", the_token_can_do_what_the_catalog_does),
     ("the_catalogs_token_can_do_nothing_else", the_token_can_do_nothing_else),
@@ -38,6 +39,24 @@ fn a_bad_document_is_an_event(cluster: &Cluster) -> anyhow::Result<()> {
     let event = wait_for_event(cluster, "said", "ProfilesAccepted")?;
     ensure!(event["type"] == "Normal", "{event}");
     Ok(())
+}
+
+fn what_the_compiler_finds_is_an_event(cluster: &Cluster) -> anyhow::Result<()> {
+    let of = |rule: &str| {
+        let text = format!("profile catalog-compiled flags=(attach_disconnected) {{\n  {rule},\n}}\n");
+        let mut bundle = bundle("compiled", &[("text", &text)]);
+        bundle["metadata"]["labels"]["pavise.dev/profiles"] = json!("apparmor");
+        bundle
+    };
+    apply(cluster, &of("file,\n  fil"))?;
+    let event = wait_for_event(cluster, "compiled", "ProfileRefused")?;
+    let note = event["note"].as_str().unwrap_or_default();
+    ensure!(event["regarding"]["fieldPath"] == "data[text]", "{event}");
+    ensure!(note.starts_with("text is refused: error[invalid-policy] line 3, "), "{note}");
+    apply(cluster, &of("file"))?;
+    wait_for_event(cluster, "compiled", "ProfilesAccepted")?;
+    ensure!(events(cluster, "compiled")?.len() == 2, "something else was said");
+    cluster.kubectl().run(&["delete", "configmap", "compiled", "-n", PROFILES]).map(drop)
 }
 
 fn what_was_said_stays_one_event(cluster: &Cluster) -> anyhow::Result<()> {

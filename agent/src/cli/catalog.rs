@@ -1,17 +1,24 @@
 //! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use futures::{FutureExt, StreamExt, stream};
+use profiles::bundle::Document;
+use profiles::diagnostic::Diagnostic;
 use profiles::name::Namespace;
 use tracing::info;
 
 use super::block_on;
 use crate::catalog;
 use crate::cluster::{self, bundles, events, nodes};
+use crate::compiler::client::Client;
+use crate::compiler::verdict::verdict;
+use crate::compiler::{self, Toolchain};
 use crate::observe::metrics::Metrics;
 use crate::observe::{logs, signals};
 
@@ -31,6 +38,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
     pod_name: String,
 
+    /// Where the compiler of AppArmor texts listens (see `pavise compiler`).
+    #[arg(long, default_value = compiler::SOCKET, value_name = "PATH")]
+    compiler: PathBuf,
+
     /// How log lines are written. `RUST_LOG` filters them, as in `RUST_LOG=pavise=debug`.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: logs::Format,
@@ -49,19 +60,30 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
     let watched = client.clone();
     let watch = move |platforms: BTreeSet<_>| {
-        let reviewed = |namespace: &Namespace| {
-            bundles::reviewed(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
+        let judged = |namespace: &Namespace| {
+            bundles::judged(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
         };
-        stream::select_all(namespaces.iter().map(reviewed)).boxed_local()
+        stream::select_all(namespaces.iter().map(judged)).boxed_local()
     };
+    let compiler = Rc::new(Client::new(arguments.compiler));
+    let compile = move |document| compile(compiler.clone(), document).boxed_local();
     let writer = Rc::new(events::Writer::new(client.clone(), &arguments.pod_name));
     let write = move |write| {
         let writer = writer.clone();
         async move { writer.write(&write).await }.boxed_local()
     };
-    catalog::run(nodes::platforms(client), watch, write, stop).await;
+    catalog::run(nodes::platforms(client), watch, compile, write, stop).await;
     info!("Catalog stopped");
     Ok(())
+}
+
+/// What is found when `document` is compiled.
+async fn compile(compiler: Rc<Client>, document: Document) -> Result<Vec<Diagnostic>> {
+    let path = Toolchain::of_the_image().features();
+    let features = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let text = document.text();
+    let answer = compiler.compile(&text, &features).await?;
+    Ok(verdict(&text, document.names(), answer).into_findings())
 }
 
 #[cfg(test)]

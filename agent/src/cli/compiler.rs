@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     deadline: Duration,
 
     /// How much memory compiling one text may take, in MiB. The container needs so much for each at once.
-    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=65_536))]
+    #[arg(long, default_value_t = compiler::MEMORY >> 20, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=65_536))]
     memory: u64,
 
     /// How log lines are written. `RUST_LOG` filters them, as in `RUST_LOG=pavise=debug`.

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::observe::logs;
 
-/// Puts seccomp profiles where Kubernetes needs them, and labels nodes with what they have.
+/// Puts seccomp and AppArmor profiles where Kubernetes needs them, and labels nodes with what they have.
 #[derive(Debug, Parser)]
 #[command(name = "pavise", version)]
 pub(crate) struct Arguments {
@@ -28,9 +28,9 @@ enum Command {
     Agent(agent::Arguments),
     /// Say on each bundle what is wrong with it, as Events, until told to stop.
     Catalog(catalog::Arguments),
-    /// Compile AppArmor texts for the agent beside it, without any privilege, until told to stop.
+    /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to stop.
     Compiler(compiler::Arguments),
-    /// Say what is wrong with seccomp profiles, as the agent would, without a cluster.
+    /// Say what is wrong with profiles, as the agent would, without a cluster.
     Lint(lint::Arguments),
     /// What the compiler starts for one text.
     #[command(hide = true)]

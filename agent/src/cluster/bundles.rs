@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::bundle::{Bundle, BundleId, KIND_LABEL, Kind, Source};
-use profiles::catalog::Review;
+use profiles::catalog::asking::Judged;
 use profiles::name::Namespace;
 use profiles::platform::Platform;
 use profiles::state::Event;
@@ -75,10 +75,10 @@ impl Judge for Verdicts {
 }
 
 impl Judge for BTreeSet<Platform> {
-    type Judged = Review;
+    type Judged = Judged;
 
-    fn judge(&mut self, source: Source) -> Review {
-        Review::of(&source, self)
+    fn judge(&mut self, source: Source) -> Judged {
+        Judged::of(&source, self)
     }
 }
 
@@ -87,13 +87,13 @@ pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) ->
     seen(client, namespace, &selector(), Verdicts::new(platform)).map(Event::from)
 }
 
-/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and reviews
+/// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and judges
 /// it for `platforms`.
-pub(crate) fn reviewed(
+pub(crate) fn judged(
     client: Client,
     namespace: Namespace,
     platforms: BTreeSet<Platform>,
-) -> impl Stream<Item = Seen<Review>> {
+) -> impl Stream<Item = Seen<Judged>> {
     seen(client, namespace, KIND_LABEL, platforms)
 }
 

@@ -4,6 +4,7 @@
 //! started. It is given nothing but the text, the features, and pipes to answer.
 
 use std::ffi::OsString;
+use std::future;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
@@ -32,6 +33,20 @@ pub(crate) struct Cost {
     pub(crate) deadline: Duration,
     /// Address space of its process, in bytes.
     pub(crate) memory: u64,
+}
+
+/// Compiles `text` for a kernel with `features`, for a caller that is the one who wants to know.
+///
+/// # Errors
+/// It could not be tried.
+pub(crate) async fn compile(
+    toolchain: &Toolchain,
+    cost: Cost,
+    text: &str,
+    features: &str,
+) -> Result<Answer, String> {
+    let request = Request { features: features.into(), text: text.into() };
+    run(toolchain, cost, &request, future::pending()).await.unwrap_or_else(|| Err("nobody waits".to_owned()))
 }
 
 /// Compiles. None if the client was `gone` before that was done.

@@ -37,6 +37,8 @@ pub(crate) const MOST_AT_ONCE: usize = 4;
 /// How long compiling one text may take. The largest profiles that Debian has take half a second of a
 /// processor; emulated processors take ten times that, and more.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How much memory compiling one text may take, in bytes. The largest profiles that Debian has take 15 MiB.
+pub(crate) const MEMORY: u64 = 256 << 20;
 
 /// How the parser is called, but for where its files are: without a configuration file, a cache or the kernel,
 /// in one process (`-j0`; `-j1` is two), from standard input to standard output.
@@ -62,6 +64,12 @@ impl Toolchain {
     /// That of the image, which both containers have.
     pub(crate) fn of_the_image() -> Self {
         Self { parser: PARSER.into(), includes: INCLUDES.into() }
+    }
+
+    /// Where the features are for which a text is compiled that is to be judged, not loaded: those of the newest
+    /// `abi` that there is. So nothing is found that is due to the kernel of a node.
+    pub(crate) fn features(&self) -> PathBuf {
+        self.includes.join("abi/3.0")
     }
 
     /// What tells it from all others that may compile differently: part of the key under which compiled policy

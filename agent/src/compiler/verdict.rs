@@ -22,6 +22,15 @@ pub(crate) enum Verdict {
     Refused(Vec<Diagnostic>),
 }
 
+impl Verdict {
+    /// What there is to say, whether the text is refused or not.
+    pub(crate) fn into_findings(self) -> Vec<Diagnostic> {
+        match self {
+            Self::Accepted { warnings: findings, .. } | Self::Refused(findings) => findings,
+        }
+    }
+}
+
 /// Judges the answer to `text`, which declares the profiles `names`.
 pub(crate) fn verdict(text: &str, names: &BTreeSet<ProfileName>, answer: Answer) -> Verdict {
     match answer {

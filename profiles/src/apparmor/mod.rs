@@ -20,4 +20,4 @@ mod texts;
 #[cfg(test)]
 mod writer;
 
-pub use judge::{LARGEST, judge};
+pub use judge::{LARGEST, beside, judge};

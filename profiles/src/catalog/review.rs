@@ -1,12 +1,16 @@
 //! What there is to say about one ConfigMap, for all nodes at once.
 //!
-//! Invariant: what is said follows from the ConfigMap and the platforms alone. So two catalogs say the same,
-//! under the same names, and one that is restarted says nothing twice.
+//! Invariants: what is said follows from the ConfigMap, the platforms and what the compiler found alone. So two
+//! catalogs say the same, under the same names, and one that is restarted says nothing twice. Of an AppArmor
+//! text that is not compiled, only what refuses it is said: that it is served, with or without flaws, nobody
+//! knows.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::bundle::{Bundle, BundleId, Profile, Source};
+use crate::apparmor;
+use crate::bundle::{Bundle, BundleId, Kind, Profile, Source};
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::digest::Digest;
 use crate::name::ProfileKey;
@@ -34,19 +38,68 @@ pub struct Review {
     pub uid: String,
     /// What is wrong with it, the worst first. Empty: nothing.
     pub statements: Vec<Statement>,
+    /// Whether that is all: no text of it waits for the compiler.
+    pub is_complete: bool,
+}
+
+/// What compiling texts found, by the texts. Nothing, if all is right.
+pub(super) type Compiled = BTreeMap<Digest, Vec<Diagnostic>>;
+
+/// A bundle of AppArmor texts, judged by the texts alone, which is the same on all platforms.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    uid: String,
+    platform: Platform,
+    pub(super) bundle: Bundle,
+}
+
+impl Texts {
+    /// Judges `source`. None if it is no bundle of AppArmor texts, or there are no platforms.
+    pub(super) fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Option<Self> {
+        let platform = *platforms.first()?;
+        let is_apparmor = Kind::from_word(&source.kind) == Some(Kind::AppArmor);
+        is_apparmor.then(|| {
+            let bundle = Bundle::of(source.clone(), &mut Verdicts::new(platform));
+            Self { uid: source.uid.clone(), platform, bundle }
+        })
+    }
 }
 
 impl Review {
+    /// What there is to say of `texts`, of which the compiler found what is in `compiled`.
+    pub(super) fn of_texts(texts: &Texts, compiled: &Compiled) -> Self {
+        let Texts { uid, platform, bundle } = texts;
+        let mut bundle = bundle.clone();
+        let mut is_complete = true;
+        for profile in bundle.profiles.values_mut() {
+            let Profile::Accepted(document, warnings) = profile else { continue };
+            let Some(found) = compiled.get(&document.digest()) else {
+                is_complete = false;
+                *warnings = [].into();
+                continue;
+            };
+            let all: Arc<[_]> = warnings.iter().chain(apparmor::beside(warnings, found)).cloned().collect();
+            let is_refused = all.iter().any(|finding| finding.severity() == Severity::Error);
+            *profile =
+                if is_refused { Profile::Refused(all) } else { Profile::Accepted(document.clone(), all) };
+        }
+        let platforms = [*platform].into();
+        let mut findings = Findings::new(&platforms);
+        findings.add(*platform, &bundle);
+        let statements = findings.statements(&bundle.id, uid);
+        Self { statements, id: bundle.id, uid: uid.clone(), is_complete }
+    }
+
     /// Judges `source` as the agents on nodes of all these platforms do.
-    #[must_use]
-    pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
+    pub(super) fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
         let Source { id, uid, .. } = source;
         let mut findings = Findings::new(platforms);
         for platform in platforms {
             let bundle = Bundle::of(source.clone(), &mut Verdicts::new(*platform));
             findings.add(*platform, &bundle);
         }
-        Self { statements: findings.statements(id, uid), id: id.clone(), uid: uid.clone() }
+        let statements = findings.statements(id, uid);
+        Self { statements, id: id.clone(), uid: uid.clone(), is_complete: true }
     }
 }
 

@@ -31,6 +31,17 @@ impl Scene {
         self.catalog.reviewed(review(bundle, "u", notes), self.now);
     }
 
+    /// The bundle has changed, and what holds besides is not known yet.
+    fn judge_partly(&mut self, bundle: &str, notes: &[&str]) {
+        let review = Review { is_complete: false, ..review(bundle, "u", notes) };
+        self.catalog.reviewed(review, self.now);
+    }
+
+    /// All is known of the bundle.
+    fn complete(&mut self, bundle: &str, notes: &[&str]) {
+        self.catalog.compiled(review(bundle, "u", notes), self.now);
+    }
+
     /// Another catalog takes over.
     fn restart(&mut self) {
         self.catalog = Catalog::default();
@@ -90,7 +101,8 @@ fn review(bundle: &str, uid: &str, notes: &[&str]) -> Review {
         reason: Reason::ProfileRefused,
         note: (*note).to_owned(),
     };
-    Review { statements: notes.iter().map(statement).collect(), uid: uid.to_owned(), id: id.clone() }
+    let statements = notes.iter().map(statement).collect();
+    Review { statements, uid: uid.to_owned(), id: id.clone(), is_complete: true }
 }
 
 #[test]
@@ -247,4 +259,77 @@ fn a_statement_that_is_not_taken_blocks_no_other() {
     assert_ne!(first.statement, second.statement);
     catalog.written(&second, Outcome::Said, now);
     assert_eq!(catalog.next(now).wake_at, Some(now + REPEAT));
+}
+
+#[test]
+fn that_nothing_is_wrong_any_more_is_said_when_all_is_known() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.pass(MINUTE);
+    scene.judge_partly("web", &[]);
+    scene.pass(24 * 60 * MINUTE);
+    assert_eq!(scene.writes, 1, "neither the end, nor what is not known to hold");
+    // Also if there were two edits before that.
+    scene.judge_partly("web", &[]);
+    scene.complete("web", &[]);
+    scene.pass(MINUTE);
+    scene.expect(&[1], 2);
+    // One edit more, which is as good: it was said.
+    scene.judge_partly("web", &[]);
+    scene.complete("web", &[]);
+    scene.pass(24 * 60 * MINUTE);
+    assert_eq!(scene.writes, 2);
+    scene.judge_partly("web", &[]);
+    scene.complete("web", &["worse"]);
+    scene.complete("web", &[]);
+    scene.pass(MINUTE);
+    assert_eq!(scene.writes, 2, "what was never said needs no end");
+}
+
+#[test]
+fn an_end_that_was_not_said_yet_waits_for_an_edit_to_be_known() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    scene.pass(MINUTE);
+    scene.judge("web", &[]);
+    scene.judge_partly("web", &[]);
+    scene.pass(MINUTE);
+    scene.expect(&[1], 1);
+    scene.complete("web", &[]);
+    scene.pass(MINUTE);
+    scene.expect(&[1, 1], 2);
+}
+
+#[test]
+fn a_problem_that_is_written_while_an_edit_is_not_known_yet_gets_its_end_later() {
+    let mut scene = Scene::new();
+    scene.judge("web", &["bad"]);
+    let write = scene.catalog.next(scene.now).write.unwrap();
+    scene.judge_partly("web", &[]);
+    scene.catalog.written(&write, Outcome::Said, scene.now);
+    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    scene.complete("web", &[]);
+    let end = scene.catalog.next(scene.now).write.unwrap();
+    assert_eq!(end.statement.reason, Reason::ProfilesAccepted);
+}
+
+#[test]
+fn a_restart_says_nothing_twice_that_is_known_late() {
+    let mut scene = Scene::new();
+    scene.judge_partly("web", &[]);
+    scene.complete("web", &["bad"]);
+    scene.pass(MINUTE);
+    scene.expect(&[1], 1);
+    scene.restart();
+    let listed = Review { is_complete: false, ..review("web", "u", &[]) };
+    scene.catalog.listed(&Namespace::new("ns").unwrap(), vec![listed], scene.now);
+    scene.pass(MINUTE);
+    scene.complete("web", &["bad"]);
+    scene.pass(MINUTE);
+    scene.expect(&[1], 1);
+    // What comes of an edit is new.
+    scene.judge_partly("web", &[]);
+    scene.complete("web", &["bad"]);
+    scene.pass(1);
+    scene.expect(&[2], 2);
 }

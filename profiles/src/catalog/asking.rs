@@ -1,0 +1,162 @@
+//! What the compiler is asked about the AppArmor texts of all bundles, and what came of it.
+//!
+//! A bundle is reviewed when it is seen, with what is known of its texts then, and again when the last of those
+//! that are with the compiler is back. So one edit leads to two reviews, however many texts there are.
+//!
+//! Invariants: only what the text itself does not refuse is asked for, once at a time; an answer is kept as long
+//! as a bundle has the text, and one to a text that no bundle has any more changes nothing. Where there is no
+//! answer, that is nobody's fault who writes bundles: it is asked for again, more and more slowly.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::review::{Compiled, Review, Texts};
+use crate::bundle::{BundleId, Document, Profile, Source};
+use crate::diagnostic::Diagnostic;
+use crate::digest::Digest;
+use crate::name::Namespace;
+use crate::platform::Platform;
+use crate::time::{Retry, Time};
+
+/// A ConfigMap, judged as far as that takes no compiler.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// All of it: nothing of the ConfigMap is kept.
+    Reviewed(Review),
+    /// It holds AppArmor texts.
+    Texts(Texts),
+}
+
+impl Judged {
+    /// Judges `source` as the agents on nodes of all these platforms do.
+    #[must_use]
+    pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
+        match Texts::of(source, platforms) {
+            Some(texts) => Self::Texts(texts),
+            None => Self::Reviewed(Review::of(source, platforms)),
+        }
+    }
+}
+
+/// The texts of all bundles.
+#[derive(Debug, Default)]
+pub struct Asking {
+    bundles: BTreeMap<BundleId, Texts>,
+    compiled: Compiled,
+    /// What has to be compiled.
+    waiting: BTreeMap<Digest, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    document: Document,
+    /// Whether an answer is on its way.
+    is_asked: bool,
+    has_failed: bool,
+    retry: Retry,
+}
+
+impl Asking {
+    /// These are all the bundles of `namespace`. Returns what there is to say of each.
+    pub fn listed(&mut self, namespace: &Namespace, judged: Vec<Judged>) -> Vec<Review> {
+        self.bundles.retain(|id, _| id.namespace != *namespace);
+        let reviews = judged.into_iter().map(|judged| self.hold(judged)).collect();
+        self.settle();
+        reviews
+    }
+
+    /// A bundle is new, or has changed. Returns what there is to say of it.
+    pub fn applied(&mut self, judged: Judged) -> Review {
+        let review = self.hold(judged);
+        self.settle();
+        review
+    }
+
+    /// A bundle is gone, or is none any more.
+    pub fn deleted(&mut self, id: &BundleId) {
+        self.bundles.remove(id);
+        self.settle();
+    }
+
+    /// What is to be compiled now, which counts as asked for then; and when there may be more, if nothing
+    /// happens before.
+    pub fn ask(&mut self, now: Time) -> (Vec<Document>, Option<Time>) {
+        let (mut due, mut wake_at) = (Vec::new(), None::<Time>);
+        for waiting in self.waiting.values_mut().filter(|waiting| !waiting.is_asked) {
+            if let Some(at) = waiting.retry.blocked_until(now) {
+                wake_at = Some(wake_at.map_or(at, |wake_at| wake_at.min(at)));
+            } else {
+                waiting.is_asked = true;
+                due.push(waiting.document.clone());
+            }
+        }
+        (due, wake_at)
+    }
+
+    /// Records what compiling `text` found, or that there is no answer. Returns what there is to say now.
+    pub fn answered(&mut self, text: Digest, found: Option<Vec<Diagnostic>>, now: Time) -> Vec<Review> {
+        let Some(waiting) = self.waiting.get_mut(&text) else { return Vec::new() };
+        if let Some(found) = found {
+            self.waiting.remove(&text);
+            self.compiled.insert(text, found);
+        } else {
+            waiting.is_asked = false;
+            waiting.has_failed = true;
+            waiting.retry.failed(now);
+        }
+        let is_asked = |text: Digest| self.waiting.get(&text).is_some_and(|waiting| waiting.is_asked);
+        let is_due = |texts: &&Texts| {
+            let mut of_it = documents(texts).map(Document::digest).peekable();
+            of_it.clone().any(|other| other == text) && !of_it.any(is_asked)
+        };
+        self.bundles.values().filter(is_due).map(|texts| Review::of_texts(texts, &self.compiled)).collect()
+    }
+
+    /// Whether there is a text for which there was no answer the last time.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.waiting.values().any(|waiting| waiting.has_failed)
+    }
+
+    fn hold(&mut self, judged: Judged) -> Review {
+        match judged {
+            Judged::Reviewed(review) => {
+                self.bundles.remove(&review.id);
+                review
+            }
+            Judged::Texts(texts) => {
+                let review = Review::of_texts(&texts, &self.compiled);
+                self.bundles.insert(review.id.clone(), texts);
+                review
+            }
+        }
+    }
+
+    /// Forgets what no bundle has any more, and notes down what is new.
+    fn settle(&mut self) {
+        let all: BTreeMap<Digest, &Document> =
+            self.bundles.values().flat_map(documents).map(|document| (document.digest(), document)).collect();
+        self.compiled.retain(|text, _| all.contains_key(text));
+        self.waiting.retain(|text, _| all.contains_key(text));
+        for (text, document) in all {
+            if !self.compiled.contains_key(&text) {
+                self.waiting.entry(text).or_insert_with(|| Waiting {
+                    document: document.clone(),
+                    is_asked: false,
+                    has_failed: false,
+                    retry: Retry::default(),
+                });
+            }
+        }
+    }
+}
+
+/// The texts that their own words do not refuse.
+fn documents(texts: &Texts) -> impl Iterator<Item = &Document> + Clone {
+    texts.bundle.profiles.values().filter_map(|profile| match profile {
+        Profile::Accepted(document, _) => Some(document),
+        Profile::Refused(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;
