@@ -1,10 +1,10 @@
 //! The agent's side of the socket.
 //!
-//! Invariant: whatever the other side does, [`Client::compile`] ends in a limited time, and holds a limited
-//! number of bytes. An [`Answer`] is a claim: nobody has looked at its blob.
+//! Invariant: whatever the other side does, [`Client::compile`] ends in a limited time, holds a limited number
+//! of bytes, and talks to nobody else. An [`Answer`] is a claim: nobody has looked at its blob.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::protocol::{read_reply, write_request};
 use super::{Answer, DEADLINE};
+use crate::host::socket::SocketFile;
 
 /// A Unix socket answers at once, or has nobody to answer.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ impl Client {
     /// # Errors
     /// There is no answer to this text now. Trying again, later, can help.
     pub(crate) async fn compile(&self, text: &str, features: &str) -> Result<Answer, ClientError> {
-        let stream = match timeout(CONNECT, UnixStream::connect(&self.socket)).await {
+        let stream = match timeout(CONNECT, connect(&self.socket)).await {
             Ok(connected) => connected,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
@@ -75,6 +76,12 @@ impl Client {
             Err(_) => Err(ClientError::Silent(self.patience)),
         }
     }
+}
+
+/// Connects to a socket in a directory that the compiler can write: links in it lead nowhere.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let socket = SocketFile::find(socket)?;
+    UnixStream::connect(socket.path()).await
 }
 
 async fn exchange(mut stream: UnixStream, text: &str, features: &str) -> io::Result<super::protocol::Reply> {

@@ -12,8 +12,11 @@ use crate::findings::{Findings, excerpt};
 
 mod words;
 
-/// No more lines than this are read of what the parser printed: for each, the text is searched.
+/// No more lines than this are read of what the parser printed.
 const MOST_LINES: usize = 150;
+/// For each of them, the text is searched, a few times. So fewer are read of what it printed about a long text:
+/// as many as come to this many bytes.
+const SEARCHED: usize = 16 << 20;
 /// A longer word is not looked for in the text.
 const LONGEST_WORD: usize = 300;
 const FROM_INCLUDED: &str = "include <abstractions/…> inside of a profile and <tunables/…> before, and end the rule \
@@ -24,7 +27,7 @@ const FROM_INCLUDED: &str = "include <abstractions/…> inside of a profile and 
 pub fn findings(text: &str, stderr: &str) -> Vec<Diagnostic> {
     let mut reader = Reader { text, includes: None, findings: Findings::default() };
     let mut broken = None;
-    for line in stderr.lines().take(MOST_LINES) {
+    for line in lines(text, stderr) {
         if let Some(warning) = line.strip_prefix("Warning from ") {
             reader.warning(warning);
         } else if let Some((site, message)) = located(line) {
@@ -46,12 +49,17 @@ pub fn findings(text: &str, stderr: &str) -> Vec<Diagnostic> {
 #[must_use]
 pub fn warnings(text: &str, stderr: &str) -> Vec<Diagnostic> {
     let mut reader = Reader { text, includes: None, findings: Findings::default() };
-    for line in stderr.lines().take(MOST_LINES) {
+    for line in lines(text, stderr) {
         if let Some(warning) = line.strip_prefix("Warning from ") {
             reader.warning(warning);
         }
     }
     reader.findings.end()
+}
+
+/// The lines of `stderr` that are read.
+fn lines<'a>(text: &str, stderr: &'a str) -> impl Iterator<Item = &'a str> {
+    stderr.lines().take(MOST_LINES.min(SEARCHED / text.len().max(1)))
 }
 
 /// Where the parser was.
@@ -278,14 +286,18 @@ fn either(words: &[String]) -> String {
 
 /// Where `word` stands first in `text`, not as a part of another word.
 fn first_word(text: &str, word: &str) -> Option<usize> {
-    let is_sought = is_sought(word);
-    text.match_indices(word).map(|(at, _)| at).find(|at| is_sought && is_whole(text, *at, word))
+    if !is_sought(word) {
+        return None;
+    }
+    text.match_indices(word).map(|(at, _)| at).find(|at| is_whole(text, *at, word))
 }
 
 /// The same, last.
 fn last_word(text: &str, word: &str) -> Option<usize> {
-    let is_sought = is_sought(word);
-    text.rmatch_indices(word).map(|(at, _)| at).find(|at| is_sought && is_whole(text, *at, word))
+    if !is_sought(word) {
+        return None;
+    }
+    text.rmatch_indices(word).map(|(at, _)| at).find(|at| is_whole(text, *at, word))
 }
 
 fn is_sought(word: &str) -> bool {

@@ -129,6 +129,16 @@ async fn a_compiler_that_does_not_listen_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_compiler_that_points_elsewhere_is_an_error() {
+    let elsewhere = saying(head(3, 0, 0), false);
+    let link = elsewhere.directory.path().join("link");
+    std::os::unix::fs::symlink(elsewhere.directory.path().join("socket"), &link).unwrap();
+    let client = Client::new(link);
+    let error = elsewhere.tasks.run_until(client.compile("text", "")).await.unwrap_err();
+    assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn what_is_too_long_is_not_sent() {
     let fake = saying(head(3, 0, 0), false);
     let error = fake.compile(&"x".repeat((1 << 20) + 1)).await.unwrap_err();

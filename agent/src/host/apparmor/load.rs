@@ -116,22 +116,22 @@ impl<K: Kernel> ApparmorHost<K> {
     }
 
     /// Loads what was prepared and is not there yet. Returns what failed, by text.
-    fn write_all(&self, batch: &[Pending]) -> BTreeMap<Digest, HostError> {
+    fn write_all(&mut self, batch: &[Pending]) -> BTreeMap<Digest, HostError> {
+        let (kernel, store) = (&self.kernel, &mut self.store);
         let write = |pending: &Pending| {
             if pending.profiles.values().all(|ready| ready.is_equal) {
                 return None;
             }
-            let write = || {
+            let mut write = || {
                 let path = Path::new("the kernel's policy");
                 about_to(Step::Load, path).map_err(|error| HostError::new("changing", path, error))?;
-                let (kept, blob) = self
-                    .store
-                    .read(pending.text)
+                let (kept, blob) = store
+                    .read_or_lose(pending.text)
                     .ok_or_else(|| error_of(pending.text, Errno::ENOENT).advise(NOT_KEPT))?;
                 if kept.fingerprint != pending.fingerprint {
                     return Err(error_of(pending.text, Errno::ESTALE).advise(NOT_KEPT));
                 }
-                self.kernel.replace(&blob)
+                kernel.replace(&blob)
             };
             write().err().map(|error| (pending.text, error))
         };

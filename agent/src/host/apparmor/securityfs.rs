@@ -1,8 +1,9 @@
 //! The kernel's AppArmor policy, in securityfs.
 //!
 //! Invariants: a blob goes in one write (`aa_simple_write_to_buffer` in security/apparmor/apparmorfs.c). Which
-//! profiles there are is read from `profiles`, as a whole; `policy/profiles` only adds what a profile came
-//! from. A load that fails can leave directories behind there, and no profile (seen on Linux 6.12): of several
+//! profiles there are is read from `profiles`, as a whole: the kernel gives that in parts, and begins each after
+//! as many lines as were read (`p_start`), so what is removed meanwhile hides a profile that is there.
+//! `policy/profiles` only adds what a profile came from. A load that fails can leave directories behind there, and no profile (seen on Linux 6.12): of several
 //! of one name the last one made is that of the profile.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,8 @@ const DIRECTORIES: &str = "policy/profiles";
 const MAC_ADMIN: u32 = 33;
 /// How often to look where the kernel does not tell of changes.
 const POLL: Duration = Duration::from_secs(5);
+/// How often the policy is read anew that changed meanwhile. Then what was read last has to do.
+const LOOKS: usize = 10;
 /// No text in securityfs that is read here is longer, but for the list of all profiles.
 const SHORT: u64 = 64 << 10;
 
@@ -172,13 +175,9 @@ impl SecurityFs {
         };
         Present { mode, raw, children: listed.children_of(name.as_str()).map(child).collect() }
     }
-}
 
-impl Kernel for SecurityFs {
-    fn look(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, Present>, HostError> {
-        if names.is_empty() {
-            return Ok(BTreeMap::new());
-        }
+    /// What is read of `names` while the policy may change.
+    fn look_once(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, Present>, HostError> {
         let listed = Listed::of(&self.read(PROFILES)?, names);
         let present = || names.iter().filter(|name| listed.0.contains_key(name.as_str()));
         let directories =
@@ -186,6 +185,15 @@ impl Kernel for SecurityFs {
         let look =
             |name: &ProfileName| (name.clone(), Self::present(name, directories.get(name.as_str()), &listed));
         Ok(present().map(look).collect())
+    }
+}
+
+impl Kernel for SecurityFs {
+    fn look(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, Present>, HostError> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        unchanged(|| self.revision(), || self.look_once(names))
     }
 
     fn replace(&self, blob: &[u8]) -> Result<(), HostError> {
@@ -242,6 +250,24 @@ impl SecurityFs {
             }
         }
     }
+}
+
+/// What is read between two equal revisions.
+fn unchanged<T, E>(
+    mut revision: impl FnMut() -> Result<u64, E>,
+    mut read: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut before = revision()?;
+    let mut found = read()?;
+    for _ in 1..LOOKS {
+        let after = revision()?;
+        if after == before {
+            break;
+        }
+        before = after;
+        found = read()?;
+    }
+    Ok(found)
 }
 
 /// Has the kernel tell of changes of an open `revision` from here on.

@@ -147,6 +147,15 @@ impl Store {
         read
     }
 
+    /// The same. If it can't be read, it is not kept any more, and has to be compiled again.
+    pub(crate) fn read_or_lose(&mut self, text: Digest) -> Option<(Kept, Vec<u8>)> {
+        let read = self.read(text);
+        if read.is_none() {
+            self.kept.remove(&text);
+        }
+        read
+    }
+
     /// The text of this digest.
     pub(crate) fn text(&self, text: Digest) -> Option<String> {
         let content = self.content(&name_of(text, TEXT)).filter(|content| Digest::of(content) == text)?;

@@ -324,6 +324,18 @@ fn what_nothing_refers_to_is_swept_at_the_next_start_and_not_before() {
 }
 
 #[test]
+fn a_blob_that_the_disk_loses_while_the_agent_runs_is_to_be_compiled_again() {
+    let mut scene = Scene::new();
+    scene.load(&[TEXT]);
+    scene.write(&format!("state/apparmor/{}.blob", digest_of(TEXT)), "damaged");
+    assert!(scene.scan().values().all(|found| found.is_current), "nobody has looked yet");
+    scene.kernel.reboot();
+    assert!(scene.load_kept(&[TEXT])[0].1.contains("it has to be compiled again"));
+    assert!(scene.scan().values().all(|found| !found.is_current));
+    assert_eq!(scene.load(&[TEXT]), all(&["a", "b"], "ours"));
+}
+
+#[test]
 fn what_comes_to_nothing_is_forgotten_when_nobody_wants_it_any_more() {
     let mut scene = Scene::new();
     scene.kernel.plant("d enforce");

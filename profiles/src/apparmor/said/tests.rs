@@ -127,3 +127,17 @@ fn many_messages_are_cut() {
     assert_eq!(found.len(), 101);
     assert_eq!(found.last().map(|finding| finding.code), Some(Code::MoreFindings));
 }
+
+#[test]
+fn of_what_is_said_of_a_long_text_less_is_read() {
+    let stderr: Vec<String> = (2..1_000)
+        .map(|line| format!("AppArmor parser error at line {line}: Invalid capability x.\n"))
+        .collect();
+    let rules = "  capability x,\n".repeat(1_000);
+    for (length, expected) in [(512 << 10, 32), (1 << 20, 16)] {
+        let start = format!("profile a {{\n{rules}}}\n");
+        let text = format!("{start}{}", "#".repeat(length - start.len()));
+        assert_eq!(findings(&text, &stderr.concat()).len(), expected, "{length}");
+    }
+    assert_eq!(findings("", &stderr.concat()).len(), 1);
+}

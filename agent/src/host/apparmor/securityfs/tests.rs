@@ -1,5 +1,7 @@
 //! Directories that look as securityfs was seen to look, on Linux 6.1 (SHA-1) and 6.12 (SHA-256).
 
+use std::cell::Cell;
+
 use super::*;
 
 /// A securityfs in which these files are below `apparmor`.
@@ -9,7 +11,7 @@ fn securityfs(files: &[(&str, &str)]) -> (tempfile::TempDir, SecurityFs) {
     for directory in [DIRECTORIES, "features"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
-    for (path, content) in files {
+    for (path, content) in [("revision", "1\n")].iter().chain(files) {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -70,6 +72,22 @@ fn a_profile_is_found_by_its_name_with_its_children() {
     ];
     assert_eq!(found, expected);
     assert_eq!(look(&kernel, &[]), Vec::<String>::new());
+}
+
+/// Claims how often is read what changes so often, and that it is the last that counts.
+#[test]
+fn what_changes_while_it_is_read_is_read_again() {
+    for (changes, expected) in [(0, 1), (1, 2), (3, 4), (99, LOOKS)] {
+        let (revision, reads) = (Cell::new(7_u64), Cell::new(0));
+        let read = || {
+            reads.set(reads.get() + 1);
+            if reads.get() <= changes {
+                revision.set(revision.get() + 1);
+            }
+            Ok::<usize, ()>(reads.get())
+        };
+        assert_eq!(unchanged(|| Ok(revision.get()), read), Ok(expected), "{changes}");
+    }
 }
 
 #[test]
