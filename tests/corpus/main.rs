@@ -1,6 +1,6 @@
-//! Every AppArmor profile that Debian has, through all that a text goes through before it is loaded: its words
-//! are read, `pavise compiler` compiles it, and what comes of that is judged, also where the words alone would
-//! refuse it. Most are for programs of the node, which is what they are refused for.
+//! Every AppArmor profile that Debian has, through all that a text goes through before it is loaded: its
+//! words are read, `pavise compiler` compiles it, and what comes of that is judged, also where the words
+//! alone would refuse it. Most are for programs of the node, which is what they are refused for.
 //!
 //! `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot anew.
 
@@ -91,8 +91,8 @@ impl Drop for Compiler {
     }
 }
 
-/// The program, as the unit tests have it: where these came first, as in `cargo xtask test`, there is nothing to
-/// build.
+/// The program, as the unit tests have it: where these came first, as in `cargo xtask test`, there is nothing
+/// to build.
 fn pavise() -> PathBuf {
     let build = ["test", "--workspace", "--exclude=pavise-testbed", "--locked", "--no-run"];
     let status = Command::new(env!("CARGO")).args(build).current_dir(testbed::repository()).status().unwrap();
