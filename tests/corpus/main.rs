@@ -2,7 +2,8 @@
 //! words are read, `pavise compiler` compiles it, and what comes of that is judged, also where the words
 //! alone would refuse it. Most are for programs of the node, which is what they are refused for.
 //!
-//! `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot anew.
+//! The program is the one that `cargo xtask test` has just built for the unit tests; who runs this alone
+//! builds it first. `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot anew.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
@@ -91,14 +92,12 @@ impl Drop for Compiler {
     }
 }
 
-/// The program, as the unit tests have it: where these came first, as in `cargo xtask test`, there is nothing
-/// to build.
+/// The program, which the unit tests have left beside this one.
 fn pavise() -> PathBuf {
-    let build = ["test", "--workspace", "--exclude=pavise-testbed", "--locked", "--no-run"];
-    let status = Command::new(env!("CARGO")).args(build).current_dir(testbed::repository()).status().unwrap();
-    assert!(status.success(), "cargo {} fails", build.join(" "));
     let this = std::env::current_exe().unwrap();
-    this.ancestors().nth(2).unwrap().join("pavise")
+    let pavise = this.ancestors().nth(2).unwrap().join("pavise");
+    assert!(pavise.exists(), "{} is not there: cargo build --package pavise makes it", pavise.display());
+    pavise
 }
 
 /// All profiles, by their names below `directory`.
