@@ -1,8 +1,8 @@
 //! The loop of `pavise catalog`: bundles in, Events out.
 //!
 //! Invariants: at most one write is under way, and nothing waits for it: what is seen meanwhile is judged,
-//! and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it says of a
-//! text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
+//! and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it says of
+//! a text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
 //! here; that is the business of [`profiles::catalog`].
 
 use std::collections::BTreeSet;
@@ -24,8 +24,8 @@ use tracing::{info, warn};
 use crate::cluster::bundles::Seen;
 
 /// Runs until `stop` completes. `watch` starts to watch all bundles, judged for the platforms that it is
-/// given; it is called anew when these change. `compile` has an AppArmor text compiled, and tells what was found;
-/// it fails if there is no answer. `write` starts a write.
+/// given; it is called anew when these change. `compile` has an AppArmor text compiled, and tells what was
+/// found; it fails if there is no answer. `write` starts a write.
 pub(crate) async fn run(
     platforms: impl Stream<Item = BTreeSet<Platform>>,
     watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Judged>>,
@@ -168,9 +168,9 @@ mod tests {
         writes.take()
     }
 
-    /// Runs for `duration` while `web` is seen as it is in `story`, after so many seconds each. `compile` answers
-    /// about the profile of a name when it is asked for the nth time. Returns what was written about `web`, and
-    /// when, and how often there was an answer to be had.
+    /// Runs for `duration` while `web` is seen as it is in `story`, after so many seconds each. `compile`
+    /// answers about the profile of a name when it is asked for the nth time. Returns what was written about
+    /// `web`, and when, and how often there was an answer to be had.
     async fn compiled_for(
         duration: Duration,
         story: &'static [(u64, &'static str)],

@@ -5,12 +5,12 @@
 //! forgets Events after an hour. A statement has one Event, whose name follows from what it says; saying it
 //! again counts up in that Event.
 //!
-//! What a ConfigMap holds is judged when it is seen; what there is to say of AppArmor texts is known when they
-//! are compiled, which [`asking`] sees to. Nothing else waits for that.
+//! What a ConfigMap holds is judged when it is seen; what there is to say of AppArmor texts is known when
+//! they are compiled, which [`asking`] sees to. Nothing else waits for that.
 //!
 //! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a
-//! statement is written twice an hour and a bundle with which nothing is wrong never. That nothing is wrong any
-//! more is not said before all is known.
+//! statement is written twice an hour and a bundle with which nothing is wrong never. That nothing is wrong
+//! any more is not said before all is known.
 
 pub mod asking;
 mod review;

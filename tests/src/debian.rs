@@ -11,6 +11,9 @@ use crate::{cache, command};
 /// The package that brings Podman's and CRI-O's default seccomp profile.
 const CONTAINERS_COMMON: &str = "golang-github-containers-common";
 
+/// The packages that bring AppArmor's parser, what texts include, and profiles.
+const APPARMOR: &[&str] = &["apparmor", "apparmor-profiles", "apparmor-profiles-extra"];
+
 /// The package that brings a static busybox.
 pub(crate) const BUSYBOX: &str = "busybox-static";
 
@@ -28,6 +31,32 @@ pub fn podmans_profile() -> anyhow::Result<String> {
     })?;
     let path = entry.join("seccomp.json");
     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// AppArmor as Debian ships it, with all profiles.
+#[derive(Debug)]
+pub struct Apparmor {
+    /// What it is, each as `package=version`.
+    pub packages: Vec<String>,
+    /// Where the files of each package are: in a directory that has its name, without the version.
+    pub directory: PathBuf,
+}
+
+/// Fetches the packages that Debian has of AppArmor, once for each version.
+///
+/// # Errors
+/// apt-get finds no such packages.
+pub fn apparmor() -> anyhow::Result<Apparmor> {
+    let packages: Vec<String> =
+        APPARMOR.iter().map(|package| candidate(package)).collect::<anyhow::Result<_>>()?;
+    let key = cache::Key::default().text(&packages.join(" "));
+    let directory = cache::entry("apparmor", key, |directory| {
+        APPARMOR.iter().zip(&packages).try_for_each(|(name, package)| {
+            fs::rename(unpack(package, directory)?, directory.join(name))
+                .with_context(|| format!("keeping the files of {package}"))
+        })
+    })?;
+    Ok(Apparmor { packages, directory })
 }
 
 /// The version of `package` that apt-get would download, as `package=version`.

@@ -25,6 +25,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         tidy::run()?;
         cargo("Unit tests", &["test", "--workspace", "--exclude=pavise-testbed", "--locked"])?;
         cargo("Unit tests of the testbed", &["test", "--package=pavise-testbed", "--lib", "--locked"])?;
+        cargo(
+            "Debian's AppArmor profiles",
+            &["test", "--package=pavise-testbed", "--test=corpus", "--locked"],
+        )?;
     }
     let end_to_end = ["test", "--package", "pavise-testbed", "--test", "e2e", "--locked", "--"];
     let words: Vec<&str> = end_to_end.into_iter().chain(options.only.as_deref()).collect();

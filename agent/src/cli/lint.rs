@@ -1,7 +1,7 @@
 //! `pavise lint`: says what is wrong with profiles, without a cluster.
 //!
-//! Invariant: what is judged is judged as the agent does it, with its limits and in its sandbox. What keeps one
-//! profile from being judged keeps no other.
+//! Invariant: what is judged is judged as the agent does it, with its limits and in its sandbox. What keeps
+//! one profile from being judged keeps no other.
 
 mod files;
 mod parser;
@@ -32,8 +32,9 @@ Exit codes: 0 if no profile has an error (it may have warnings; nothing is print
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Profiles; directories of profiles; - for standard input. Of a directory, every file ending with .json is
-    /// read, or with `--kind apparmor` every one that does not end with .json, .yaml, .yml or .md, nor is hidden.
+    /// Profiles; directories of profiles; - for standard input. Of a directory, every file ending with .json
+    /// is read, or with `--kind apparmor` every one that does not end with .json, .yaml, .yml or .md, nor is
+    /// hidden.
     #[arg(required = true, value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
 
@@ -47,8 +48,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ARCHITECTURE")]
     arch: Option<Architecture>,
 
-    /// The kernel of the nodes that seccomp profiles are for, such as 6.12: conditions in Docker's format depend
-    /// on it. That of this machine unless given.
+    /// The kernel of the nodes that seccomp profiles are for, such as 6.12: conditions in Docker's format
+    /// depend on it. That of this machine unless given.
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Kernel>,
 

@@ -28,7 +28,8 @@ enum Command {
     Agent(agent::Arguments),
     /// Say on each bundle what is wrong with it, as Events, until told to stop.
     Catalog(catalog::Arguments),
-    /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to stop.
+    /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to
+    /// stop.
     Compiler(compiler::Arguments),
     /// Say what is wrong with profiles, as the agent would, without a cluster.
     Lint(lint::Arguments),

@@ -66,8 +66,8 @@ impl Toolchain {
         Self { parser: PARSER.into(), includes: INCLUDES.into() }
     }
 
-    /// Where the features are for which a text is compiled that is to be judged, not loaded: those of the newest
-    /// `abi` that there is. So nothing is found that is due to the kernel of a node.
+    /// Where the features are for which a text is compiled that is to be judged, not loaded: those of the
+    /// newest `abi` that there is. So nothing is found that is due to the kernel of a node.
     pub(crate) fn features(&self) -> PathBuf {
         self.includes.join("abi/3.0")
     }

@@ -70,7 +70,8 @@ pub fn judge(
     judge.ended(text, blob)
 }
 
-/// What compiling a text `found` beside what was `told` of the text before: a blob shows again what its text says.
+/// What compiling a text `found` beside what was `told` of the text before: a blob shows again what its text
+/// says.
 pub fn beside<'f>(told: &[Diagnostic], found: &'f [Diagnostic]) -> impl Iterator<Item = &'f Diagnostic> {
     let told: BTreeSet<Code> = told.iter().map(|finding| finding.code).collect();
     found.iter().filter(move |finding| !told.contains(&finding.code))

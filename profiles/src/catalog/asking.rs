@@ -1,11 +1,11 @@
 //! What the compiler is asked about the AppArmor texts of all bundles, and what came of it.
 //!
-//! A bundle is reviewed when it is seen, with what is known of its texts then, and again when the last of those
-//! that are with the compiler is back. So one edit leads to two reviews, however many texts there are.
+//! A bundle is reviewed when it is seen, with what is known of its texts then, and again when the last of
+//! those that are with the compiler is back. So one edit leads to two reviews, however many texts there are.
 //!
-//! Invariants: only what the text itself does not refuse is asked for, once at a time; an answer is kept as long
-//! as a bundle has the text, and one to a text that no bundle has any more changes nothing. Where there is no
-//! answer, that is nobody's fault who writes bundles: it is asked for again, more and more slowly.
+//! Invariants: only what the text itself does not refuse is asked for, once at a time; an answer is kept as
+//! long as a bundle has the text, and one to a text that no bundle has any more changes nothing. Where there
+//! is no answer, that is nobody's fault who writes bundles: it is asked for again, more and more slowly.
 
 use std::collections::{BTreeMap, BTreeSet};
 

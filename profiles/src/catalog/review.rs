@@ -1,9 +1,9 @@
 //! What there is to say about one ConfigMap, for all nodes at once.
 //!
-//! Invariants: what is said follows from the ConfigMap, the platforms and what the compiler found alone. So two
-//! catalogs say the same, under the same names, and one that is restarted says nothing twice. Of an AppArmor
-//! text that is not compiled, only what refuses it is said: that it is served, with or without flaws, nobody
-//! knows.
+//! Invariants: what is said follows from the ConfigMap, the platforms and what the compiler found alone. So
+//! two catalogs say the same, under the same names, and one that is restarted says nothing twice. Of an
+//! AppArmor text that is not compiled, only what refuses it is said: that it is served, with or without
+//! flaws, nobody knows.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! Which profiles are judged, and of which kind they are.
 //!
-//! Invariant: what is no text, or can't be read, is told in its place, and keeps no other file from being read.
+//! Invariant: what is no text, or can't be read, is told in its place, and keeps no other file from being
+//! read.
 
 use std::fs;
 use std::io::{self, Read};
@@ -60,9 +61,9 @@ fn is_json(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "json")
 }
 
-/// The files below `directory` that hold profiles of `kind`, by their names. Directories whose names begin with
-/// a dot are passed over: in them, the kubelet keeps the files of a mounted ConfigMap, which are linked from
-/// beside them.
+/// The files below `directory` that hold profiles of `kind`, by their names. Directories whose names begin
+/// with a dot are passed over: in them, the kubelet keeps the files of a mounted ConfigMap, which are linked
+/// from beside them.
 fn profiles_below(directory: &Path, kind: Kind) -> Result<Vec<PathBuf>> {
     let is_meant = |path: &Path| match kind {
         Kind::Seccomp => is_json(path),

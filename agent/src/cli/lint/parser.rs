@@ -25,8 +25,8 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    /// The parser at `path`, for a kernel with the features of a file, or those that most texts are written for.
-    /// None if there is no parser, which is said.
+    /// The parser at `path`, for a kernel with the features of a file, or those that most texts are written
+    /// for. None if there is no parser, which is said.
     ///
     /// # Errors
     /// There is one, and the features can't be read.
