@@ -11,6 +11,7 @@ use anyhow::Result;
 use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use profiles::apparmor::beside;
 use profiles::apparmor::kernel::Load;
 use profiles::apparmor::name::ProfileName;
 use profiles::apparmor::text::scan;
@@ -144,7 +145,9 @@ impl Policies {
             Ok(Verdict::Accepted { policy, blob, warnings }) => match self.host.keep(&text, &blob, &names) {
                 Ok(()) => {
                     journal.compiled(digest);
-                    Compiled::Accepted(policy, warnings.into())
+                    // What the text says itself was said when it came.
+                    let told = if warnings.is_empty() { Vec::new() } else { scan(&text).findings };
+                    Compiled::Accepted(policy, beside(&told, &warnings).cloned().collect())
                 }
                 Err(error) => {
                     journal.not_compiled(digest, &error.in_full());
