@@ -16,12 +16,16 @@ use super::protocol::{MOST_BLOB, MOST_WORDS, Reply, Request};
 use super::{Answer, Limit, Toolchain};
 use crate::host::child::{Ended, kill_group};
 use crate::host::memfd::{self, Heir};
+use crate::host::process::processor_time_of;
 
 /// The exit code of `pavise run-parser` if it could not become a parser, as of env(1) and timeout(1).
 pub(crate) const NO_PARSER: i32 = 125;
 
 /// This program, which confines itself before it becomes the parser.
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// A process that had less than one part in so many of its time on a processor had to wait for others.
+const STARVED: u32 = 8;
 
 /// Words of the parser, and of the C++ library, when they get no memory.
 const OUT_OF_MEMORY: &[&str] = &["bad_alloc", "allocate memory", "Memory allocation", "Out of memory"];
@@ -64,7 +68,7 @@ pub(super) async fn run(
     let reply = tokio::select! {
         reply = answer(&mut child) => Some(reply),
         () = gone => None,
-        () = tokio::time::sleep(cost.deadline) => Some(Ok(Answer::Limit(Limit::Time))),
+        () = tokio::time::sleep(cost.deadline) => Some(too_late(leader, cost.deadline)),
     };
     // Its number is nobody else's until it is waited for, and then it has none.
     if let Some(leader) = leader
@@ -102,6 +106,18 @@ fn start(toolchain: &Toolchain, cost: Cost, request: &Request) -> Result<Child, 
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("starting a process for the parser: {error}"))
+}
+
+/// What to answer when the process `leader` has not ended in time. If it had next to nothing of the processors,
+/// it is not the text that takes too much.
+fn too_late(leader: Option<u32>, deadline: Duration) -> Reply {
+    match leader.and_then(processor_time_of) {
+        Some(used) if used < deadline / STARVED => Err(format!(
+            "the parser had to wait for a processor for most of {}s; is the node overloaded?",
+            deadline.as_secs()
+        )),
+        Some(_) | None => Ok(Answer::Limit(Limit::Time)),
+    }
 }
 
 /// Reads what the child has to say, and waits for its end.

@@ -19,6 +19,8 @@ use crate::host::socket::SocketFile;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long everything may take after that: the server's own deadline comes first.
 const PATIENCE: Duration = DEADLINE.saturating_mul(2);
+/// So much is told of why the compiler could not, in characters.
+const MOST_REASON: usize = 300;
 
 /// What asks the compiler.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Client {
         let stream = stream.map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
         match timeout(self.patience, exchange(stream, text, features)).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
-            Ok(Ok(Err(reason))) => Err(ClientError::Failed(reason)),
+            Ok(Ok(Err(reason))) => Err(ClientError::Failed(reason.chars().take(MOST_REASON).collect())),
             Ok(Err(error)) => Err(ClientError::Exchange(error)),
             Err(_) => Err(ClientError::Silent(self.patience)),
         }

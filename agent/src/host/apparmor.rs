@@ -41,6 +41,7 @@ const OTHER_RULES: &str = "a profile with other rules";
 const OTHER_MODE: &str = "a profile with another mode";
 const NO_CHILD: &str = "a profile without one of its children";
 const OTHER_CHILD: &str = "a profile with a child that has other rules or another mode";
+const NO_PROC: &str = " (the node's /proc must be mounted; see --proc)";
 const STILL_THERE: &str = " (somebody loaded it again in the same moment)";
 
 /// How one profile's step ended.
@@ -415,7 +416,8 @@ fn failed_all<T>(names: &BTreeSet<ProfileName>, error: &HostError) -> PolicyOutc
 /// Which boot of the node this is.
 fn boot(proc: &Path) -> Result<String, HostError> {
     let path = proc.join("sys/kernel/random/boot_id");
-    let boot = fs::read_to_string(&path).map_err(|error| HostError::new("reading", &path, error))?;
+    let failed = |error| HostError::new("reading", &path, error).advise(NO_PROC);
+    let boot = fs::read_to_string(&path).map_err(failed)?;
     Ok(boot.trim().to_owned())
 }
 

@@ -1,8 +1,8 @@
-//! What this process costs the node.
+//! What processes cost the node.
 
 use std::time::Duration;
 
-use procfs::process::Process;
+use procfs::process::{Process, Stat};
 
 /// As proc(5) tells it.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +20,19 @@ pub(crate) fn usage() -> Option<Usage> {
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
     Some(Usage {
-        cpu: Duration::from_secs(1).saturating_mul(u32::try_from(stat.utime + stat.stime).ok()?)
-            / u32::try_from(procfs::ticks_per_second()).ok()?,
+        cpu: processor_time(&stat)?,
         resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
         open_files: process.fd_count().ok()?.try_into().ok()?,
     })
+}
+
+/// The processor time that the process `id` has used. None if there is no such process.
+pub(crate) fn processor_time_of(id: u32) -> Option<Duration> {
+    processor_time(&Process::new(id.try_into().ok()?).ok()?.stat().ok()?)
+}
+
+fn processor_time(stat: &Stat) -> Option<Duration> {
+    let ticks = u32::try_from(stat.utime + stat.stime).ok()?;
+    let second = u32::try_from(procfs::ticks_per_second()).ok()?;
+    Some(Duration::from_secs(1).saturating_mul(ticks) / second)
 }

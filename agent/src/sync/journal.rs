@@ -289,7 +289,7 @@ mod tests {
     use profiles::time::Time;
 
     use super::*;
-    use crate::examples::{judged, source};
+    use crate::examples::{apparmor_source, judged, source};
 
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 
@@ -337,6 +337,23 @@ mod tests {
     fn node(key: &str, value: &str) -> Event {
         let others = [(key.to_owned(), value.to_owned())].into();
         Event::NodeLabels(NodeLabels { others, ..NodeLabels::default() })
+    }
+
+    #[test]
+    fn a_text_that_nobody_has_any_more_is_forgotten() {
+        let (mut journal, others) = (journal(), BTreeSet::new());
+        let removal_delay = Duration::from_mins(5);
+        let config = Config { home: namespace(), others, removal_delay, has_node: false, has_apparmor: true };
+        let mut state = State::new(config);
+        let text = |number: u32| format!("profile a {{\n  file,\n}}\n# {number}\n");
+        for number in 0..3 {
+            let bundle = judged(apparmor_source("n", "b", &[("k", &text(number))]));
+            turn(&mut journal, &mut state, Event::Applied(bundle));
+            journal.not_compiled(Digest::of(text(number).as_bytes()), "nobody listens");
+            assert_eq!(journal.policies.uncompiled(), 1);
+        }
+        turn(&mut journal, &mut state, Event::Deleted(id()));
+        assert_eq!(journal.policies.uncompiled(), 0);
     }
 
     /// Claims how many lines each next version of one bundle is worth; a version is its profiles' contents.

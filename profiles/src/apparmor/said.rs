@@ -16,7 +16,7 @@ mod words;
 const MOST_LINES: usize = 150;
 /// For each of them, the text is searched, a few times. So fewer are read of what it printed about a long text:
 /// as many as come to this many bytes.
-const SEARCHED: usize = 16 << 20;
+const SEARCHED: usize = 8 << 20;
 /// A longer word is not looked for in the text.
 const LONGEST_WORD: usize = 300;
 const FROM_INCLUDED: &str = "include <abstractions/…> inside of a profile and <tunables/…> before, and end the rule \

@@ -58,6 +58,7 @@ impl Policies {
     }
 
     pub(super) fn acted(&mut self, state: &State, now: Time) {
+        self.uncompiled.0.retain(|text, _| state.has_text(*text));
         self.unloaded.0.retain(|name, _| state.is_claimed(name));
         self.retained.0.retain(|name, _| !state.is_claimed(name));
         for (name, pods) in state.retained_by_pods(now) {
@@ -69,6 +70,12 @@ impl Policies {
         for (name, found) in self.drifts.news() {
             warn!(%name, found, "Drift not repaired");
         }
+    }
+
+    /// Of how many texts it is remembered why they are not compiled.
+    #[cfg(test)]
+    pub(super) fn uncompiled(&self) -> usize {
+        self.uncompiled.0.len()
     }
 
     /// The keys that have `text`.
