@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use crate::apparmor::name::ProfileName;
 use crate::bundle::{Bundle, Document, Kind, Profile};
@@ -16,6 +17,10 @@ use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::state::{Config, State};
 use crate::time::Time;
+
+/// So long after all bundles are known texts that are being compiled are waited for: an author of many that take
+/// long is not to hold up the rollout of a new agent.
+const COMPILING: Duration = Duration::from_mins(2);
 
 /// How many there are of what is known of one [`Kind`]. But for the bundles, all are profiles; a text that is
 /// refused counts as one.
@@ -153,13 +158,14 @@ impl State {
         let compiles = self.policies.grants.values().filter_map(Grant::document);
         let compiles: BTreeSet<Digest> =
             compiles.map(Document::digest).filter(|text| self.policies.is_pending(*text)).collect();
+        let is_early = self.all_known_since().is_none_or(|since| now < since + COMPILING);
         let loads = if self.policies.is_scanned { self.plan(now).load.len() } else { 0 };
         let (compiles, is_node_seen) = (compiles.len(), self.labels.observed.is_some());
         let all = [
             (!self.is_scanned, Wait::Disk),
             (has_apparmor && !self.policies.is_scanned, Wait::Kernel),
             (unlisted > 0, Wait::Bundles(unlisted)),
-            (compiles > 0, Wait::Compiles(compiles)),
+            (compiles > 0 && is_early, Wait::Compiles(compiles)),
             (loads > 0, Wait::Loads(loads)),
             (writes > 0, Wait::Writes(writes)),
             (has_node && !is_node_seen, Wait::Node),

@@ -325,6 +325,26 @@ fn all_is_told_in_numbers() {
 }
 
 #[test]
+fn texts_that_take_long_keep_nobody_unready_for_ever() {
+    let mut scene = apparmor();
+    for (line, expected) in [
+        ("kernel", "Bundles(2) Node"),
+        ("node", "Bundles(2)"),
+        ("list-home ~web@1:k=a/1", "Bundles(1) Compiles(1)"),
+        ("+600s", "Bundles(1) Compiles(1)"),
+        ("list-team", "Compiles(1)"),
+        ("+119s", "Compiles(1)"),
+        ("+1s", ""),
+        ("compiled", "Loads(1)"),
+    ] {
+        scene.play(line);
+        let shown: Vec<String> =
+            scene.state.waits(scene.now).iter().map(|wait| format!("{wait:?}")).collect();
+        assert_eq!(shown.join(" "), expected, "{line}");
+    }
+}
+
+#[test]
 fn a_text_is_asked_for_from_when_it_came_until_it_is_loaded() {
     let mut scene = apparmor();
     for (happens, expected) in [
