@@ -35,19 +35,19 @@ fn check(arguments: &[&str], text: &str, code: i32, expected: &[&str]) {
 #[test]
 fn rules_are_compiled_and_what_comes_of_them_is_judged() {
     check(&[], &profile("  /etc/hosts r,"), 0, &[]);
-    check(&[], &profile("  /etc/hosts r,\n  fil,"), 1, &["<stdin>:5:6: error[invalid-policy] $: "]);
-    check(&[], &profile("  #include <abstractions/none>"), 1, &["<stdin>:4:13: error[missing-include] $: "]);
+    check(&[], &profile("  /etc/hosts r,\n  fil,"), 1, &["<stdin>:5:6: error[invalid-policy]: "]);
+    check(&[], &profile("  #include <abstractions/none>"), 1, &["<stdin>:4:13: error[missing-include]: "]);
     // The words of the text alone do not tell this, and the blob does.
     let nested = profile("  profile b {\n    profile c {\n    }\n  }");
-    check(&[], &nested, 1, &["<stdin>:1:1: error[policy-mismatch] $: "]);
+    check(&[], &nested, 1, &["<stdin>:1:1: error[policy-mismatch]: "]);
     let explosion = profile(&format!("  /{{,**}}a{} r,", "?".repeat(40)));
-    check(&[], &explosion, 1, &["<stdin>:1:1: error[policy-limit] $: "]);
+    check(&[], &explosion, 1, &["<stdin>:1:1: error[policy-limit]: "]);
 }
 
 #[test]
 fn what_a_text_and_its_blob_both_say_is_said_once() {
     let text = "profile web flags=(complain) {\n}\n";
-    check(&[], text, 0, &["<stdin>:1:20: warning[complain-mode] $: "]);
+    check(&[], text, 0, &["<stdin>:1:20: warning[complain-mode]: "]);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_text_that_its_own_words_refuse_is_not_compiled() {
         &[],
         "/usr/bin/x {\n  include <abstractions/base>\n  fil,\n}\n",
         1,
-        &["<stdin>:1:1: error[invalid-profile-name] $: "],
+        &["<stdin>:1:1: error[invalid-profile-name]: "],
     );
 }
 

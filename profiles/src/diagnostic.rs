@@ -28,7 +28,9 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}] {}: {}; {}", self.severity(), self.code, self.place, self.message, self.help)
+        let (severity, Self { code, place, message, help }) = (self.severity(), self);
+        let gap = if place.is_whole() { "" } else { " " };
+        write!(f, "{severity}[{code}]{gap}{place}: {message}; {help}")
     }
 }
 
@@ -230,10 +232,13 @@ impl fmt::Display for Severity {
 pub struct Place {
     /// Line and byte column, both from 1, where the parser can tell.
     pub position: Option<(usize, usize)>,
-    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle). Of an
-    /// AppArmor text always `$`. Of a file or directory that can't be read: its path.
+    /// JSON path: `$` is the document (of a profile), or the ConfigMap or directory (of a bundle), and is not
+    /// shown. Of an AppArmor text always `$`. Of a file or directory that can't be read: its path.
     pub path: String,
 }
+
+/// The path of all of a document.
+const WHOLE: &str = "$";
 
 impl Place {
     /// A place that is known by its JSON path alone.
@@ -241,13 +246,25 @@ impl Place {
     pub fn at(path: impl Into<String>) -> Self {
         Self { position: None, path: path.into() }
     }
+
+    /// The path, unless it is that of all of the document: that tells nobody anything.
+    #[must_use]
+    pub fn part(&self) -> Option<&str> {
+        (self.path != WHOLE).then_some(&self.path)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.position.is_none() && self.part().is_none()
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.position {
-            Some((line, column)) => write!(f, "line {line}, column {column}, {}", self.path),
-            None => f.write_str(&self.path),
+        match (self.position, self.part()) {
+            (Some((line, column)), Some(part)) => write!(f, "line {line}, column {column}, {part}"),
+            (Some((line, column)), None) => write!(f, "line {line}, column {column}"),
+            (None, Some(part)) => f.write_str(part),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::observe::{logs, signals};
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Where to listen: a path in a directory that only the agent has besides.
+    /// Where to listen: a path in a directory that only the agent, or the catalog, has besides.
     #[arg(long, default_value = compiler::SOCKET, value_name = "PATH")]
     socket: PathBuf,
 
@@ -95,7 +95,7 @@ fn version(toolchain: &Toolchain) -> Result<String> {
     let asked = Command::new(&toolchain.parser).arg("--version").env_clear().output();
     let asked = asked.with_context(|| format!("running {parser}; it comes with the package apparmor"))?;
     if !asked.status.success() {
-        bail!("{parser} --version: {}", asked.status);
+        bail!("running {parser} --version: {}; is it AppArmor's parser?", asked.status);
     }
     let words = String::from_utf8_lossy(&asked.stdout);
     Ok(words.lines().next().unwrap_or_default().to_owned())

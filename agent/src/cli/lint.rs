@@ -146,7 +146,8 @@ fn print(name: &str, findings: &[Diagnostic], out: &mut impl Write) -> Result<Ou
 fn shown(finding: &Diagnostic) -> String {
     let Diagnostic { code, place, message, help } = finding;
     let (line, column) = place.position.unwrap_or((1, 1));
-    format!("{line}:{column}: {}[{code}] {}: {message}; {help}", finding.severity(), place.path)
+    let part = place.part().map(|part| format!(" {part}")).unwrap_or_default();
+    format!("{line}:{column}: {}[{code}]{part}: {message}; {help}", finding.severity())
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl Socket {
         });
         let listener = listener.with_context(|| {
             format!(
-                "listening on {}; can this user write its directory? (--socket chooses another)",
+                "listening on {}; is its directory there, and may this user write to it? (--socket chooses another)",
                 path.display()
             )
         })?;

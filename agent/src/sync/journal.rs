@@ -33,6 +33,7 @@ const PROBLEM: &str = "Bundle has a problem";
 const FLAW: &str = "Profile has a flaw";
 const REFUSED_EDIT: &str = "Profile refused; the version before it stays";
 const REFUSED: &str = "Profile refused; nothing was loaded before";
+const TEXT_FLAW: &str = "Text has a flaw";
 const REFUSED_TEXT: &str = "Text refused; what was loaded of it before stays";
 
 /// Remembers the problems that were logged.
@@ -129,12 +130,14 @@ impl Journal {
             info!(bundle = %id, "Bundle is not for this node");
         }
         for (id, line, severity) in self.new_findings(state) {
+            let is_text = self.policies.texts.contains_key(&id);
             let what = match (&line.0, severity) {
                 (None, _) => PROBLEM,
                 (Some(_), Severity::Error) => REFUSED_TEXT,
+                (Some(_), Severity::Warning) if is_text => TEXT_FLAW,
                 (Some(_), Severity::Warning) => FLAW,
             };
-            say(&id, &line, what);
+            say(&id, &line, what, is_text);
         }
         for (reference, found) in self.drifts.news() {
             warn!(%reference, found, "Drift not repaired");
@@ -225,6 +228,7 @@ impl Journal {
 
     fn judged(&mut self, bundle: &Bundle) {
         self.policies.judged(bundle);
+        let is_text = bundle.kind == Some(Kind::AppArmor);
         for line in self.new_lines(bundle) {
             let profile = line
                 .0
@@ -232,11 +236,13 @@ impl Journal {
                 .and_then(|reference| Some((reference, bundle.profiles.get(reference.key())?)));
             let what = match profile {
                 None => PROBLEM,
+                Some((_, Profile::Accepted(..))) if is_text => TEXT_FLAW,
+                Some((_, Profile::Refused(_))) if is_text => REFUSED_TEXT,
                 Some((_, Profile::Accepted(..))) => FLAW,
                 Some((reference, Profile::Refused(_))) if self.drifts.is_loaded(reference) => REFUSED_EDIT,
                 Some((_, Profile::Refused(_))) => REFUSED,
             };
-            say(&bundle.id, &line, what);
+            say(&bundle.id, &line, what, is_text);
         }
     }
 
@@ -272,9 +278,11 @@ fn seen(found: Found) -> Option<&'static str> {
     }
 }
 
-fn say(bundle: &BundleId, (reference, diagnostic): &Line, what: &str) {
+/// Pods refer to a profile of a text by its name, and not by where the text stands.
+fn say(bundle: &BundleId, (reference, diagnostic): &Line, what: &str, is_text: bool) {
     match reference {
         None => warn!(%bundle, diagnostic, "{what}"),
+        Some(text) if is_text => warn!(%bundle, %text, diagnostic, "{what}"),
         Some(reference) => warn!(%bundle, %reference, diagnostic, "{what}"),
     }
 }

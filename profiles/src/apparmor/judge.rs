@@ -45,6 +45,10 @@ pub fn judge(
         let help = "split it, or use fewer patterns with ** and alternatives in one profile";
         return Err(vec![finding(Code::PolicyLimit, message, help)]);
     }
+    if blob.is_empty() && names.is_empty() {
+        let message = "the text declares no profile: it is compiled to nothing".to_owned();
+        return Err(vec![finding(Code::NoProfile, message, "write profile <name> { … }")]);
+    }
     let unpacked = blob::read(blob).map_err(|malformed| {
         let message = format!("what it is compiled to can't be read: {malformed}");
         vec![finding(Code::PolicyMismatch, message, OPERATOR)]

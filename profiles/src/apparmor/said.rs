@@ -166,7 +166,11 @@ impl<'a> Reader<'a> {
     }
 
     fn syntax(&mut self, site: Site<'_>, rest: &str) {
-        let help = "see apparmor.d(5); each rule ends with a comma, also the one before";
+        let help = if rest.starts_with(", unexpected end of file") {
+            "close each { with }, and end each rule with a comma"
+        } else {
+            "see apparmor.d(5); each rule ends with a comma, also the one before"
+        };
         let Some(rest) = rest.strip_prefix(", unexpected ") else {
             return self.find(Code::InvalidPolicy, self.place(site, None), "a syntax error".to_owned(), help);
         };

@@ -349,7 +349,7 @@ mod tests {
         );
         check(
             &judge("seccomp", &[], &[]),
-            &[("BundleProblem", "", "web has a problem: warning[empty-bundle] ")],
+            &[("BundleProblem", "", "web has a problem: warning[empty-bundle]: ")],
         );
     }
 

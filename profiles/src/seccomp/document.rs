@@ -465,7 +465,7 @@ fn no_json(source: Source<'_>, error: &serde_json::Error) -> Diagnostic {
         }
         _ if start.contains('\0') => "the document has zero bytes, as UTF-16 has: save it as UTF-8",
         _ if !start.starts_with('{') => {
-            "a profile is a JSON object, which begins with {: neither YAML nor comments are read"
+            "a profile is a JSON object, which begins with {: neither YAML nor comments nor AppArmor texts are read"
         }
         _ => "comments, single quotes, trailing commas and trailing data are not JSON",
     };

@@ -12,6 +12,9 @@ use profiles::bundle::Kind;
 
 /// Endings of files beside AppArmor texts that are none.
 const NO_APPARMOR: &[&str] = &["json", "md", "yaml", "yml"];
+/// What to do with a ConfigMap.
+const TAKE_OUT: &str =
+    "take the profile out of its ConfigMap, as in yq -r '.data[\"nginx\"]' web.yaml | pavise lint -";
 
 /// One profile, or one text that declares several.
 #[derive(Debug)]
@@ -41,8 +44,11 @@ pub(super) fn texts(path: &Path, kind: Option<Kind>) -> Vec<Result<Text>> {
 fn named(name: String, kind: Option<Kind>, content: Vec<u8>) -> Result<Text> {
     match String::from_utf8(content) {
         Ok(content) => {
-            let kind = kind.unwrap_or_else(|| probable_kind(&name, &content));
-            Ok(Text { name, kind, content })
+            let probable = kind.unwrap_or_else(|| probable_kind(&name, &content));
+            if probable == Kind::AppArmor && (is_manifest(&content) || kind.is_none() && is_yaml(&name)) {
+                bail!("reading {name}: it is YAML, and no profile: {TAKE_OUT}");
+            }
+            Ok(Text { name, kind: probable, content })
         }
         Err(error) => {
             let byte = error.utf8_error().valid_up_to() + 1;
@@ -55,6 +61,15 @@ fn named(name: String, kind: Option<Kind>, content: Vec<u8>) -> Result<Text> {
 fn probable_kind(name: &str, content: &str) -> Kind {
     let begins_with_brace = content.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).starts_with('{');
     if begins_with_brace || is_json(Path::new(name)) { Kind::Seccomp } else { Kind::AppArmor }
+}
+
+/// No AppArmor text has such a line.
+fn is_manifest(content: &str) -> bool {
+    content.lines().any(|line| line.starts_with("apiVersion:"))
+}
+
+fn is_yaml(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
 }
 
 fn is_json(path: &Path) -> bool {
@@ -137,6 +152,26 @@ mod tests {
         fs::write(directory.path().join("b.json"), "{}").unwrap();
         let expected = ["/a.json: byte 2 is not UTF-8: save it as UTF-8 text", "/b.json"];
         check_texts(directory.path(), None, &expected);
+    }
+
+    #[test]
+    fn a_manifest_is_no_profile() {
+        let manifest = "apiVersion: v1\nkind: ConfigMap\ndata:\n  nginx: |\n    profile x {\n    }\n";
+        let check = |name: &str, kind, content: &str, is_profile: bool| {
+            let text = named(name.to_owned(), kind, content.as_bytes().to_vec());
+            let said = text.map_or_else(|error| error.to_string(), |_| String::new());
+            let expected =
+                if is_profile { "" } else { "it is YAML, and no profile: take the profile out of" };
+            assert!(said.contains(expected) && said.is_empty() == is_profile, "{name} {kind:?}: {said}");
+        };
+        check("web.yaml", None, manifest, false);
+        check("<stdin>", None, manifest, false);
+        check("web", Some(Kind::AppArmor), manifest, false);
+        check("kustomization.yml", None, "resources: [pods.yaml]", false);
+        // The finding about JSON says it.
+        check("web.yaml", Some(Kind::Seccomp), manifest, true);
+        check("x.yaml", Some(Kind::AppArmor), "profile x {}", true);
+        check("x.yaml", None, "{}", true);
     }
 
     #[test]

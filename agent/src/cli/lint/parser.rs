@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{self, Path};
 
 use anyhow::{Context, Result, anyhow};
 use profiles::apparmor::name::ProfileName;
@@ -39,7 +39,9 @@ impl Parser {
             );
             return Ok(None);
         }
-        let toolchain = Toolchain { parser: path.to_owned(), ..Toolchain::of_the_image() };
+        // It is run in another directory.
+        let parser = path::absolute(path).with_context(|| format!("looking for {}", path.display()))?;
+        let toolchain = Toolchain { parser, ..Toolchain::of_the_image() };
         let features = features.map_or_else(|| toolchain.features(), Path::to_owned);
         let features = fs::read_to_string(&features)
             .with_context(|| format!("reading {} (--features chooses another)", features.display()))?;

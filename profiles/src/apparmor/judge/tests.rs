@@ -127,6 +127,11 @@ fn every_code_is_given_for_a_blob_that_has_it() {
 }
 
 #[test]
+fn a_text_that_declares_nothing_is_compiled_to_nothing() {
+    assert_eq!(codes(&[], &[]), ["no-profile"]);
+}
+
+#[test]
 fn a_name_from_a_blob_is_shown_as_what_it_is_and_no_longer_than_needed() {
     let blob = named(&["demo", "\u{1b}[2J\n", &"x".repeat(5_000)]);
     let findings = judge(text(), &names(&["demo"]), &blob).unwrap_err();

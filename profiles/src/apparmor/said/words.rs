@@ -69,6 +69,9 @@ pub(super) const ERRORS: &[Known] = known! {
     "expected flags= got " .. "=" => InvalidPolicy,
         "flags= is expected here",
         "correct it";
+    "input buffer overflow, can't enlarge buffer" .. "" => InvalidPolicy,
+        "a word or comment is longer than the parser reads, which is 16 KiB",
+        "break it into several";
     "missing an end of line character? (entry: " .. ")" => InvalidPolicy,
         "the comma behind the rule is missing",
         "end each rule with a comma";

@@ -160,6 +160,10 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
         "%2: syntax error, unexpected TOK_PROFILE, expecting TOK_END_OF_RULE\n",
     ),
     ("profile a {\n  /x px -> b,\n}\n", "Profile a has too many specified profile transitions.\n"),
+    (
+        "profile a {\n  # ---\n}\n",
+        "input buffer overflow, can't enlarge buffer because scanner uses REJECT\n",
+    ),
 ];
 
 /// Texts that it takes, and warns of.
