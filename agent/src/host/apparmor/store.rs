@@ -147,13 +147,20 @@ impl Store {
         read
     }
 
-    /// The same. If it can't be read, it is not kept any more, and has to be compiled again.
+    /// The blob that is kept of `text`, read again from the disk: the very bytes that were judged. If they are
+    /// not there any more, it is not kept, and has to be compiled again.
     pub(crate) fn read_or_lose(&mut self, text: Digest) -> Option<(Kept, Vec<u8>)> {
-        let read = self.read(text);
-        if read.is_none() {
+        let kept = self.kept.get(&text)?.clone();
+        let blob = self.content(&name_of(text, BLOB)).and_then(|mut content| {
+            let end = content.iter().position(|byte| *byte == b'\n')?;
+            drop(content.drain(..=end));
+            Some(content).filter(|blob| Digest::of(blob) == kept.fingerprint.digest)
+        });
+        if blob.is_none() {
+            warn!(path = %self.directory.path().join(name_of(text, BLOB)).display(), "Damaged blob not used");
             self.kept.remove(&text);
         }
-        read
+        Some((kept, blob?))
     }
 
     /// The text of this digest.
