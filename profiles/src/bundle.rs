@@ -381,7 +381,9 @@ mod tests {
 
     /// An AppArmor text that declares these profiles.
     fn declaring(names: &str) -> String {
-        names.split_whitespace().fold(String::new(), |text, name| text + "profile " + name + " {\n}\n")
+        names
+            .split_whitespace()
+            .fold(String::new(), |text, name| text + "profile " + name + " {\n  file,\n}\n")
     }
 
     fn of_apparmor(data: &[(&str, &str)]) -> Bundle {
@@ -426,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_bundle_holds_what_its_label_says() {
-        let bundle = of_apparmor(&[("a", &declaring("one two")), ("b", GOOD)]);
+        let bundle = of_apparmor(&[("a", &declaring("one two")), ("b", "")]);
         assert_eq!(bundle.kind, Some(Kind::AppArmor));
         let names = |profile: &Profile| match profile {
             Profile::Accepted(document, _) => document.names().iter().map(ToString::to_string).collect(),

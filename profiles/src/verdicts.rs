@@ -108,12 +108,12 @@ mod tests {
     #[test]
     fn a_text_that_becomes_one_of_another_kind_is_judged_anew() {
         let mut verdicts = Verdicts::new(Platform::EXAMPLE);
-        let seccomp = Source::example("b", &[("k", GOOD)]);
+        let seccomp = Source::example("b", &[("k", "profile a {\n}\n")]);
         let apparmor = Source { kind: "apparmor".to_owned(), ..seccomp.clone() };
         let is_accepted =
             |bundle: &Bundle| matches!(bundle.profiles.values().next(), Some(Profile::Accepted(..)));
-        assert!(is_accepted(&Bundle::of(seccomp, &mut verdicts)));
-        assert!(!is_accepted(&Bundle::of(apparmor, &mut verdicts)));
+        assert!(!is_accepted(&Bundle::of(seccomp, &mut verdicts)));
+        assert!(is_accepted(&Bundle::of(apparmor, &mut verdicts)));
     }
 
     #[test]
