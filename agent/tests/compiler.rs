@@ -513,7 +513,7 @@ fn it_does_not_start_where_it_could_not_serve() {
     let at = |name: &str| directory.path().join(name).display().to_string();
     for (socket, parser, expected) in [
         (at("file"), PARSER, "what is there is no socket"),
-        (at("nowhere/socket"), PARSER, "can this user write its directory?"),
+        (at("nowhere/socket"), PARSER, "is its directory there, and may this user write to it?"),
         (at("socket"), "/nowhere/parser", "running /nowhere/parser; it comes with the package apparmor"),
         (at("socket"), "/bin/false", "/bin/false --version: exit status: 1"),
     ] {

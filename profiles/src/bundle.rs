@@ -381,7 +381,9 @@ mod tests {
 
     /// An AppArmor text that declares these profiles.
     fn declaring(names: &str) -> String {
-        names.split_whitespace().fold(String::new(), |text, name| text + "profile " + name + " {\n}\n")
+        names
+            .split_whitespace()
+            .fold(String::new(), |text, name| text + "profile " + name + " {\n  file,\n}\n")
     }
 
     fn of_apparmor(data: &[(&str, &str)]) -> Bundle {

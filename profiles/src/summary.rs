@@ -107,8 +107,8 @@ impl fmt::Display for Wait {
         match self {
             Self::Disk => write!(f, "the disk is not scanned yet"),
             Self::Kernel => write!(f, "the kernel's AppArmor profiles are not scanned yet"),
-            Self::Compiles(count) => write!(f, "texts that are not compiled yet: {count}"),
-            Self::Loads(count) => write!(f, "texts that are not loaded yet: {count}"),
+            Self::Compiles(count) => write!(f, "AppArmor texts that are not compiled yet: {count}"),
+            Self::Loads(count) => write!(f, "AppArmor texts that are not loaded yet: {count}"),
             Self::Bundles(count) => write!(f, "namespaces whose bundles are not listed yet: {count}"),
             Self::Writes(count) => write!(f, "profiles that are not written yet: {count}"),
             Self::Node => write!(f, "the Node is not seen yet"),
