@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// What Pavise may take to load profiles from its disk, of what it takes to compile and load them.
 const GOAL: f64 = 0.05;
 
+/// Prints the time since the guest was started.
+const UPTIME: &str = "cut -d' ' -f1 /proc/uptime";
 const POLICY: &str = "/sys/kernel/security/apparmor";
 
 pub(super) fn run() -> anyhow::Result<()> {
@@ -70,6 +72,11 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+fn seconds(text: &str) -> anyhow::Result<Duration> {
+    let seconds: f64 = text.trim().parse().with_context(|| format!("reading the time {text:?}"))?;
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 struct Bench<'a> {
     cluster: &'a Cluster,
     guest: Guest,
@@ -88,11 +95,9 @@ impl Bench<'_> {
         self.guest.run(&["sh", "-c", script])
     }
 
-    /// Seconds since the guest was started.
+    /// The time since the guest was started.
     fn clock(&self) -> anyhow::Result<Duration> {
-        let text = self.script("cut -d' ' -f1 /proc/uptime")?;
-        let seconds: f64 = text.trim().parse().with_context(|| format!("reading the time {text:?}"))?;
-        Ok(Duration::from_secs_f64(seconds))
+        seconds(&self.script(UPTIME)?)
     }
 
     /// Waits until the kernel has all profiles, and says when that was.
@@ -100,10 +105,10 @@ impl Bench<'_> {
         // A command may take two minutes, and the shell looks as often as it can.
         let script = format!(
             "i=0; while [ \"$(grep -c '^bench-' {POLICY}/profiles)\" -ne {COUNT} ]; do \
-             i=$((i+1)); [ $i -gt 1000 ] && exit 3; sleep 0.02; done; cut -d' ' -f1 /proc/uptime"
+             i=$((i+1)); [ $i -gt 1000 ] && exit 3; sleep 0.02; done; {UPTIME}"
         );
         let text = wait_for("all profiles to be loaded", PATIENCE, || Ok(self.script(&script).ok()))?;
-        Ok(Duration::from_secs_f64(text.trim().parse()?))
+        seconds(&text)
     }
 
     /// What a loop of the parser takes. Nothing stays of it.
@@ -146,14 +151,15 @@ impl Bench<'_> {
     }
 
     /// What it takes the agent to load what the kernel has lost, as after a reboot. It sleeps while the
-    /// profiles are taken away.
+    /// profiles are taken away, and the time begins when it wakes up.
     fn again(&self) -> anyhow::Result<Duration> {
-        let agent = "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' < $p/cmdline 2>/dev/null)\" in \
-                     *pavise\\ agent*) kill -SIGNAL ${p#/proc/};; esac; done";
-        self.script(&agent.replace("SIGNAL", "STOP"))?;
+        let find = "for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' < $p/cmdline 2>/dev/null)\" in \
+                    *pavise\\ agent*) echo ${p#/proc/};; esac; done";
+        let agent = self.script(find)?;
+        let agent = agent.trim();
+        self.script(&format!("kill -STOP {agent}"))?;
         self.wipe()?;
-        let start = self.clock()?;
-        self.script(&agent.replace("SIGNAL", "CONT"))?;
+        let start = seconds(&self.script(&format!("{UPTIME}; kill -CONT {agent}"))?)?;
         Ok(self.all_loaded()?.saturating_sub(start))
     }
 
