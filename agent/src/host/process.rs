@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::unistd::{SysconfVar, sysconf};
 use procfs::process::{Process, Stat};
 
 /// As proc(5) tells it.
@@ -33,6 +34,8 @@ pub(crate) fn processor_time_of(id: u32) -> Option<Duration> {
 
 fn processor_time(stat: &Stat) -> Option<Duration> {
     let ticks = u32::try_from(stat.utime + stat.stime).ok()?;
-    let second = u32::try_from(procfs::ticks_per_second()).ok()?;
+    // Not by procfs: it asks /proc/self/auxv where the kernel is older than 6.4, and panics in a process that is
+    // not dumpable, as the compiler is.
+    let second = u32::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
     Some(Duration::from_secs(1).saturating_mul(ticks) / second)
 }
