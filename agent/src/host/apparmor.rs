@@ -308,9 +308,8 @@ impl<K: Kernel> PolicyHost for ApparmorHost<K> {
     }
 
     fn compiled(&self, text: Digest) -> Option<Policy> {
-        let is_kept = self.store.kept(text).is_some_and(|kept| kept.identity == self.identity);
-        let (kept, _) = is_kept.then(|| self.store.read(text))??;
-        (kept.identity == self.identity).then_some(kept.policy)
+        self.store.kept(text).filter(|kept| kept.identity == self.identity)?;
+        self.store.read_again(text).map(|(kept, _)| kept.policy.clone())
     }
 
     fn text(&self, text: Digest) -> Option<String> {

@@ -128,8 +128,8 @@ impl Store {
         self.kept.get(&text).filter(|kept| kept.policy.blob == blob)?.policy.profiles.get(name)
     }
 
-    /// The blob of `text`, read again from the disk.
-    pub(crate) fn read(&self, text: Digest) -> Option<(Kept, Vec<u8>)> {
+    /// The blob of `text`, read from the disk and judged.
+    fn read(&self, text: Digest) -> Option<(Kept, Vec<u8>)> {
         let content = self.content(&name_of(text, BLOB))?;
         let read = || {
             let end = content.iter().position(|byte| *byte == b'\n')?;
@@ -141,26 +141,36 @@ impl Store {
                 .then(|| (Kept { policy, fingerprint, identity }, blob.to_owned()))
         };
         let read = read();
-        if read.is_none() {
-            warn!(path = %self.directory.path().join(name_of(text, BLOB)).display(), "Damaged blob not used");
-        }
+        self.say_if_damaged(text, read.is_none());
         read
     }
 
-    /// The blob that is kept of `text`, read again from the disk: the very bytes that were judged. If they are
-    /// not there any more, it is not kept, and has to be compiled again.
-    pub(crate) fn read_or_lose(&mut self, text: Digest) -> Option<(Kept, Vec<u8>)> {
-        let kept = self.kept.get(&text)?.clone();
+    /// The blob that is kept of `text`, read again from the disk: the very bytes that were judged. None if they
+    /// are not there any more.
+    pub(crate) fn read_again(&self, text: Digest) -> Option<(&Kept, Vec<u8>)> {
+        let kept = self.kept.get(&text)?;
         let blob = self.content(&name_of(text, BLOB)).and_then(|mut content| {
             let end = content.iter().position(|byte| *byte == b'\n')?;
             drop(content.drain(..=end));
             Some(content).filter(|blob| Digest::of(blob) == kept.fingerprint.digest)
         });
-        if blob.is_none() {
-            warn!(path = %self.directory.path().join(name_of(text, BLOB)).display(), "Damaged blob not used");
+        self.say_if_damaged(text, blob.is_none());
+        Some((kept, blob?))
+    }
+
+    /// The same. If it can't be read, it is not kept any more, and has to be compiled again.
+    pub(crate) fn read_or_lose(&mut self, text: Digest) -> Option<(Kept, Vec<u8>)> {
+        let read = self.read_again(text).map(|(kept, blob)| (kept.clone(), blob));
+        if read.is_none() {
             self.kept.remove(&text);
         }
-        Some((kept, blob?))
+        read
+    }
+
+    fn say_if_damaged(&self, text: Digest, is_damaged: bool) {
+        if is_damaged {
+            warn!(path = %self.directory.path().join(name_of(text, BLOB)).display(), "Damaged blob not used");
+        }
     }
 
     /// The text of this digest.

@@ -128,16 +128,16 @@ impl Journal {
         match outcome {
             Ok(Loaded::Ours(digest)) => {
                 policies.unloaded.0.remove(name);
-                match policies.drifts.loaded(name) {
+                let drift = policies.drifts.loaded(name);
+                if drift.is_some() {
+                    self.metrics.drift_repaired(Kind::AppArmor);
+                }
+                match drift {
                     Some(found @ drifts::NOTHING) => {
                         let advice = "what ran under it before is confined no more until it is started again";
                         warn!(%name, found, advice, "Drift repaired");
-                        self.metrics.drift_repaired(Kind::AppArmor);
                     }
-                    Some(found) => {
-                        warn!(%name, found, "Drift repaired");
-                        self.metrics.drift_repaired(Kind::AppArmor);
-                    }
+                    Some(found) => warn!(%name, found, "Drift repaired"),
                     None => info!(%name, %digest, "Profile loaded"),
                 }
             }
@@ -159,6 +159,9 @@ impl Journal {
 
     /// Logs how taking a profile out of the kernel ended.
     pub(crate) fn unloaded(&mut self, name: &ProfileName, outcome: &Result<Unloaded, HostError>) {
+        if !matches!(outcome, Ok(Unloaded::InUse(_))) {
+            self.metrics.removed(Kind::AppArmor, outcome.is_ok());
+        }
         let policies = &mut self.policies;
         match outcome {
             Ok(Unloaded::Removed) => {
@@ -173,11 +176,6 @@ impl Journal {
                 warn!(%name, error = error.in_full(), "Profile not removed; trying again");
             }
             Ok(Unloaded::InUse(_)) | Err(_) => {}
-        }
-        match outcome {
-            Ok(Unloaded::InUse(_)) => {}
-            Ok(Unloaded::Removed) => self.metrics.removed(Kind::AppArmor, true),
-            Err(_) => self.metrics.removed(Kind::AppArmor, false),
         }
     }
 }
