@@ -85,7 +85,7 @@ fn trial(
         let cluster = cluster.ok_or("there is no cluster")?;
         test(&cluster).map_err(|error| {
             let state = pavise::state(&cluster).unwrap_or_else(|error| format!("{error:#}"));
-            Failed::from(format!("{error:#}\n\n{state}"))
+            Failed::from(format!("{state}\n\n{error:#}"))
         })
     })
 }

@@ -23,6 +23,16 @@ pub(crate) fn apply(cluster: &Cluster, manifest: &Value) -> anyhow::Result<()> {
     cluster.kubectl().apply(&manifest.to_string()).map(drop)
 }
 
+/// Makes a namespace that pods can be made in: the API server refuses them until the controller manager has
+/// made its ServiceAccount `default`.
+pub(crate) fn make_namespace(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    cluster.kubectl().run(&["create", "namespace", name])?;
+    wait_for(&format!("the ServiceAccount default of the namespace {name}"), SOON, || {
+        let account = cluster.kubectl().get(&["serviceaccount", "default", "-n", name])?;
+        Ok(account.is_object().then_some(()))
+    })
+}
+
 pub(crate) fn container(cluster: &Cluster, pod: &str) -> anyhow::Result<Value> {
     // A pod that was made just now has none.
     Ok(cluster.kubectl().get(&["pod", pod])?["status"]["containerStatuses"][0].clone())

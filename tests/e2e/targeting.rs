@@ -14,7 +14,8 @@ use testbed::{HOST_NODE, repository};
 
 use crate::Test;
 use crate::steps::{
-    ALLOW, LOG, PATIENCE, apply, expect_filter, expect_log, file, labels, wait_for_file, wait_for_labels,
+    ALLOW, LOG, PATIENCE, apply, expect_filter, expect_log, file, labels, make_namespace, wait_for_file,
+    wait_for_labels,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -98,7 +99,7 @@ fn an_init_container_brings_profiles(cluster: &Cluster) -> anyhow::Result<()> {
     let sleeping = format!("image: {BUSYBOX}\n    command: [sleep, '3600']\n");
     ensure!(manifests.contains("image: nginx\n"), "the pod in docs/sources.md has another image");
     let kubectl = cluster.kubectl();
-    kubectl.run(&["create", "namespace", "web"])?;
+    make_namespace(cluster, "web")?;
     kubectl.apply(&manifests.replace("image: nginx\n", &sleeping))?;
     wait_for("the pod of docs/sources.md to run", PATIENCE, || {
         let pod = kubectl.get(&["pod", "web", "-n", "web"])?;
