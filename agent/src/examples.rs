@@ -2,6 +2,7 @@
 
 use profiles::bundle::{Bundle, BundleId, Source};
 use profiles::platform::{Architecture, Kernel, Platform};
+use profiles::pod::{Asked, Container, ContainerKind, Pod};
 use profiles::verdicts::Verdicts;
 
 /// A node as most are.
@@ -29,4 +30,17 @@ pub(crate) fn judged(source: Source) -> Bundle {
 /// A ConfigMap of AppArmor texts, of which nothing is said but its `data`.
 pub(crate) fn apparmor_source(namespace: &str, name: &str, data: &[(&str, &str)]) -> Source {
     Source { kind: "apparmor".to_owned(), ..source(namespace, name, data) }
+}
+
+/// A pod with a container of this AppArmor profile.
+pub(crate) fn pod_with_apparmor(reference: &str) -> Pod {
+    let container = Container {
+        name: "c".to_owned(),
+        kind: ContainerKind::Regular,
+        is_privileged: false,
+        seccomp: Asked::Nothing,
+        apparmor: Asked::Localhost(reference.to_owned()),
+        running: None,
+    };
+    Pod { containers: vec![container], ..Pod::default() }
 }

@@ -19,6 +19,7 @@ mod annotation;
 pub mod apparmor;
 pub mod bundle;
 pub mod catalog;
+pub mod check;
 mod claims;
 pub mod diagnostic;
 pub mod digest;
@@ -38,6 +39,7 @@ pub mod seccomp;
 #[cfg(test)]
 mod seed;
 pub mod selector;
+pub mod sight;
 pub mod state;
 pub mod summary;
 pub mod time;

@@ -19,6 +19,7 @@ use crate::label::{LABEL_VALUE, LabelKey};
 use crate::name::Namespace;
 use crate::policies::bundle_label;
 use crate::reference::Reference;
+use crate::sight::{Inspect, Looks};
 use crate::state::State;
 use crate::time::Time;
 
@@ -47,6 +48,10 @@ pub struct Plan {
     pub load: Vec<Load>,
     /// AppArmor profiles to take out of it.
     pub unload: Vec<ProfileName>,
+    /// Places to look at, as pods refer to them. Answer with [`crate::state::Event::Looked`].
+    pub look: Looks,
+    /// Containers to ask the kernel about. Answer with [`crate::state::Event::Inspected`].
+    pub inspect: BTreeSet<Inspect>,
     /// How to change the Node's labels. Announce it with [`crate::state::Event::LabelsSent`].
     pub labels: Option<LabelChange>,
     /// When to ask again, if nothing happens before.

@@ -17,10 +17,11 @@ use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, ProfileKey};
 use crate::plan::{Deed, LabelChange};
-use crate::pod::{PodId, Pods};
+use crate::pod::{ContainerId, Pod, PodId, Pods};
 use crate::policies::Policies;
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
+use crate::sight::{Confinement, Sights};
 use crate::time::{Retry, Time};
 
 /// What the agent was told by whoever runs it.
@@ -145,12 +146,16 @@ pub enum Event {
     PolicyInUse(ProfileName),
     /// It could not be removed, or not durably.
     PolicyRemoveFailed(ProfileName),
-    /// All pods of the node that are not at their end, and the AppArmor profiles that each refers to.
-    PodsListed(BTreeMap<PodId, BTreeSet<String>>),
+    /// All pods of the node that matter.
+    PodsListed(BTreeMap<PodId, Pod>),
     /// One of them is new, or has changed.
-    PodApplied(PodId, BTreeSet<String>),
-    /// One is gone, or at its end.
+    PodApplied(PodId, Pod),
+    /// One is gone, or does not matter any more.
     PodDeleted(PodId),
+    /// What the node has where pods refer to, and the ledgers have nothing.
+    Looked(Sights),
+    /// What the kernel says of containers; none of one that has no process, or that it does not tell of.
+    Inspected(BTreeMap<ContainerId, Option<Confinement>>),
 }
 
 /// What a scan finds at a path of the ledger.
@@ -396,14 +401,15 @@ impl State {
                 self.pods.listed(pods);
                 self.policies.pods_changed();
             }
-            Event::PodApplied(id, references) => {
-                self.pods.applied(id, references);
+            Event::PodApplied(id, pod) => {
+                self.pods.applied(id, pod);
                 self.policies.pods_changed();
             }
             Event::PodDeleted(id) => {
                 self.pods.deleted(&id);
                 self.policies.pods_changed();
             }
+            Event::Looked(_) | Event::Inspected(_) => {}
         }
     }
 

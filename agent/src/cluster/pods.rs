@@ -4,7 +4,7 @@
 //! references. A list that breaks off halfway is dropped: a pod that is left out of [`Event::PodsListed`] does
 //! not exist, or refers to nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1;
@@ -12,8 +12,9 @@ use kube::api::{ApiResource, ObjectMeta};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use profiles::bundle::Kind;
 use profiles::name::NodeName;
-use profiles::pod::{self, PodId};
+use profiles::pod::{self, Asked, Pod, PodId};
 use profiles::state::Event;
 use tracing::warn;
 
@@ -21,12 +22,12 @@ use super::{watch_advice, watch_said};
 
 const PERMISSION: &str = "list and watch Pods";
 
-type Pod = Object<pod::Spec, pod::Status>;
-type References = BTreeMap<PodId, BTreeSet<String>>;
+type Seen = Object<pod::Spec, pod::Status>;
+type Pods = BTreeMap<PodId, Pod>;
 
 /// Watches what the pods of `node` refer to, for ever.
 pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event> + use<> {
-    let pods: Api<Pod> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
+    let pods: Api<Seen> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).streaming_lists();
     let mut sighting = Sighting::default();
     watcher(pods, config).default_backoff().filter_map(move |event| future::ready(sighting.take(event)))
@@ -36,22 +37,22 @@ pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event
 #[derive(Default)]
 struct Sighting {
     /// What is being listed.
-    listing: References,
+    listing: Pods,
     /// What was told last. Of the many reports of a pod's state, few are news of its references.
-    told: References,
+    told: Pods,
 }
 
 impl Sighting {
-    fn take(&mut self, event: watcher::Result<watcher::Event<Pod>>) -> Option<Event> {
+    fn take(&mut self, event: watcher::Result<watcher::Event<Seen>>) -> Option<Event> {
         match event {
             Ok(watcher::Event::Init) => {
                 self.listing.clear();
                 None
             }
-            Ok(watcher::Event::InitApply(pod)) => {
-                let references = references(&pod);
-                if !references.is_empty() {
-                    self.listing.insert(id(pod.metadata), references);
+            Ok(watcher::Event::InitApply(seen)) => {
+                let pod = pod(&seen);
+                if matters(&pod) {
+                    self.listing.insert(id(seen.metadata), pod);
                 }
                 None
             }
@@ -59,11 +60,11 @@ impl Sighting {
                 self.told = std::mem::take(&mut self.listing);
                 Some(Event::PodsListed(self.told.clone()))
             }
-            Ok(watcher::Event::Apply(pod)) => {
-                let references = references(&pod);
-                self.applied(id(pod.metadata), references)
+            Ok(watcher::Event::Apply(seen)) => {
+                let pod = pod(&seen);
+                self.applied(id(seen.metadata), pod)
             }
-            Ok(watcher::Event::Delete(pod)) => self.applied(id(pod.metadata), BTreeSet::new()),
+            Ok(watcher::Event::Delete(seen)) => self.applied(id(seen.metadata), Pod::default()),
             Err(error) => {
                 let advice = watch_advice(&error, PERMISSION);
                 warn!(error = watch_said(&error), advice, "Pods can't be watched");
@@ -72,23 +73,29 @@ impl Sighting {
         }
     }
 
-    /// A pod refers to these now. One that refers to nothing is as good as none.
-    fn applied(&mut self, id: PodId, references: BTreeSet<String>) -> Option<Event> {
-        if references.is_empty() {
+    /// A pod is this now. One that does not matter is as good as none.
+    fn applied(&mut self, id: PodId, pod: Pod) -> Option<Event> {
+        if !matters(&pod) {
             return self.told.remove(&id).map(|_| Event::PodDeleted(id));
         }
-        if self.told.get(&id) == Some(&references) {
+        if self.told.get(&id) == Some(&pod) {
             return None;
         }
-        self.told.insert(id.clone(), references.clone());
-        Some(Event::PodApplied(id, references))
+        self.told.insert(id.clone(), pod.clone());
+        Some(Event::PodApplied(id, pod))
     }
 }
 
-fn references(pod: &Pod) -> BTreeSet<String> {
+/// Whether `pod` refers to something.
+fn matters(pod: &Pod) -> bool {
+    let refers = |kind| pod.containers.iter().any(|one| matches!(one.asked(kind), Asked::Localhost(_)));
+    !pod.has_ended && Kind::ALL.into_iter().any(refers)
+}
+
+fn pod(seen: &Seen) -> Pod {
     let none = BTreeMap::new();
-    let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
-    pod::apparmor_references(annotations, &pod.spec, pod.status.as_ref())
+    let annotations = seen.metadata.annotations.as_ref().unwrap_or(&none);
+    Pod::of(annotations, &seen.spec, seen.status.as_ref())
 }
 
 fn id(metadata: ObjectMeta) -> PodId {
@@ -101,6 +108,8 @@ fn id(metadata: ObjectMeta) -> PodId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -143,7 +152,7 @@ mod tests {
         pod
     }
 
-    fn decoded(pod: Value) -> Pod {
+    fn decoded(pod: Value) -> Seen {
         serde_json::from_value(pod).unwrap()
     }
 
@@ -154,16 +163,20 @@ mod tests {
     }
 
     fn shown(event: &Event) -> String {
-        let with = |(id, references): (&PodId, &BTreeSet<String>)| {
-            let references: Vec<&str> = references.iter().map(String::as_str).collect();
-            format!("{}:{}", name(id), references.join("|"))
+        let with = |(id, pod): (&PodId, &Pod)| {
+            let references = pod.containers.iter().filter_map(|container| match &container.apparmor {
+                Asked::Localhost(reference) => Some(reference.as_str()),
+                _ => None,
+            });
+            let references: BTreeSet<&str> = references.collect();
+            format!("{}:{}", name(id), references.into_iter().collect::<Vec<_>>().join("|"))
         };
         match event {
             Event::PodsListed(pods) => {
                 let pods: Vec<String> = pods.iter().map(with).collect();
                 format!("={}", pods.join(","))
             }
-            Event::PodApplied(id, references) => format!("+{}", with((id, references))),
+            Event::PodApplied(id, pod) => format!("+{}", with((id, pod))),
             Event::PodDeleted(id) => format!("-{}", name(id)),
             other => panic!("{other:?} is no event of pods"),
         }
@@ -258,8 +271,8 @@ mod tests {
             "spec": {"containers": null, "initContainers": [{}], "securityContext": null, "volumes": 7},
             "status": {"phase": "Running", "conditions": "none"},
         });
-        assert!(references(&decoded(odd)).is_empty());
-        assert!(references(&decoded(json!({"metadata": {}, "spec": {}}))).is_empty());
+        assert!(!matters(&super::pod(&decoded(odd))));
+        assert!(!matters(&super::pod(&decoded(json!({"metadata": {}, "spec": {}})))));
     }
 
     /// A line of a watch.

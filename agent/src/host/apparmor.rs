@@ -26,6 +26,7 @@ use profiles::apparmor::kernel::{FoundPolicy, InKernel, Load};
 use profiles::apparmor::name::ProfileName;
 use profiles::apparmor::policy::{Contents, Mode, Policy};
 use profiles::digest::Digest;
+use profiles::sight::PolicySight;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
@@ -82,6 +83,12 @@ pub(crate) trait PolicyHost {
 
     /// Whether the ledger has this profile.
     fn owns(&self, name: &ProfileName) -> bool;
+
+    /// What the kernel has under these names, whoever loaded it.
+    ///
+    /// # Errors
+    /// The kernel's policy is out of reach.
+    fn look(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, PolicySight>, HostError>;
 
     /// Removes profiles with their children. What the ledger does not have is left, and so is what somebody
     /// replaced, which is then no longer ours.
@@ -356,6 +363,15 @@ impl<K: Kernel> PolicyHost for ApparmorHost<K> {
 
     fn owns(&self, name: &ProfileName) -> bool {
         self.ledger.record().profiles.contains_key(name)
+    }
+
+    fn look(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, PolicySight>, HostError> {
+        let found = self.kernel.look(names)?;
+        let sight = |name: &ProfileName| match found.get(name) {
+            None => PolicySight::Absent,
+            Some(present) => PolicySight::Present(present.mode),
+        };
+        Ok(names.iter().map(|name| (name.clone(), sight(name))).collect())
     }
 
     fn unload(&mut self, batch: Vec<ProfileName>) -> PolicyOutcomes<Unloaded> {

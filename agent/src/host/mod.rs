@@ -21,12 +21,14 @@ pub(crate) mod socket;
 pub(crate) mod text;
 pub(crate) mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use profiles::bundle::Document;
 use profiles::digest::Digest;
 use profiles::plan::Install;
+use profiles::pod::ContainerId;
 use profiles::reference::Reference;
+use profiles::sight::{Confinement, FileSight, Inspect, SeccompPath};
 use profiles::state::Found;
 
 use error::HostError;
@@ -55,6 +57,12 @@ pub(crate) trait Host {
 
     /// Whether the ledger has `reference`.
     fn owns(&self, reference: &Reference) -> bool;
+
+    /// What is at these places, whoever put it there. From then on, what changes there is told.
+    fn look(&mut self, places: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight>;
+
+    /// What the kernel says of these containers; none of one that has no process, or that it does not tell of.
+    fn inspect(&mut self, containers: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>>;
 
     /// Takes profiles off the disk. What the ledger does not have is left, and so is what is no file any
     /// more, which is then no longer ours.

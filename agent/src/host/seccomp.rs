@@ -19,7 +19,9 @@ use nix::errno::Errno;
 use profiles::bundle::Document;
 use profiles::digest::Digest;
 use profiles::plan::Install;
+use profiles::pod::ContainerId;
 use profiles::reference::Reference;
+use profiles::sight::{Confinement, FileSight, Inspect, SeccompPath};
 use profiles::state::Found;
 use tracing::{debug, warn};
 
@@ -445,6 +447,14 @@ impl Host for NodeHost {
 
     fn owns(&self, reference: &Reference) -> bool {
         self.ledger.record().files.contains_key(reference)
+    }
+
+    fn look(&mut self, _: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
+        BTreeMap::new()
+    }
+
+    fn inspect(&mut self, _: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
+        BTreeMap::new()
     }
 
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {

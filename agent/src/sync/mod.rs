@@ -23,6 +23,7 @@ use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use profiles::plan::{Compile, Keep, LabelChange, Plan};
 use profiles::reference::Reference;
+use profiles::sight::{Looks, Sights};
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
 use tokio::time::Instant;
@@ -158,8 +159,9 @@ where
     fn act(&mut self) -> Option<Instant> {
         loop {
             let mut plan = self.state.plan(self.now());
-            let is_news = self.start_compiling(std::mem::take(&mut plan.compile));
-            if !is_news && !plan.has_disk_steps() {
+            let is_compiled = self.start_compiling(std::mem::take(&mut plan.compile));
+            let is_seen = self.look(&plan);
+            if !is_compiled && !is_seen && !plan.has_disk_steps() {
                 self.start_labels(plan.labels);
                 return plan.wake_at.and_then(|at| self.started.checked_add(at.elapsed()));
             }
@@ -207,6 +209,22 @@ where
                 self.take(event);
             }
         }
+    }
+
+    /// Looks where `plan` says. Returns whether it says anything.
+    fn look(&mut self, plan: &Plan) -> bool {
+        let Plan { look, inspect, .. } = plan;
+        let is_look = *look != Looks::default();
+        if is_look {
+            let files = self.host.look(&look.files);
+            let policies = self.policies.as_ref().map(|policies| policies.look(&look.policies));
+            self.take(Event::Looked(Sights { files, policies: policies.unwrap_or_default() }));
+        }
+        if !inspect.is_empty() {
+            let seen = self.host.inspect(inspect);
+            self.take(Event::Inspected(seen));
+        }
+        is_look || !inspect.is_empty()
     }
 
     /// Starts to compile texts. Returns whether something is known of any of them already.

@@ -17,7 +17,9 @@ use profiles::apparmor::name::ProfileName;
 use profiles::apparmor::text::scan;
 use profiles::digest::Digest;
 use profiles::plan::Compile;
+use profiles::sight::PolicySight;
 use profiles::state::{Compiled, Event};
+use tracing::warn;
 
 use super::journal::Journal;
 use super::turns::Turns;
@@ -69,6 +71,20 @@ impl Policies {
     /// What the ledger and the kernel have.
     pub(super) fn scan(&mut self, care: Care) -> Result<Event> {
         Ok(Event::PolicyScanned(self.host.scan(care)?))
+    }
+
+    /// What the kernel has under these names. Nothing is said of it if that can't be looked at.
+    pub(super) fn look(&self, names: &BTreeSet<ProfileName>) -> BTreeMap<ProfileName, PolicySight> {
+        if names.is_empty() {
+            return BTreeMap::new();
+        }
+        self.host.look(names).unwrap_or_else(|error| {
+            warn!(
+                error = error.in_full(),
+                "What the kernel has of the profiles that pods refer to can't be read"
+            );
+            BTreeMap::new()
+        })
     }
 
     /// Has a text compiled, unless that was done before, for this kernel: then that is what came of it. Or

@@ -16,7 +16,9 @@ use profiles::digest::Digest;
 use profiles::label::LABEL_VALUE;
 use profiles::name::Namespace;
 use profiles::plan::Install;
+use profiles::pod::ContainerId;
 use profiles::reference::Reference;
+use profiles::sight::{Confinement, FileSight, Inspect, SeccompPath};
 use profiles::state::{Found, NodeLabels};
 
 use super::*;
@@ -106,6 +108,14 @@ impl Host for FakeHost {
 
     fn owns(&self, _: &Reference) -> bool {
         self.0.borrow().is_intent_kept
+    }
+
+    fn look(&mut self, _: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
+        BTreeMap::new()
+    }
+
+    fn inspect(&mut self, _: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
+        BTreeMap::new()
     }
 
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {

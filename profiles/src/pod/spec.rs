@@ -4,15 +4,16 @@
 //! by the kubelet's own precedence (`GetProfile` in Kubernetes' pkg/security/apparmor/helpers.go). Whatever
 //! else is in a pod can neither hide nor add a reference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::{Asked, Container, ContainerKind, Pod};
 use crate::apparmor::name::ProfileName;
 
-/// How many references of one pod are looked at. A pod can have thousands of containers, each with another
-/// one, and its author must not decide how much memory that takes here. Those beyond are the pod's own loss:
-/// no profile is removed while a process runs under it, whatever refers to it.
+/// How many containers of one pod are looked at. A pod can have thousands, each with another reference, and its
+/// author must not decide how much memory that takes here. Those beyond are the pod's own loss: no profile is
+/// removed while a process runs under it, whatever refers to it.
 pub const MOST: usize = 64;
 
 /// Where the author of a pod for Kubernetes before 1.30 says the profile of the container whose name follows
@@ -28,9 +29,9 @@ const LOCALHOST: &str = "localhost/";
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
     security_context: Option<SecurityContext>,
-    init_containers: Option<Vec<Container>>,
-    containers: Option<Vec<Container>>,
-    ephemeral_containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<ContainerSpec>>,
+    containers: Option<Vec<ContainerSpec>>,
+    ephemeral_containers: Option<Vec<ContainerSpec>>,
 }
 
 /// What matters of a pod's `status`.
@@ -42,7 +43,7 @@ pub struct Status {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Container {
+struct ContainerSpec {
     name: String,
     security_context: Option<SecurityContext>,
 }
@@ -61,32 +62,42 @@ struct Setting {
     localhost_profile: Option<String>,
 }
 
-/// The names of the AppArmor profiles that containers of a pod run under or may be started with, [`MOST`] at
-/// most: none if it has ended. What can't be the [`ProfileName`] of a profile is left out.
-#[must_use]
-pub fn apparmor_references(
-    annotations: &BTreeMap<String, String>,
-    spec: &Spec,
-    status: Option<&Status>,
-) -> BTreeSet<String> {
-    if status.is_some_and(Status::is_terminal) {
-        return BTreeSet::new();
-    }
-    let of_pod = setting(spec.security_context.as_ref());
-    let containers = [&spec.init_containers, &spec.containers, &spec.ephemeral_containers];
-    let mut references = BTreeSet::new();
-    for container in containers.into_iter().flatten().flatten() {
-        let of_container = setting(container.security_context.as_ref());
-        let annotated = || annotation(annotations, &container.name);
-        let effective = of_container.or_else(annotated).or(of_pod);
-        // containerd drops it (`GenerateApparmorSpecOpts` in internal/cri/sputil/apparmor_linux.go).
-        let effective = effective.map(|name| name.strip_prefix(LOCALHOST).unwrap_or(name));
-        references.extend(effective.filter(|name| ProfileName::new(name).is_ok()).map(str::to_owned));
-        if references.len() == MOST {
-            break;
+impl Pod {
+    /// What matters of the pod with these annotations, `spec` and `status`. Of what can't be the
+    /// [`ProfileName`] of an AppArmor profile, nothing is kept.
+    #[must_use]
+    pub fn of(annotations: &BTreeMap<String, String>, spec: &Spec, status: Option<&Status>) -> Self {
+        let of_pod = setting(spec.security_context.as_ref());
+        let lists = [
+            (ContainerKind::Init, &spec.init_containers),
+            (ContainerKind::Regular, &spec.containers),
+            (ContainerKind::Ephemeral, &spec.ephemeral_containers),
+        ];
+        let all =
+            lists.into_iter().flat_map(|(kind, list)| list.iter().flatten().map(move |one| (kind, one)));
+        let mut pod = Self { has_ended: status.is_some_and(Status::is_terminal), ..Self::default() };
+        for (kind, container) in all {
+            if pod.containers.len() == MOST {
+                pod.unchecked += 1;
+                continue;
+            }
+            let of_container = setting(container.security_context.as_ref());
+            let annotated = || annotation(annotations, &container.name);
+            let effective = of_container.or_else(annotated).or(of_pod);
+            // containerd drops it (`GenerateApparmorSpecOpts` in internal/cri/sputil/apparmor_linux.go).
+            let effective = effective.map(|name| name.strip_prefix(LOCALHOST).unwrap_or(name));
+            let name = effective.filter(|name| ProfileName::new(name).is_ok());
+            pod.containers.push(Container {
+                name: container.name.clone(),
+                kind,
+                is_privileged: false,
+                seccomp: Asked::Nothing,
+                apparmor: name.map_or(Asked::Nothing, |name| Asked::Localhost(name.to_owned())),
+                running: None,
+            });
         }
+        pod
     }
-    references
 }
 
 impl Status {
@@ -114,6 +125,8 @@ fn annotation<'a>(annotations: &'a BTreeMap<String, String>, container: &str) ->
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::{Value, from_value, json};
 
     use super::*;
@@ -122,7 +135,12 @@ mod tests {
         let annotations = from_value(annotations.clone()).unwrap();
         let status: Option<Status> = from_value(status).unwrap();
         let spec = from_value(spec).unwrap();
-        apparmor_references(&annotations, &spec, status.as_ref()).into_iter().collect()
+        let pod = Pod::of(&annotations, &spec, status.as_ref());
+        let all = pod.containers.iter().filter_map(|container| match &container.apparmor {
+            Asked::Localhost(name) if !pod.has_ended => Some(name.clone()),
+            _ => None,
+        });
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn localhost(name: &str) -> Value {

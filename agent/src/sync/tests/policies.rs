@@ -4,11 +4,12 @@ use anyhow::anyhow;
 use futures::stream::BoxStream;
 use profiles::apparmor::kernel::{FoundPolicy, InKernel, Load};
 use profiles::apparmor::name::ProfileName;
-use profiles::apparmor::policy::Policy;
+use profiles::apparmor::policy::{Mode, Policy};
+use profiles::sight::PolicySight;
 
 use super::*;
 use crate::compiler::{Answer, Limit};
-use crate::examples::apparmor_source;
+use crate::examples::{apparmor_source, pod_with_apparmor};
 use crate::host::apparmor::{Loaded, PolicyHost, PolicyOutcomes, Unloaded};
 
 /// Two profiles, `one` and `two`, and what the parser made of them.
@@ -114,6 +115,15 @@ impl PolicyHost for FakePolicies {
 
     fn owns(&self, name: &ProfileName) -> bool {
         self.0.borrow().owned.contains_key(name)
+    }
+
+    fn look(&self, names: &BTreeSet<ProfileName>) -> Result<BTreeMap<ProfileName, PolicySight>, HostError> {
+        let node = self.0.borrow();
+        let sight = |name: &ProfileName| {
+            let is_there = node.owned.contains_key(name) || node.foreign.contains(name);
+            if is_there { PolicySight::Present(Some(Mode::Enforce)) } else { PolicySight::Absent }
+        };
+        Ok(names.iter().map(|name| (name.clone(), sight(name))).collect())
     }
 
     fn unload(&mut self, batch: Vec<ProfileName>) -> PolicyOutcomes<Unloaded> {
@@ -307,7 +317,7 @@ async fn a_profile_goes_after_its_label_and_not_while_it_is_used() {
         seconds(1).await;
         let pod =
             profiles::pod::PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: "u".to_owned() };
-        send(&sender, Event::PodApplied(pod.clone(), ["one".to_owned()].into()));
+        send(&sender, Event::PodApplied(pod.clone(), pod_with_apparmor("one")));
         send(&sender, Event::Deleted(BundleId::new("home", "b").unwrap()));
         seconds(301).await;
         assert!(node.borrow().done.contains(&"unload two".to_owned()));

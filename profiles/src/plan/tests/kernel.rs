@@ -17,7 +17,8 @@ use super::*;
 use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::apparmor::policy::{Contents, Mode, Policy};
 use crate::diagnostic::{Code, Diagnostic, Place};
-use crate::pod::PodId;
+use crate::pod::examples::with_apparmor;
+use crate::pod::{Pod, PodId};
 use crate::state::{Compiled, Event};
 use scene::Scene;
 
@@ -92,10 +93,10 @@ pub(super) fn refusal() -> Diagnostic {
 }
 
 /// `p=a,b`
-fn pod(text: &str) -> (PodId, BTreeSet<String>) {
+fn pod(text: &str) -> (PodId, Pod) {
     let (uid, names) = text.split_once('=').unwrap();
     let id = PodId { namespace: "ns".to_owned(), name: uid.to_owned(), uid: uid.to_owned() };
-    (id, names.split(',').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect())
+    (id, with_apparmor(names.split(',').filter(|name| !name.is_empty())))
 }
 
 /// `a=a+b/1:absent`
@@ -123,8 +124,8 @@ impl Scene {
             "kernel" => self.apply(Event::PolicyScanned(rest.split_whitespace().map(found).collect())),
             "pods" => self.apply(Event::PodsListed(rest.split_whitespace().map(pod).collect())),
             "pod" => {
-                let (id, names) = pod(rest);
-                self.apply(Event::PodApplied(id, names));
+                let (id, pod) = pod(rest);
+                self.apply(Event::PodApplied(id, pod));
             }
             "pod-gone" => self.apply(Event::PodDeleted(pod(&format!("{rest}=")).0)),
             "compiled" => self.compile(|compile| {

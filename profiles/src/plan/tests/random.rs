@@ -10,8 +10,10 @@ use super::scene::bundle;
 use super::*;
 use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::bundle::BundleId;
+use crate::bundle::Kind;
 use crate::claims::Grant;
-use crate::pod::PodId;
+use crate::pod::examples::with_apparmor;
+use crate::pod::{Pod, PodId};
 use crate::state::{Compiled, Config, Event, NodeLabels};
 
 /// What the histories follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
@@ -72,7 +74,7 @@ struct World {
     store: BTreeMap<Digest, u32>,
     compiler: u32,
     bundles: BTreeMap<String, String>,
-    pods: BTreeMap<PodId, BTreeSet<String>>,
+    pods: BTreeMap<PodId, Pod>,
     node: BTreeMap<LabelKey, String>,
     is_ssd: bool,
     /// Whether steps fail now and then.
@@ -266,7 +268,7 @@ impl World {
     }
 
     fn is_referred(&self, name: &ProfileName) -> bool {
-        self.pods.values().any(|references| references.contains(name.as_str()))
+        self.pods.values().any(|pod| pod.refers_to(Kind::AppArmor, name.as_str()))
     }
 
     fn label(&mut self, change: &LabelChange) {
@@ -352,13 +354,13 @@ impl World {
             9 | 10 => {
                 let uid = self.random.below(3).to_string();
                 let pod = PodId { namespace: "ns".to_owned(), name: uid.clone(), uid };
-                let references = [name.to_string()].into();
+                let new = with_apparmor([name.as_str()]);
                 if self.random.one_in(2) {
                     self.pods.remove(&pod);
                     self.apply(Event::PodDeleted(pod.clone()));
                 } else {
-                    self.pods.insert(pod.clone(), BTreeSet::clone(&references));
-                    self.apply(Event::PodApplied(pod.clone(), references));
+                    self.pods.insert(pod.clone(), new.clone());
+                    self.apply(Event::PodApplied(pod.clone(), new));
                 }
                 format!("pod {pod} {:?}", self.pods.get(&pod))
             }
