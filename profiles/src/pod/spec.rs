@@ -5,9 +5,6 @@
 //! `getSeccompProfile` in pkg/kubelet/kuberuntime/helpers.go for seccomp). Whatever else is in a pod can neither
 //! hide nor add a reference. What is kept of one pod is bounded, whatever its author wrote.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -325,3 +322,6 @@ fn container_id(text: &str) -> Option<ContainerId> {
 fn cut(text: &str, most: usize) -> String {
     text[..text.floor_char_boundary(most)].to_owned()
 }
+
+#[cfg(test)]
+mod tests;
