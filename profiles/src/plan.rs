@@ -3,7 +3,7 @@
 //! Invariants, each with tests of its own:
 //! - a profile is labelled after it is loaded, and unlabelled before it is removed;
 //! - nothing is taken away before all is known that could ask for it;
-//! - an AppArmor profile is not taken out of the kernel while a pod refers to it;
+//! - no profile is removed, and no label is taken away, while a pod of the node needs it;
 //! - an AppArmor text is loaded only if each name that it declares is to be of it;
 //! - there is one change of labels for everything, and never two under way;
 //! - where nothing changed there is nothing to do.
@@ -23,6 +23,7 @@ use crate::sight::{Inspect, Looks};
 use crate::state::State;
 use crate::time::Time;
 
+mod needs;
 mod policies;
 mod settled;
 #[cfg(test)]
@@ -145,7 +146,7 @@ impl Plan {
 /// What is to become of a label. Where several profiles share one, the lowest counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Standing {
-    /// It must go.
+    /// It must go, unless a pod needs it.
     Down,
     /// It stays if it is there: nobody asks for the profile, but it is still loaded.
     Kept,
@@ -193,10 +194,12 @@ impl State {
         let Some(due) = self.removal_due(reference, file) else { return };
         let later = Some(due).filter(|due| *due > now).or(file.blocked_until(now));
         let must_go_first = |label| self.is_going_first(label, standings);
-        match later {
-            Some(later) => plan.wake(later),
-            None if must_go_first(&file.label) || must_go_first(&file.bundle_label) => {}
-            None => plan.remove.push(reference.clone()),
+        if due <= now && !self.is_file_free(reference, file) {
+            // Pods need it: their end is an event.
+        } else if let Some(later) = later {
+            plan.wake(later);
+        } else if !must_go_first(&file.label) && !must_go_first(&file.bundle_label) {
+            plan.remove.push(reference.clone());
         }
     }
 
@@ -233,9 +236,9 @@ impl State {
 
         let is_down =
             |label: &LabelKey| standings.get(label).is_none_or(|standing| *standing == Standing::Down);
-        let is_known = |label: &LabelKey| self.is_label_known(label);
+        let may_go = |label: &LabelKey| self.is_label_known(label) && self.is_label_free(label);
         let present = observed.keys().chain(&self.labels.doubtful);
-        let unset = present.filter(|label| is_down(label) && is_known(label)).cloned().collect();
+        let unset = present.filter(|label| is_down(label) && may_go(label)).cloned().collect();
         Some(LabelChange { set, unset }).filter(|change| *change != LabelChange::default())
     }
 
@@ -247,7 +250,7 @@ impl State {
         self.known_since(label.namespace()).is_some()
     }
 
-    /// When `file` is to go: none if it is to stay, or if that is not known yet.
+    /// When `file` is to go, if no pod needs it then: none if it is to stay, or if that is not known yet.
     fn removal_due(&self, reference: &Reference, file: &File) -> Option<Time> {
         let known_since = self.known_since(reference.namespace().map(Namespace::as_str))?;
         let due = file.removal_due(known_since, self.config.removal_delay)?;
@@ -256,8 +259,9 @@ impl State {
         bundle.is_none_or(|bundle| bundle.is_readable() || is_other_kind(bundle)).then_some(due)
     }
 
-    fn is_due(&self, reference: &Reference, file: &File, now: Time) -> bool {
-        self.removal_due(reference, file).is_some_and(|due| due <= now)
+    /// Whether `file` is to go now.
+    fn is_file_going(&self, reference: &Reference, file: &File, now: Time) -> bool {
+        self.removal_due(reference, file).is_some_and(|due| due <= now) && self.is_file_free(reference, file)
     }
 
     fn standings(&self, now: Time) -> Standings {
@@ -265,7 +269,7 @@ impl State {
         let mut bundles: BTreeMap<LabelKey, Tally> = BTreeMap::new();
         let of_profiles = self.standings_of_profiles();
         for (reference, file) in &self.files {
-            let stays = file.is_loaded() && !self.is_due(reference, file, now);
+            let stays = file.is_loaded() && !self.is_file_going(reference, file, now);
             bundles.entry(file.bundle_label.clone()).or_default().count(file.is_wanted(), stays);
             let standing = match (stays, file.is_wanted()) {
                 (false, _) => Standing::Down,

@@ -7,11 +7,13 @@ mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 pub use spec::{MOST, Spec, Status};
 
 use crate::bundle::Kind;
 use crate::label::LabelKey;
+use crate::sight::SeccompPath;
 
 /// Which pod. Written `<namespace>/<name>`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -108,49 +110,102 @@ pub enum Asked {
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ContainerId(pub String);
 
+/// Something that a pod needs on its node for as long as it has not ended.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Need {
+    /// The profile that a container may be started with: its name in the kernel, or its path below the seccomp
+    /// directory. However a pod writes a path, it is one.
+    Profile(Kind, String),
+    /// A label of the Node.
+    Label(LabelKey),
+}
+
 /// The node's pods.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
     /// None while they are not known.
     all: Option<BTreeMap<PodId, Pod>>,
+    /// Who needs what: each plan asks that of many profiles, and there are many pods.
+    needed: BTreeMap<Need, BTreeSet<Arc<PodId>>>,
 }
 
 impl Pods {
     /// These are all.
     pub(crate) fn listed(&mut self, pods: BTreeMap<PodId, Pod>) {
+        self.needed.clear();
+        for (id, pod) in &pods {
+            self.add(id, pod.needs());
+        }
         self.all = Some(pods);
     }
 
-    /// A pod is new, or has changed. Before all are known, one says nothing.
-    pub(crate) fn applied(&mut self, id: PodId, pod: Pod) {
-        let Some(pods) = &mut self.all else { return };
-        pods.insert(id, pod);
+    /// A pod is new, or has changed. Before all are known, one says nothing. Returns whether it needs something
+    /// else than before.
+    pub(crate) fn applied(&mut self, id: PodId, pod: Pod) -> bool {
+        let Some(pods) = &mut self.all else { return false };
+        let needs = pod.needs();
+        let before = pods.insert(id.clone(), pod).map(|before| before.needs()).unwrap_or_default();
+        if needs == before {
+            return false;
+        }
+        self.remove(&id, &before);
+        self.add(&id, needs);
+        true
     }
 
-    /// A pod is gone, or at its end.
-    pub(crate) fn deleted(&mut self, id: &PodId) {
-        let Some(pods) = &mut self.all else { return };
-        pods.remove(id);
+    /// A pod is gone, or at its end. Returns whether it needed something.
+    pub(crate) fn deleted(&mut self, id: &PodId) -> bool {
+        let before = self.all.as_mut().and_then(|pods| pods.remove(id)).map(|before| before.needs());
+        let before = before.unwrap_or_default();
+        self.remove(id, &before);
+        !before.is_empty()
     }
 
-    /// The pods that are known to refer to the AppArmor profile `name`.
-    pub(crate) fn referring_to<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a PodId> {
-        let pods = self.all.iter().flatten();
-        pods.filter(move |(_, pod)| pod.refers_to(Kind::AppArmor, name)).map(|(id, _)| id)
+    /// Whether it is known which pods there are.
+    pub(crate) fn are_known(&self) -> bool {
+        self.all.is_some()
     }
 
-    /// Whether a pod refers to the AppArmor profile `name`; none if that is not known.
-    pub(crate) fn refer_to(&self, name: &str) -> Option<bool> {
-        Some(self.all.as_ref()?.values().any(|pod| pod.refers_to(Kind::AppArmor, name)))
+    /// The pods that are known to need this.
+    pub(crate) fn needing(&self, need: &Need) -> impl Iterator<Item = &PodId> {
+        self.needed.get(need).into_iter().flatten().map(AsRef::as_ref)
+    }
+
+    fn add(&mut self, id: &PodId, needs: BTreeSet<Need>) {
+        let id = Arc::new(id.clone());
+        for need in needs {
+            self.needed.entry(need).or_default().insert(id.clone());
+        }
+    }
+
+    fn remove(&mut self, id: &PodId, needs: &BTreeSet<Need>) {
+        for need in needs {
+            let Some(pods) = self.needed.get_mut(need) else { continue };
+            pods.remove(id);
+            if pods.is_empty() {
+                self.needed.remove(need);
+            }
+        }
     }
 }
 
 impl Pod {
-    /// Whether a container of it may be started with the profile `reference`.
-    #[must_use]
-    pub fn refers_to(&self, kind: Kind, reference: &str) -> bool {
-        let asks = |container: &Container| matches!(container.asked(kind), Asked::Localhost(asked) if asked == reference);
-        !self.has_ended && self.containers.iter().any(asks)
+    /// What it needs: nothing, once it has ended.
+    pub(crate) fn needs(&self) -> BTreeSet<Need> {
+        if self.has_ended {
+            return BTreeSet::new();
+        }
+        let profile = |kind: Kind, container: &Container| {
+            let Asked::Localhost(reference) = container.asked(kind) else { return None };
+            let name = match kind {
+                Kind::Seccomp => SeccompPath::of(reference)?.as_str().to_owned(),
+                Kind::AppArmor => reference.clone(),
+            };
+            Some(Need::Profile(kind, name))
+        };
+        let of_container = |one| Kind::ALL.into_iter().filter_map(move |kind| profile(kind, one));
+        let profiles = self.containers.iter().flat_map(of_container);
+        profiles.chain(self.selects.iter().cloned().map(Need::Label)).collect()
     }
 }
 
@@ -159,47 +214,89 @@ impl Pod {
 pub(crate) mod examples {
     use super::*;
 
-    /// A pod with a container for each of these AppArmor profiles.
-    pub(crate) fn with_apparmor(references: impl IntoIterator<Item: AsRef<str>>) -> Pod {
-        let container = |(index, reference)| Container {
-            name: format!("c{index}"),
-            kind: ContainerKind::Regular,
-            is_privileged: false,
-            seccomp: Asked::Nothing,
-            apparmor: Asked::Localhost(reference),
-            running: None,
-        };
-        let references = references.into_iter().map(|reference| reference.as_ref().to_owned());
-        Pod { containers: references.enumerate().map(container).collect(), ..Pod::default() }
+    /// A pod with a container for each of these words: `a`, an AppArmor profile, or `web/a.json`, a seccomp one.
+    /// `%bundle.pavise.dev/web` is a label that it selects on.
+    pub(crate) fn pod(words: impl IntoIterator<Item: AsRef<str>>) -> Pod {
+        let mut pod = Pod::default();
+        for word in words {
+            let word = word.as_ref();
+            if let Some(label) = word.strip_prefix('%') {
+                pod.selects.extend(LabelKey::observed(label));
+                continue;
+            }
+            let asked = Asked::Localhost(word.to_owned());
+            let (seccomp, apparmor) =
+                if word.contains('/') { (asked, Asked::Nothing) } else { (Asked::Nothing, asked) };
+            pod.containers.push(Container {
+                name: format!("c{}", pod.containers.len()),
+                kind: ContainerKind::Regular,
+                is_privileged: false,
+                seccomp,
+                apparmor,
+                running: None,
+            });
+        }
+        pod
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::examples::with_apparmor;
+    use super::examples::pod;
     use super::*;
 
-    #[test]
-    fn what_pods_refer_to_is_known_from_their_list_on() {
-        let id = |uid: &str| PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: uid.to_owned() };
-        let referred = |pods: &Pods| {
-            let all: Option<Vec<&str>> = ["a", "b", "c"]
-                .into_iter()
-                .map(|name| Some(pods.refer_to(name)?.then_some(name)))
-                .collect::<Option<Vec<_>>>()
-                .map(|all| all.into_iter().flatten().collect());
-            all.map(|all| all.join(" "))
+    fn id(uid: &str) -> PodId {
+        PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: uid.to_owned() }
+    }
+
+    /// Claims who needs what, as `need=pods` with the pods' numbers.
+    fn check(pods: &Pods, expected: &str) {
+        let word = |(need, pods): (&Need, &BTreeSet<Arc<PodId>>)| {
+            let need = match need {
+                Need::Profile(Kind::AppArmor, name) => name.clone(),
+                Need::Profile(Kind::Seccomp, path) => format!("/{path}"),
+                Need::Label(label) => format!("%{label}"),
+            };
+            format!("{need}={}", pods.iter().map(|id| id.uid.as_str()).collect::<Vec<_>>().join(","))
         };
+        let words: Vec<String> = pods.needed.iter().map(word).collect();
+        assert_eq!(words.join(" "), expected);
+    }
+
+    #[test]
+    fn what_pods_need_is_known_from_their_list_on() {
         let mut pods = Pods::default();
-        pods.applied(id("1"), with_apparmor(["a"]));
-        assert_eq!(referred(&pods), None);
-        pods.listed([(id("1"), with_apparmor(["a", "b"])), (id("2"), with_apparmor(["b"]))].into());
-        assert_eq!(referred(&pods).as_deref(), Some("a b"));
-        pods.deleted(&id("1"));
-        pods.applied(id("3"), with_apparmor(["c"]));
-        assert_eq!(referred(&pods).as_deref(), Some("b c"));
-        pods.applied(id("3"), with_apparmor([""; 0]));
+        assert!(!pods.applied(id("1"), pod(["a"])) && !pods.deleted(&id("1")) && !pods.are_known());
+        check(&pods, "");
+        pods.listed([(id("1"), pod(["a", "b", "x/a"])), (id("2"), pod(["b", "b"]))].into());
+        assert!(pods.are_known());
+        check(&pods, "a=1 b=1,2 /x/a=1");
+        assert!(pods.deleted(&id("1")) && !pods.deleted(&id("1")));
+        assert!(pods.applied(id("3"), pod(["c", "%bundle.pavise.dev/web"])));
+        check(&pods, "b=2 c=3 %bundle.pavise.dev/web=3");
+        assert!(pods.applied(id("3"), pod([""; 0])) && !pods.deleted(&id("3")));
+        check(&pods, "b=2");
         pods.listed([].into());
-        assert_eq!(referred(&pods).as_deref(), Some(""));
+        check(&pods, "");
+    }
+
+    #[test]
+    fn what_is_no_news_of_needs_is_told_apart() {
+        let mut pods = Pods::default();
+        pods.listed([(id("1"), pod(["a"]))].into());
+        let mut running = pod(["a"]);
+        running.containers[0].running = Some(ContainerId("c1".to_owned()));
+        assert!(!pods.applied(id("1"), running.clone()) && !pods.applied(id("2"), pod([""; 0])));
+        running.has_ended = true;
+        assert!(pods.applied(id("1"), running));
+        check(&pods, "");
+    }
+
+    #[test]
+    fn a_seccomp_profile_is_needed_at_the_place_that_a_reference_means() {
+        let mut pods = Pods::default();
+        let odd = ["web//a", "./web/a", "web/a/", "/web/a", "../web/a", "web/../x", "./"];
+        pods.listed(odd.iter().map(|reference| (id(reference), pod([reference]))).collect());
+        check(&pods, "/web/a=./web/a,web//a,web/a/");
     }
 }

@@ -402,12 +402,14 @@ impl State {
                 self.policies.pods_changed();
             }
             Event::PodApplied(id, pod) => {
-                self.pods.applied(id, pod);
-                self.policies.pods_changed();
+                if self.pods.applied(id, pod) {
+                    self.policies.pods_changed();
+                }
             }
             Event::PodDeleted(id) => {
-                self.pods.deleted(&id);
-                self.policies.pods_changed();
+                if self.pods.deleted(&id) {
+                    self.policies.pods_changed();
+                }
             }
             Event::Looked(_) | Event::Inspected(_) => {}
         }

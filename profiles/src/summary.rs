@@ -98,6 +98,8 @@ pub enum Wait {
     Writes(usize),
     /// A first sight of the Node.
     Node,
+    /// The list of the Node's pods.
+    Pods,
     /// A change of the Node's labels that succeeds.
     Labels,
 }
@@ -112,6 +114,7 @@ impl fmt::Display for Wait {
             Self::Bundles(count) => write!(f, "namespaces whose bundles are not listed yet: {count}"),
             Self::Writes(count) => write!(f, "profiles that are not written yet: {count}"),
             Self::Node => write!(f, "the Node is not seen yet"),
+            Self::Pods => write!(f, "the pods of the Node are not listed yet"),
             Self::Labels => write!(f, "the labels of the Node are not written yet"),
         }
     }
@@ -169,6 +172,7 @@ impl State {
             (loads > 0, Wait::Loads(loads)),
             (writes > 0, Wait::Writes(writes)),
             (has_node && !is_node_seen, Wait::Node),
+            (has_node && !self.pods.are_known(), Wait::Pods),
             (has_node && is_node_seen && !self.are_labels_right(now), Wait::Labels),
         ];
         all.into_iter().filter(|(is_awaited, _)| *is_awaited).map(|(_, wait)| wait).collect()

@@ -1,8 +1,8 @@
-//! The pods of our own Node: which profiles they refer to.
+//! The pods of our own Node: which profiles they ask for, what they select on, and which containers run.
 //!
-//! Invariant: of a pod nothing is decoded but its metadata and what it refers to, and nothing is kept but its
-//! references. A list that breaks off halfway is dropped: a pod that is left out of [`Event::PodsListed`] does
-//! not exist, or refers to nothing.
+//! Invariant: of a pod nothing is decoded but its metadata and what makes a [`Pod`], and no more is kept than
+//! that, which is bounded. A list that breaks off halfway is dropped: a pod that is left out of
+//! [`Event::PodsListed`] does not exist, or has ended.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,8 @@ use kube::api::{ApiResource, ObjectMeta};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use profiles::bundle::Kind;
 use profiles::name::NodeName;
-use profiles::pod::{self, Asked, Pod, PodId};
+use profiles::pod::{self, Pod, PodId};
 use profiles::state::Event;
 use tracing::warn;
 
@@ -25,7 +24,7 @@ const PERMISSION: &str = "list and watch Pods";
 type Seen = Object<pod::Spec, pod::Status>;
 type Pods = BTreeMap<PodId, Pod>;
 
-/// Watches what the pods of `node` refer to, for ever.
+/// Watches the pods of `node`, for ever.
 pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event> + use<> {
     let pods: Api<Seen> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).streaming_lists();
@@ -38,7 +37,7 @@ pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event
 struct Sighting {
     /// What is being listed.
     listing: Pods,
-    /// What was told last. Of the many reports of a pod's state, few are news of its references.
+    /// What was told last. Of the many reports of a pod's state, few are news of what matters.
     told: Pods,
 }
 
@@ -64,7 +63,7 @@ impl Sighting {
                 let pod = pod(&seen);
                 self.applied(id(seen.metadata), pod)
             }
-            Ok(watcher::Event::Delete(seen)) => self.applied(id(seen.metadata), Pod::default()),
+            Ok(watcher::Event::Delete(seen)) => self.deleted(id(seen.metadata)),
             Err(error) => {
                 let advice = watch_advice(&error, PERMISSION);
                 warn!(error = watch_said(&error), advice, "Pods can't be watched");
@@ -76,7 +75,7 @@ impl Sighting {
     /// A pod is this now. One that does not matter is as good as none.
     fn applied(&mut self, id: PodId, pod: Pod) -> Option<Event> {
         if !matters(&pod) {
-            return self.told.remove(&id).map(|_| Event::PodDeleted(id));
+            return self.deleted(id);
         }
         if self.told.get(&id) == Some(&pod) {
             return None;
@@ -84,12 +83,16 @@ impl Sighting {
         self.told.insert(id.clone(), pod.clone());
         Some(Event::PodApplied(id, pod))
     }
+
+    fn deleted(&mut self, id: PodId) -> Option<Event> {
+        self.told.remove(&id).map(|_| Event::PodDeleted(id))
+    }
 }
 
-/// Whether `pod` refers to something.
+/// Whether there is something to be done about `pod`, or to be said: one that has ended is as good as gone, but
+/// for those that the kubelet refused for want of AppArmor.
 fn matters(pod: &Pod) -> bool {
-    let refers = |kind| pod.containers.iter().any(|one| matches!(one.asked(kind), Asked::Localhost(_)));
-    !pod.has_ended && Kind::ALL.into_iter().any(refers)
+    !pod.has_ended || pod.is_rejected
 }
 
 fn pod(seen: &Seen) -> Pod {
@@ -110,6 +113,7 @@ fn id(metadata: ObjectMeta) -> PodId {
 mod tests {
     use std::collections::BTreeSet;
 
+    use profiles::pod::Asked;
     use serde_json::{Value, json};
 
     use super::*;
@@ -169,7 +173,8 @@ mod tests {
                 _ => None,
             });
             let references: BTreeSet<&str> = references.collect();
-            format!("{}:{}", name(id), references.into_iter().collect::<Vec<_>>().join("|"))
+            let runs = if pod.containers.iter().any(|one| one.running.is_some()) { "!" } else { "" };
+            format!("{}:{}{runs}", name(id), references.into_iter().collect::<Vec<_>>().join("|"))
         };
         match event {
             Event::PodsListed(pods) => {
@@ -183,7 +188,7 @@ mod tests {
     }
 
     /// Claims what comes out of `events`: `=` a list, `+` a change, `-` a removal, each with its pods' names
-    /// and references.
+    /// and references, and `!` if a container runs.
     fn check(events: Vec<watcher::Event<Value>>, expected: &[&str]) {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         let mut sighting = Sighting::default();
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_told_when_it_is_complete_with_the_pods_that_refer_to_something() {
+    fn a_list_is_told_when_it_is_complete_with_all_pods_that_have_not_ended() {
         use watcher::Event::{Init, InitApply, InitDone};
         let list = vec![
             Init,
@@ -211,7 +216,7 @@ mod tests {
             InitApply(pod("d", "q", "Pending")),
             InitDone,
         ];
-        check(list, &["=a:p,d:q"]);
+        check(list, &["=a:p,b:,d:q"]);
         check(vec![Init, InitDone], &["="]);
     }
 
@@ -223,9 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_news_of_references_is_not_told() {
+    fn what_is_no_news_is_not_told() {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
-        let [pending, running, failed] = ["Pending", "Running", "Failed"].map(|phase| pod("a", "p", phase));
+        let [pending, mut running, failed] =
+            ["Pending", "Running", "Failed"].map(|phase| pod("a", "p", phase));
+        let status = json!([{"name": "c", "containerID": "containerd://c1", "state": {"running": {"startedAt": "x"}}}]);
+        running["status"]["containerStatuses"] = status;
+        let mut ready = running.clone();
+        ready["status"]["containerStatuses"][0]["ready"] = json!(true);
+        ready["status"]["conditions"] = json!([{"type": "Ready"}]);
         let mut debugged = running.clone();
         debugged["spec"]["ephemeralContainers"] = json!([{"name": "e", "securityContext":
             {"appArmorProfile": {"type": "Localhost", "localhostProfile": "debug"}}}]);
@@ -236,8 +247,10 @@ mod tests {
             Apply(pod("z", "p", "Running")),
             Apply(plain("b")),
             Delete(plain("b")),
+            Apply(pending.clone()),
             Apply(pending),
             Apply(running.clone()),
+            Apply(ready),
             Apply(debugged.clone()),
             Apply(debugged),
             Apply(failed.clone()),
@@ -245,7 +258,19 @@ mod tests {
             Delete(failed),
             Delete(pod("z", "p", "Running")),
         ];
-        check(events, &["=z:p", "+a:p", "+a:debug|p", "-a", "-z"]);
+        check(events, &["=z:p", "+b:", "-b", "+a:p", "+a:p!", "+a:debug|p!", "-a", "-z"]);
+    }
+
+    #[test]
+    fn a_pod_that_was_refused_for_apparmor_is_told_although_it_has_ended() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let mut refused = pod("a", "p", "Failed");
+        refused["status"]["reason"] = json!("AppArmor");
+        check(
+            vec![Init, InitApply(refused.clone()), InitDone, Apply(refused.clone()), Delete(refused.clone())],
+            &["=a:p", "-a"],
+        );
+        check(vec![Apply(pod("a", "p", "Pending")), Apply(refused)], &["+a:p", "+a:p"]);
     }
 
     #[test]
@@ -271,8 +296,9 @@ mod tests {
             "spec": {"containers": null, "initContainers": [{}], "securityContext": null, "volumes": 7},
             "status": {"phase": "Running", "conditions": "none"},
         });
-        assert!(!matters(&super::pod(&decoded(odd))));
-        assert!(!matters(&super::pod(&decoded(json!({"metadata": {}, "spec": {}})))));
+        let containers = |pod: Value| super::pod(&decoded(pod)).containers.len();
+        assert_eq!(containers(odd), 1);
+        assert_eq!(containers(json!({"metadata": {}, "spec": {}})), 0);
     }
 
     /// A line of a watch.
@@ -323,7 +349,7 @@ mod tests {
                 Exchange { asked: "resourceVersion=5", status: 200, answer: more },
                 Exchange { asked: "resourceVersion=8", status: 200, answer: rest },
             ],
-            &["=a:p", "+c:q", "-a", "-c"],
+            &["=a:p,b:", "+c:q", "-a", "-b", "-c"],
         )
         .await;
     }

@@ -15,7 +15,6 @@ use crate::claims::{Grant, Slot, Want};
 use crate::digest::Digest;
 use crate::label::LabelKey;
 use crate::plan::{Compile, Plan, Standing, Standings, Tally};
-use crate::pod::PodId;
 use crate::policies::{Verdict, bundle_label};
 use crate::policy::{KernelProfile, Owned};
 use crate::state::State;
@@ -53,25 +52,15 @@ impl State {
         all.filter_map(|(name, profile)| Some((name, self.desired(name, profile, now)?))).collect()
     }
 
-    /// When `profile` is to go, if no pod refers to it then: none if it is to stay, or if that is not known.
-    fn policy_due(&self, profile: &KernelProfile) -> Option<Time> {
+    /// When `profile` is to go, if no pod needs it then: none if it is to stay, or if that is not known.
+    pub(super) fn policy_due(&self, profile: &KernelProfile) -> Option<Time> {
         let since = self.policies.unclaimed_since(profile)?;
         Some(since.max(self.all_known_since()?) + self.config.removal_delay)
     }
 
     /// Whether `profile` is to go now.
     fn is_going(&self, name: &ProfileName, profile: &KernelProfile, now: Time) -> bool {
-        let is_free = || !self.config.has_node || self.pods.refer_to(name.as_str()) == Some(false);
-        self.policy_due(profile).is_some_and(|due| due <= now) && is_free()
-    }
-
-    /// The profiles that would go if no pod referred to them, with the pods that do.
-    pub fn retained_by_pods(&self, now: Time) -> impl Iterator<Item = (&ProfileName, Vec<&PodId>)> {
-        let is_due = move |profile: &KernelProfile| self.policy_due(profile).is_some_and(|due| due <= now);
-        let owned = self.policies.profiles.iter().filter(|(_, profile)| profile.is_owned);
-        let due = owned.filter(move |(_, profile)| is_due(profile));
-        let referred = due.map(|(name, _)| (name, self.pods.referring_to(name.as_str()).collect::<Vec<_>>()));
-        referred.filter(|(_, pods)| !pods.is_empty())
+        self.policy_due(profile).is_some_and(|due| due <= now) && self.is_policy_free(name, profile)
     }
 
     pub(super) fn plan_policies(&self, standings: &Standings, now: Time, plan: &mut Plan) {
@@ -183,7 +172,7 @@ impl State {
         }
         let must_go_first = |label| self.is_going_first(label, standings);
         if !self.is_going(name, profile, now) {
-            // A pod refers to it: its end is an event.
+            // Pods need it: their end is an event.
         } else if let Some(later) = profile.pace.blocked_until(now) {
             plan.wake(later);
         } else if !must_go_first(&profile.label) && !profile.bundle_label().is_some_and(must_go_first) {

@@ -4,6 +4,7 @@ mod claims;
 mod drift;
 mod kernel;
 mod labelling;
+mod needs;
 mod policies;
 mod random;
 mod scene;

@@ -1,24 +1,49 @@
-//! What a pod refers to, by what the API has of it.
+//! What a pod asks for, by what the API has of it.
 //!
-//! Invariant: a profile counts as referred to exactly if the kubelet may start a container of the pod with it,
-//! by the kubelet's own precedence (`GetProfile` in Kubernetes' pkg/security/apparmor/helpers.go). Whatever
-//! else is in a pod can neither hide nor add a reference.
+//! Invariant: a profile counts as asked for exactly if the kubelet may start a container of the pod with it, by
+//! the kubelet's own precedence (`GetProfile` in Kubernetes' pkg/security/apparmor/helpers.go for AppArmor,
+//! `getSeccompProfile` in pkg/kubelet/kuberuntime/helpers.go for seccomp). Whatever else is in a pod can neither
+//! hide nor add a reference. What is kept of one pod is bounded, whatever its author wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::{Asked, Container, ContainerKind, Pod};
-use crate::apparmor::name::ProfileName;
+use super::{Asked, Container, ContainerId, ContainerKind, Pod};
+use crate::label::LabelKey;
 
 /// How many containers of one pod are looked at. A pod can have thousands, each with another reference, and its
-/// author must not decide how much memory that takes here. Those beyond are the pod's own loss: no profile is
-/// removed while a process runs under it, whatever refers to it.
+/// author must not decide how much memory that takes here. Those beyond are the pod's own loss: no AppArmor
+/// profile is removed while a process runs under it, whatever refers to it.
 pub const MOST: usize = 64;
+
+/// How many bytes of names and references are kept of one pod. Containers for which there is no room are not
+/// looked at either.
+const MOST_BYTES: usize = 16 * 1024;
+
+/// How many bytes of a reference are kept. No path can be that long (`PATH_MAX`), and of an AppArmor profile the
+/// API takes 4,095.
+const LONGEST_REFERENCE: usize = 4_096;
+
+/// The same of the type of a profile that this agent does not know.
+const LONGEST_TYPE: usize = 64;
+
+/// The longest name of a runtime class that the API takes, and so of any DNS subdomain.
+const LONGEST_CLASS: usize = 253;
+
+/// How many labels of ours a pod can select on. It is the loss of a pod with more if one of them goes.
+const MOST_SELECTED: usize = 64;
+
+/// The longest key of a label that the API takes: prefix, `/` and name.
+const LONGEST_LABEL: usize = 253 + 1 + 63;
+
+/// The longest name of a container that is kept. Runtimes have 64 hex digits.
+const LONGEST_ID: usize = 128;
 
 /// Where the author of a pod for Kubernetes before 1.30 says the profile of the container whose name follows
 /// (`DeprecatedAppArmorBetaContainerAnnotationKeyPrefix`). The API server copies it into a field, but nobody
-/// does that for static pods.
+/// does that for static pods. Of such annotations for seccomp, kubelets have read none since 1.27.
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// What stands before a reference in an annotation.
@@ -32,19 +57,27 @@ pub struct Spec {
     init_containers: Option<Vec<ContainerSpec>>,
     containers: Option<Vec<ContainerSpec>>,
     ephemeral_containers: Option<Vec<ContainerSpec>>,
+    runtime_class_name: Option<String>,
+    node_selector: Option<BTreeMap<String, IgnoredAny>>,
+    affinity: Option<Affinity>,
 }
 
 /// What matters of a pod's `status`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Status {
     phase: Option<String>,
+    reason: Option<String>,
+    init_container_statuses: Option<Vec<ContainerStatus>>,
+    container_statuses: Option<Vec<ContainerStatus>>,
+    ephemeral_container_statuses: Option<Vec<ContainerStatus>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ContainerSpec {
-    name: String,
+    name: Option<String>,
+    restart_policy: Option<String>,
     security_context: Option<SecurityContext>,
 }
 
@@ -52,51 +85,175 @@ struct ContainerSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct SecurityContext {
+    privileged: Option<bool>,
+    seccomp_profile: Option<Setting>,
     app_armor_profile: Option<Setting>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Setting {
-    r#type: String,
+    r#type: Option<String>,
     localhost_profile: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    required: Option<NodeSelector>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NodeSelector {
+    node_selector_terms: Option<Vec<NodeSelectorTerm>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NodeSelectorTerm {
+    match_expressions: Option<Vec<Requirement>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Requirement {
+    key: Option<String>,
+    operator: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ContainerStatus {
+    name: Option<String>,
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
+    state: Option<ContainerState>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ContainerState {
+    running: Option<IgnoredAny>,
+}
+
 impl Pod {
-    /// What matters of the pod with these annotations, `spec` and `status`. Of what can't be the
-    /// [`ProfileName`] of an AppArmor profile, nothing is kept.
+    /// What matters of the pod with these annotations, `spec` and `status`.
     #[must_use]
     pub fn of(annotations: &BTreeMap<String, String>, spec: &Spec, status: Option<&Status>) -> Self {
-        let of_pod = setting(spec.security_context.as_ref());
-        let lists = [
-            (ContainerKind::Init, &spec.init_containers),
-            (ContainerKind::Regular, &spec.containers),
-            (ContainerKind::Ephemeral, &spec.ephemeral_containers),
-        ];
-        let all =
-            lists.into_iter().flat_map(|(kind, list)| list.iter().flatten().map(move |one| (kind, one)));
-        let mut pod = Self { has_ended: status.is_some_and(Status::is_terminal), ..Self::default() };
-        for (kind, container) in all {
-            if pod.containers.len() == MOST {
-                pod.unchecked += 1;
-                continue;
-            }
-            let of_container = setting(container.security_context.as_ref());
-            let annotated = || annotation(annotations, &container.name);
-            let effective = of_container.or_else(annotated).or(of_pod);
-            // containerd drops it (`GenerateApparmorSpecOpts` in internal/cri/sputil/apparmor_linux.go).
-            let effective = effective.map(|name| name.strip_prefix(LOCALHOST).unwrap_or(name));
-            let name = effective.filter(|name| ProfileName::new(name).is_ok());
-            pod.containers.push(Container {
-                name: container.name.clone(),
+        let running = status.map(Status::running).unwrap_or_default();
+        let class = spec.runtime_class_name.as_deref().filter(|class| !class.is_empty());
+        let mut pod = Self {
+            containers: Vec::new(),
+            unchecked: 0,
+            selects: spec.selects(),
+            runtime_class: class.map(|class| cut(class, LONGEST_CLASS)),
+            is_rejected: status.is_some_and(Status::is_rejected),
+            has_ended: status.is_some_and(Status::is_terminal),
+        };
+        let mut room = MOST_BYTES;
+        for (kind, container) in spec.all_containers() {
+            let name = container.name.as_deref().unwrap_or_default();
+            let container = (pod.containers.len() < MOST).then(|| Container {
+                name: name.to_owned(),
                 kind,
-                is_privileged: false,
-                seccomp: Asked::Nothing,
-                apparmor: name.map_or(Asked::Nothing, |name| Asked::Localhost(name.to_owned())),
-                running: None,
+                is_privileged: container.is_privileged(),
+                seccomp: spec.seccomp(container),
+                apparmor: spec.apparmor(container, annotations),
+                running: running.get(name).cloned(),
             });
+            match container.filter(|container| container.size() <= room) {
+                Some(container) => {
+                    room -= container.size();
+                    pod.containers.push(container);
+                }
+                None => pod.unchecked += 1,
+            }
         }
         pod
+    }
+}
+
+impl Container {
+    /// How many bytes of its author's it holds.
+    fn size(&self) -> usize {
+        let size = |asked: &Asked| match asked {
+            Asked::Nothing | Asked::RuntimeDefault | Asked::Unconfined => 0,
+            Asked::Localhost(text) | Asked::Unknown(text) => text.len(),
+        };
+        self.name.len() + size(&self.seccomp) + size(&self.apparmor)
+    }
+}
+
+impl Spec {
+    /// Its containers, in the order in which they are started.
+    fn all_containers(&self) -> impl Iterator<Item = (ContainerKind, &ContainerSpec)> {
+        let init = self.init_containers.iter().flatten();
+        let init = init.map(|container| match container.restart_policy.as_deref() {
+            Some("Always") => (ContainerKind::Sidecar, container),
+            _ => (ContainerKind::Init, container),
+        });
+        let regular = self.containers.iter().flatten().map(|container| (ContainerKind::Regular, container));
+        let ephemeral = self.ephemeral_containers.iter().flatten();
+        init.chain(regular).chain(ephemeral.map(|container| (ContainerKind::Ephemeral, container)))
+    }
+
+    /// The seccomp profile of `container`.
+    fn seccomp(&self, container: &ContainerSpec) -> Asked {
+        let field = |context: &SecurityContext| context.seccomp_profile.as_ref().map(Setting::asked);
+        let of_container = container.security_context.as_ref().and_then(field);
+        of_container.or_else(|| field(self.security_context.as_ref()?)).unwrap_or_default()
+    }
+
+    /// The AppArmor profile of `container`.
+    fn apparmor(&self, container: &ContainerSpec, annotations: &BTreeMap<String, String>) -> Asked {
+        let field = |context: &SecurityContext| context.app_armor_profile.as_ref().map(Setting::asked);
+        let of_container = container.security_context.as_ref().and_then(field);
+        let annotated = || annotation(annotations, container.name.as_deref().unwrap_or_default());
+        let of_pod = || field(self.security_context.as_ref()?);
+        match of_container.or_else(annotated).or_else(of_pod) {
+            // containerd drops it (`GenerateApparmorSpecOpts` in internal/cri/sputil/apparmor_linux.go).
+            Some(Asked::Localhost(name)) => {
+                let rest = name.strip_prefix(LOCALHOST).map(str::to_owned);
+                Asked::Localhost(rest.unwrap_or(name))
+            }
+            asked => asked.unwrap_or_default(),
+        }
+    }
+
+    /// The labels of ours that the Node has, or it would be another Node. The terms of an affinity are
+    /// alternatives, and labels of all of them count: that another one holds as well today may change tomorrow,
+    /// by labels that are not ours, and what counts too much only goes later. `NotIn` and `DoesNotExist` ask
+    /// for no label, and no value of ours is a number for `Gt` and `Lt`.
+    fn selects(&self) -> BTreeSet<LabelKey> {
+        let required =
+            self.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()?.required.as_ref());
+        let terms = required.and_then(|required| required.node_selector_terms.as_ref()).into_iter().flatten();
+        let requirements = terms.flat_map(|term| term.match_expressions.iter().flatten());
+        let asking = requirements.filter(|one| matches!(one.operator.as_deref(), Some("In" | "Exists")));
+        let of_affinity = asking.filter_map(|requirement| requirement.key.as_deref());
+        let of_selector = self.node_selector.iter().flatten().map(|(key, _)| key.as_str());
+        let keys = of_selector.chain(of_affinity).filter(|key| key.len() <= LONGEST_LABEL);
+        let mut selects = BTreeSet::new();
+        for label in keys.filter_map(LabelKey::observed) {
+            if selects.len() < MOST_SELECTED {
+                selects.insert(label);
+            }
+        }
+        selects
+    }
+}
+
+impl ContainerSpec {
+    fn is_privileged(&self) -> bool {
+        self.security_context.as_ref().and_then(|context| context.privileged).unwrap_or_default()
     }
 }
 
@@ -105,167 +262,66 @@ impl Status {
     fn is_terminal(&self) -> bool {
         matches!(self.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
-}
 
-/// The reference that a field has: an empty one if it asks for no profile of the node, none if it is not
-/// there. The kubelet starts no container with a type that it does not know.
-fn setting(context: Option<&SecurityContext>) -> Option<&str> {
-    let setting = context?.app_armor_profile.as_ref()?;
-    let reference = setting.localhost_profile.as_deref().filter(|_| setting.r#type == "Localhost");
-    Some(reference.unwrap_or_default())
-}
-
-/// The same of the annotation for `container`. One that means nothing counts as none.
-fn annotation<'a>(annotations: &'a BTreeMap<String, String>, container: &str) -> Option<&'a str> {
-    match annotations.get(&format!("{ANNOTATION}{container}"))?.as_str() {
-        "runtime/default" | "unconfined" => Some(""),
-        text => text.strip_prefix(LOCALHOST),
+    /// Whether the kubelet has refused the pod because the node has no AppArmor (`appArmorAdmitHandler` in
+    /// Kubernetes' pkg/kubelet/lifecycle/handlers.go).
+    fn is_rejected(&self) -> bool {
+        self.phase.as_deref() == Some("Failed") && self.reason.as_deref() == Some("AppArmor")
     }
+
+    /// The containers that run, by the names that the pod has for them.
+    fn running(&self) -> BTreeMap<&str, ContainerId> {
+        let lists =
+            [&self.init_container_statuses, &self.container_statuses, &self.ephemeral_container_statuses];
+        let running =
+            |status: &'_ ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+        let all = lists.into_iter().flat_map(|list| list.iter().flatten()).filter(|status| running(status));
+        all.filter_map(|status| {
+            Some((status.name.as_deref()?, container_id(status.container_id.as_deref()?)?))
+        })
+        .collect()
+    }
+}
+
+impl Setting {
+    /// What it asks for. That it has no type is not allowed by any version of the API until now: it may be of
+    /// one that is to come. Of a type that it does not know, the kubelet starts no container for AppArmor, and
+    /// an unconfined one for seccomp.
+    fn asked(&self) -> Asked {
+        match self.r#type.as_deref().unwrap_or_default() {
+            "RuntimeDefault" => Asked::RuntimeDefault,
+            "Unconfined" => Asked::Unconfined,
+            "Localhost" => localhost(self.localhost_profile.as_deref().unwrap_or_default()),
+            other => Asked::Unknown(cut(other, LONGEST_TYPE)),
+        }
+    }
+}
+
+fn localhost(reference: &str) -> Asked {
+    Asked::Localhost(cut(reference, LONGEST_REFERENCE))
+}
+
+/// What the annotation for `container` asks for. One that means nothing counts as none.
+fn annotation(annotations: &BTreeMap<String, String>, container: &str) -> Option<Asked> {
+    match annotations.get(&format!("{ANNOTATION}{container}"))?.as_str() {
+        "runtime/default" => Some(Asked::RuntimeDefault),
+        "unconfined" => Some(Asked::Unconfined),
+        text => text.strip_prefix(LOCALHOST).map(localhost),
+    }
+}
+
+/// The runtime's name of a container, of `<runtime>://<name>`. It becomes part of paths.
+fn container_id(text: &str) -> Option<ContainerId> {
+    let (_, id) = text.split_once("://")?;
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let is_name = !id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(is_allowed);
+    is_name.then(|| ContainerId(id.to_owned()))
+}
+
+/// `text`, or as much of it as fits into `most` bytes.
+fn cut(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].to_owned()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::{Value, from_value, json};
-
-    use super::*;
-
-    fn references(annotations: &Value, spec: Value, status: Value) -> Vec<String> {
-        let annotations = from_value(annotations.clone()).unwrap();
-        let status: Option<Status> = from_value(status).unwrap();
-        let spec = from_value(spec).unwrap();
-        let pod = Pod::of(&annotations, &spec, status.as_ref());
-        let all = pod.containers.iter().filter_map(|container| match &container.apparmor {
-            Asked::Localhost(name) if !pod.has_ended => Some(name.clone()),
-            _ => None,
-        });
-        all.collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
-    fn localhost(name: &str) -> Value {
-        json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": name}})
-    }
-
-    fn of_type(kind: &str) -> Value {
-        json!({"appArmorProfile": {"type": kind}})
-    }
-
-    /// Claims what a pod with one container `c` refers to, by what it, the annotation for it, and the pod say.
-    fn check(container: &Value, annotation: Option<&str>, pod: &Value, expected: &[&str]) {
-        let annotations = match annotation {
-            Some(text) => {
-                json!({format!("{ANNOTATION}c"): text, format!("{ANNOTATION}other"): "localhost/x"})
-            }
-            None => json!({}),
-        };
-        let spec =
-            json!({"securityContext": pod, "containers": [{"name": "c", "securityContext": container}]});
-        assert_eq!(references(&annotations, spec.clone(), Value::Null), expected, "{annotations} {spec}");
-    }
-
-    #[test]
-    fn the_container_s_field_goes_before_the_annotation_and_that_before_the_pod_s_field() {
-        let none = Value::Null;
-        let (of_container, of_pod) = (localhost("container"), localhost("pod"));
-        check(&of_container, Some("localhost/annotation"), &of_pod, &["container"]);
-        check(&none, Some("localhost/annotation"), &of_pod, &["annotation"]);
-        check(&json!({"appArmorProfile": null}), None, &of_pod, &["pod"]);
-        check(&json!({"runAsUser": 0}), None, &of_pod, &["pod"]);
-        check(&of_container, None, &none, &["container"]);
-        check(&none, None, &json!({}), &[]);
-        check(&none, None, &none, &[]);
-    }
-
-    #[test]
-    fn what_asks_for_another_kind_of_profile_goes_before_a_reference_too() {
-        for kind in ["RuntimeDefault", "Unconfined", "FromTheFuture", ""] {
-            check(&of_type(kind), Some("localhost/annotation"), &localhost("pod"), &[]);
-        }
-        for text in ["runtime/default", "unconfined"] {
-            check(&Value::Null, Some(text), &localhost("pod"), &[]);
-        }
-        let mixed = json!({"appArmorProfile": {"type": "RuntimeDefault", "localhostProfile": "x"}});
-        check(&mixed, None, &localhost("pod"), &[]);
-    }
-
-    #[test]
-    fn an_annotation_that_means_nothing_counts_as_none() {
-        for text in ["", "docker/default", "Localhost/x", "localhost", "runtime/default "] {
-            check(&Value::Null, Some(text), &localhost("pod"), &["pod"]);
-        }
-    }
-
-    #[test]
-    fn what_can_t_be_the_name_of_a_profile_is_no_reference() {
-        for name in ["", " ", "/usr/bin/x", ":ns:x", "a b", &"n".repeat(4_095)] {
-            check(&localhost(name), None, &localhost("pod"), &[]);
-            check(&Value::Null, Some(&format!("localhost/{name}")), &localhost("pod"), &[]);
-        }
-        check(&of_type("Localhost"), None, &localhost("pod"), &[]);
-        check(&Value::Null, Some("localhost/a/b"), &Value::Null, &["a/b"]);
-    }
-
-    #[test]
-    fn what_containerd_drops_of_a_reference_is_no_part_of_it() {
-        check(&localhost("localhost/a"), None, &Value::Null, &["a"]);
-        check(&Value::Null, Some("localhost/localhost/a"), &Value::Null, &["a"]);
-        check(&localhost("localhost/localhost/a"), None, &Value::Null, &["localhost/a"]);
-        check(&localhost("localhost/"), None, &localhost("pod"), &[]);
-        check(&localhost("localhost"), None, &Value::Null, &["localhost"]);
-    }
-
-    #[test]
-    fn containers_of_all_kinds_refer() {
-        let spec = json!({
-            "initContainers": [
-                {"name": "i", "securityContext": localhost("init")},
-                {"name": "s", "restartPolicy": "Always", "securityContext": localhost("sidecar")},
-            ],
-            "containers": [{"name": "c", "securityContext": localhost("twice")}, {"name": "annotated"}],
-            "ephemeralContainers": [
-                {"name": "e", "securityContext": localhost("ephemeral")},
-                {"name": "f", "securityContext": localhost("twice")},
-            ],
-        });
-        let annotations = json!({format!("{ANNOTATION}annotated"): "localhost/annotation"});
-        let expected = ["annotation", "ephemeral", "init", "sidecar", "twice"];
-        assert_eq!(references(&annotations, spec, Value::Null), expected);
-    }
-
-    #[test]
-    fn the_pod_s_field_counts_only_where_a_container_has_no_other() {
-        let other = |name: &str| json!({"name": name, "securityContext": of_type("Unconfined")});
-        let spec = |containers: Value| json!({"securityContext": localhost("pod"), "containers": containers});
-        let check = |containers: Value, expected: &[&str]| {
-            assert_eq!(references(&json!({}), spec(containers), Value::Null), expected);
-        };
-        check(json!([other("a"), other("b")]), &[]);
-        check(json!([other("a"), {"name": "b"}]), &["pod"]);
-        check(Value::Null, &[]);
-    }
-
-    #[test]
-    fn a_pod_that_has_ended_refers_to_nothing() {
-        let check = |phase: Value, expected: &[&str]| {
-            let spec = json!({"containers": [{"name": "c", "securityContext": localhost("p")}]});
-            assert_eq!(references(&json!({}), spec, phase), expected);
-        };
-        for phase in ["Succeeded", "Failed"] {
-            check(json!({"phase": phase}), &[]);
-        }
-        for phase in ["Pending", "Running", "Unknown", "FromTheFuture", ""] {
-            check(json!({"phase": phase}), &["p"]);
-        }
-        check(json!({"phase": null}), &["p"]);
-        check(json!({}), &["p"]);
-    }
-
-    #[test]
-    fn a_pod_with_very_many_references_takes_little_memory() {
-        let container =
-            |n: usize| json!({"name": format!("c{n}"), "securityContext": localhost(&n.to_string())});
-        let containers: Vec<Value> = (0..MOST + 10).map(container).collect();
-        assert_eq!(references(&json!({}), json!({"containers": containers}), Value::Null).len(), MOST);
-    }
-}
+mod tests;

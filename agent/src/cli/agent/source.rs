@@ -54,10 +54,7 @@ pub(super) async fn cluster(
 ) -> Result<Connections> {
     let client = cluster::connect(metrics).await?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
-    let mut events = Vec::new();
-    if rules.has_apparmor {
-        events.push(pods::watch(client.clone(), &node).boxed_local());
-    }
+    let mut events = vec![pods::watch(client.clone(), &node).boxed_local()];
     let node = OwnNode::new(client.clone(), node);
     events.push(node.watch().boxed_local());
     for namespace in rules.namespaces() {

@@ -11,14 +11,14 @@
 //! | `compiling` | the compiler has begun with them |
 //! | `done`, `fail`, `fail-owned`, `foreign`, `fail-removal` | the planned steps end so |
 //! | `in-use` | processes run under what is to be removed |
-//! | `pods p=a,b q=`, `pod p=c`, `pod-gone p` | the pods of the node, and what they refer to |
+//! | `pods p=a,web/b q=%bundle/web`, `pod p=c`, `pod-gone p` | the pods of the node, the profiles that they refer to (with a `/`: seccomp), and the labels that they select on |
+//! | `pods-unknown` | it is not known which pods there are |
 
 use super::*;
 use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::apparmor::policy::{Contents, Mode, Policy};
 use crate::diagnostic::{Code, Diagnostic, Place};
-use crate::pod::examples::with_apparmor;
-use crate::pod::{Pod, PodId};
+use crate::pod::{Pod, PodId, Pods, examples};
 use crate::state::{Compiled, Event};
 use scene::Scene;
 
@@ -92,11 +92,13 @@ pub(super) fn refusal() -> Diagnostic {
     Diagnostic { code: Code::InvalidPolicy, place: Place::at("$"), message, help: "" }
 }
 
-/// `p=a,b`
+/// `p=a,web/b,%bundle/web`
 fn pod(text: &str) -> (PodId, Pod) {
-    let (uid, names) = text.split_once('=').unwrap();
+    let (uid, words) = text.split_once('=').unwrap();
     let id = PodId { namespace: "ns".to_owned(), name: uid.to_owned(), uid: uid.to_owned() };
-    (id, with_apparmor(names.split(',').filter(|name| !name.is_empty())))
+    let label = |word: &str| word.replacen('/', ".pavise.dev/", 1);
+    let word = |word: &str| if word.starts_with('%') { label(word) } else { word.to_owned() };
+    (id, examples::pod(words.split(',').filter(|word| !word.is_empty()).map(word)))
 }
 
 /// `a=a+b/1:absent`
@@ -122,6 +124,7 @@ impl Scene {
         self.texts.extend(texts.map(|text| (digest(text), text.to_owned())));
         match word {
             "kernel" => self.apply(Event::PolicyScanned(rest.split_whitespace().map(found).collect())),
+            "pods-unknown" => self.state.pods = Pods::default(),
             "pods" => self.apply(Event::PodsListed(rest.split_whitespace().map(pod).collect())),
             "pod" => {
                 let (id, pod) = pod(rest);

@@ -107,6 +107,22 @@ fn a_new_bundle_takes_no_label_away() {
 }
 
 #[test]
+fn a_label_that_a_pod_needs_is_not_taken_away_for_want_of_room() {
+    let mut scene = settled(&[bundle("old@1", 100), bundle("young@2", 100)]);
+    scene.play("pods p=%seccomp/young_k7");
+    scene.play(&format!("apply {}", bundle("old@1", 160)));
+    settle(&mut scene);
+    assert_eq!(labelled(&scene), "old:160 young:1");
+    // It takes no room from others.
+    scene.play(&format!("apply {}", bundle("new@3", 96)));
+    settle(&mut scene);
+    assert_eq!(labelled(&scene), "new:96 old:160 young:1");
+    scene.play("pod-gone p");
+    scene.play("done");
+    assert_eq!(labelled(&scene), "new:96 old:160");
+}
+
+#[test]
 fn what_is_refused_counts_and_what_asks_for_no_labels_does_not() {
     let scene = settled(&[format!("{},bad=bad", bundle("web@1", 255)), bundle("new@2", 1)]);
     assert_eq!(labelled(&scene), "web:255");

@@ -192,6 +192,7 @@ fn a_profile_goes_after_the_delay_when_no_pod_refers_to_it() {
 #[test]
 fn nothing_is_removed_before_pods_and_all_namespaces_are_known() {
     check_apparmor(&[
+        ("pods-unknown", ""),
         ("kernel a=a/1", ""),
         ("node apparmor/a", ""),
         ("list-home", ""),
@@ -201,6 +202,7 @@ fn nothing_is_removed_before_pods_and_all_namespaces_are_known() {
         ("+300s", "-apparmor/a"),
     ]);
     check_apparmor(&[
+        ("pods-unknown", ""),
         ("kernel a=a/1", ""),
         ("node", ""),
         ("list", "wake 300s"),
@@ -208,7 +210,13 @@ fn nothing_is_removed_before_pods_and_all_namespaces_are_known() {
         ("+9000s", ""),
         ("pods", "unload a"),
     ]);
-    check_apparmor(&[("no-node", ""), ("kernel a=a/1", ""), ("list", "wake 300s"), ("+300s", "unload a")]);
+    check_apparmor(&[
+        ("no-node", ""),
+        ("pods-unknown", ""),
+        ("kernel a=a/1", ""),
+        ("list", "wake 300s"),
+        ("+300s", "unload a"),
+    ]);
 }
 
 #[test]

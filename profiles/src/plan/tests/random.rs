@@ -9,15 +9,13 @@ use super::kernel::{self, blob, digest, name, names, policy, refusal};
 use super::scene::bundle;
 use super::*;
 use crate::apparmor::kernel::{FoundPolicy, InKernel};
-use crate::bundle::BundleId;
-use crate::bundle::Kind;
+use crate::bundle::{BundleId, Kind};
 use crate::claims::Grant;
-use crate::pod::examples::with_apparmor;
-use crate::pod::{Pod, PodId};
+use crate::pod::{Need, Pod, PodId, examples};
 use crate::state::{Compiled, Config, Event, NodeLabels};
 
 /// What the histories follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     option_env!("PAVISE_SEED").map_or(0, |text| text.parse().expect("PAVISE_SEED is a number"))
 }
 
@@ -28,9 +26,20 @@ const TEXTS: &[&str] = &[
 ];
 const NAMES: &[&str] = &["a", "b", "c", "d"];
 const BUNDLES: &[&str] = &["old", "mid", "team/new"];
+/// What pods need, as [`examples::pod`] reads it.
+const NEEDS: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "d",
+    "%apparmor.pavise.dev/a",
+    "%apparmor.pavise.dev/b",
+    "%bundle.pavise.dev/mid",
+    "%team.bundle.pavise.dev/new",
+];
 
 /// A stream of numbers that look random (`SplitMix64`).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -45,7 +54,7 @@ impl Random {
         usize::try_from(self.next() % end as u64).unwrap()
     }
 
-    fn pick<'a>(&mut self, all: &[&'a str]) -> &'a str {
+    pub(super) fn pick<'a>(&mut self, all: &[&'a str]) -> &'a str {
         all[self.below(all.len())]
     }
 
@@ -255,7 +264,11 @@ impl World {
     }
 
     fn unload(&mut self, name: ProfileName) {
-        assert!(!self.is_referred(&name), "{name} is in use\n{}", self.log.join("\n"));
+        let profile = &self.state.policies.profiles[&name];
+        let labels = [Some(&profile.label), profile.bundle_label()];
+        let is_selected = labels.into_iter().flatten().any(|label| self.is_selected(label));
+        let is_referred = self.is_needed(&Need::Profile(Kind::AppArmor, name.to_string()));
+        assert!(!is_referred && !is_selected, "{name} is needed\n{}", self.log.join("\n"));
         assert!(!self.node.contains_key(&LabelKey::of_policy(&name)), "{name} is labelled");
         assert!(!self.state.is_claimed(&name), "{name} is asked for");
         if self.fails() {
@@ -267,8 +280,12 @@ impl World {
         self.apply(Event::PolicyRemoved(name));
     }
 
-    fn is_referred(&self, name: &ProfileName) -> bool {
-        self.pods.values().any(|pod| pod.refers_to(Kind::AppArmor, name.as_str()))
+    fn is_needed(&self, need: &Need) -> bool {
+        self.pods.values().any(|pod| pod.needs().contains(need))
+    }
+
+    fn is_selected(&self, label: &LabelKey) -> bool {
+        self.is_needed(&Need::Label(label.clone()))
     }
 
     fn label(&mut self, change: &LabelChange) {
@@ -278,6 +295,9 @@ impl World {
             if change.set.contains(&LabelKey::of_policy(&name)) {
                 assert!(self.is_ours(&name), "{name} is labelled and not loaded\n{}", self.log.join("\n"));
             }
+        }
+        for label in &change.unset {
+            assert!(!self.is_selected(label), "{label} is needed\n{}", self.log.join("\n"));
         }
         self.apply(Event::LabelsSent(change.clone()));
         if self.fails() {
@@ -299,7 +319,8 @@ impl World {
         let is_known = self.state.is_all_listed() && self.state.labels.observed.is_some();
         if plan.wake_at.is_none() && is_known {
             for name in NAMES.iter().map(|text| name(text)) {
-                let is_labelled = self.node.contains_key(&LabelKey::of_policy(&name));
+                let label = LabelKey::of_policy(&name);
+                let is_labelled = self.node.contains_key(&label) && !self.is_selected(&label);
                 assert!(!is_labelled || self.is_ours(&name), "{name} is labelled and not loaded\n{}", log());
             }
             for (slot, grant) in &self.state.policies.grants {
@@ -354,7 +375,7 @@ impl World {
             9 | 10 => {
                 let uid = self.random.below(3).to_string();
                 let pod = PodId { namespace: "ns".to_owned(), name: uid.clone(), uid };
-                let new = with_apparmor([name.as_str()]);
+                let new = examples::pod([self.random.pick(NEEDS)]);
                 if self.random.one_in(2) {
                     self.pods.remove(&pod);
                     self.apply(Event::PodDeleted(pod.clone()));

@@ -65,6 +65,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
+    /// Nothing is known but that the node has no pods.
     pub(super) fn new() -> Self {
         let name = |text| Namespace::new(text).unwrap();
         let config = Config {
@@ -74,7 +75,7 @@ impl Scene {
             has_node: true,
             has_apparmor: false,
         };
-        Self {
+        let mut scene = Self {
             state: State::new(config),
             now: Time::default(),
             node: BTreeMap::new(),
@@ -82,7 +83,9 @@ impl Scene {
             version: 100,
             answer: NodeLabels::default(),
             texts: BTreeMap::new(),
-        }
+        };
+        scene.play("pods");
+        scene
     }
 
     /// The same world, after the agent was started anew.

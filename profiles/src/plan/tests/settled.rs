@@ -41,6 +41,23 @@ fn removals_that_are_due_later_are_not_waited_for() {
 }
 
 #[test]
+fn pods_are_waited_for_and_what_they_need_is_not() {
+    check(&[
+        ("pods-unknown", "-"),
+        ("scan web/a=1", "-"),
+        ("node seccomp/web_a", "-"),
+        ("list", "-"),
+        ("+300s", "-"),
+        ("pods p=web/a", ""),
+        ("pods p=%seccomp/web_a", ""),
+        ("scan web/a=changed", ""),
+        ("pods", "-"),
+        ("done", "-"),
+        ("done", ""),
+    ]);
+}
+
+#[test]
 fn each_profile_is_tried_once() {
     for outcome in ["fail", "fail-owned", "foreign"] {
         check(&[
