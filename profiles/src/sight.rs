@@ -114,6 +114,13 @@ pub struct Sights {
     pub policies: BTreeMap<ProfileName, PolicySight>,
 }
 
+/// What was seen since the last scan, by place; none of what can't be told.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) files: BTreeMap<SeccompPath, Option<FileSight>>,
+    pub(crate) policies: BTreeMap<ProfileName, Option<PolicySight>>,
+}
+
 /// A container of which the kernel is asked.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Inspect {

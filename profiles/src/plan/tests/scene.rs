@@ -73,6 +73,8 @@ impl Scene {
             removal_delay: Duration::from_secs(DELAY),
             has_node: true,
             has_apparmor: false,
+            lacks_apparmor: false,
+            node: None,
         };
         Self {
             state: State::new(config),
