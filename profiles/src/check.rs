@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::bundle::Kind;
-use crate::pod::{ContainerKind, PodId};
+use crate::pod::{Asked, Container, ContainerKind, Pod, PodId};
+use crate::resolution::{Problem, Resolution, names};
 use crate::state::State;
 use crate::time::Time;
 
@@ -108,11 +109,139 @@ impl PodReason {
     }
 }
 
+/// So many names are compared with all others, at most: whoever asks for more of what nobody knows is not helped
+/// by it.
+const MOST_COMPARED: usize = 50;
+
 impl State {
     /// Checks the node's pods by what is known at `now`. Nothing is said before the pods, the bundles and the disk
-    /// are known.
+    /// are known, and the kernel's AppArmor profiles.
     #[must_use]
-    pub fn check_pods(&self, _now: Time) -> PodChecks {
-        PodChecks::default()
+    pub fn check_pods(&self, now: Time) -> PodChecks {
+        let mut checks = PodChecks::default();
+        let Some(pods) = self.pods.all().filter(|_| self.is_resolvable()) else { return checks };
+        let resolutions = self.resolutions(pods, now);
+        for (id, pod) in pods {
+            if pod.is_rejected {
+                self.explain_rejected(id, pod, &mut checks);
+            } else if !pod.has_ended {
+                checks.add_references(id, pod, &resolutions);
+            }
+        }
+        checks
+    }
+
+    /// What becomes of each reference of containers that may be started, once.
+    fn resolutions<'p>(&self, pods: &'p BTreeMap<PodId, Pod>, now: Time) -> Resolutions<'p> {
+        let mut all = Resolutions::new();
+        let alive = pods.values().filter(|pod| !pod.has_ended && !pod.is_rejected);
+        for container in alive.flat_map(|pod| &pod.containers) {
+            for (kind, reference) in references(container) {
+                all.entry((kind, reference)).or_insert_with(|| self.resolve(kind, reference, now));
+            }
+        }
+        for kind in Kind::ALL {
+            self.suggest(kind, &mut all);
+        }
+        all
+    }
+
+    /// Says what may have been meant by what nobody knows.
+    fn suggest(&self, kind: Kind, all: &mut Resolutions<'_>) {
+        let mut unheard_of: Vec<(&str, &mut Problem)> = Vec::new();
+        for ((of, reference), resolution) in all {
+            if let Resolution::Unresolved(problem) = resolution
+                && *of == kind
+                && problem.is_unheard_of
+            {
+                unheard_of.push((reference, problem));
+            }
+        }
+        if unheard_of.is_empty() || unheard_of.len() > MOST_COMPARED {
+            return;
+        }
+        let known = names::known(self, kind);
+        for (reference, problem) in unheard_of {
+            problem.suggest(&names::nearest(reference, known.iter().map(String::as_str)));
+        }
+    }
+
+    /// The kubelet fails a pod that asks for AppArmor, whatever the profile, where there is none.
+    fn explain_rejected(&self, id: &PodId, pod: &Pod, checks: &mut PodChecks) {
+        for container in &pod.containers {
+            let reference = match &container.apparmor {
+                Asked::Localhost(reference) => reference,
+                Asked::RuntimeDefault => RUNTIME_DEFAULT,
+                Asked::Nothing | Asked::Unconfined | Asked::Unknown(_) => continue,
+            };
+            checks.count(Kind::AppArmor, ReferenceState::Unresolved, 1);
+            checks.find(id, container, Kind::AppArmor, reference, &self.rejected(reference));
+        }
+    }
+}
+
+/// The runtime's own profile, as annotations call it.
+const RUNTIME_DEFAULT: &str = "runtime/default";
+
+/// What becomes of each reference.
+type Resolutions<'p> = BTreeMap<(Kind, &'p str), Resolution>;
+
+impl PodChecks {
+    fn add_references(&mut self, id: &PodId, pod: &Pod, resolutions: &Resolutions<'_>) {
+        for container in &pod.containers {
+            for kind in Kind::ALL {
+                if is_unchecked(container, kind) {
+                    self.count(kind, ReferenceState::Unchecked, 1);
+                }
+            }
+            for (kind, reference) in references(container) {
+                let state = match resolutions.get(&(kind, reference)) {
+                    Some(Resolution::Resolved) => ReferenceState::Resolved,
+                    Some(Resolution::Pending) => ReferenceState::Pending,
+                    Some(Resolution::Unchecked) | None => ReferenceState::Unchecked,
+                    Some(Resolution::Unresolved(problem)) => {
+                        self.find(id, container, kind, reference, problem);
+                        ReferenceState::Unresolved
+                    }
+                };
+                self.count(kind, state, 1);
+            }
+        }
+        if pod.unchecked > 0 {
+            Kind::ALL.into_iter().for_each(|kind| self.count(kind, ReferenceState::Unchecked, pod.unchecked));
+        }
+    }
+
+    fn count(&mut self, kind: Kind, state: ReferenceState, count: usize) {
+        *self.references.entry((kind, state)).or_default() += count;
+    }
+
+    fn find(&mut self, id: &PodId, container: &Container, kind: Kind, reference: &str, problem: &Problem) {
+        self.findings.push(PodFinding {
+            pod: id.clone(),
+            container: container.name.clone(),
+            container_kind: container.kind,
+            kind,
+            reference: reference.to_owned(),
+            reason: problem.reason,
+            message: problem.message.clone(),
+        });
+    }
+}
+
+/// The references of a container that runtimes look at: for a privileged one they read no seccomp file.
+fn references(container: &Container) -> impl Iterator<Item = (Kind, &str)> {
+    Kind::ALL.into_iter().filter_map(|kind| match container.asked(kind) {
+        Asked::Localhost(reference) if !is_unchecked(container, kind) => Some((kind, reference.as_str())),
+        _ => None,
+    })
+}
+
+/// Whether a container asks for something that is not looked at here.
+fn is_unchecked(container: &Container, kind: Kind) -> bool {
+    match container.asked(kind) {
+        Asked::Localhost(_) => kind == Kind::Seccomp && container.is_privileged,
+        Asked::Unknown(_) => true,
+        Asked::Nothing | Asked::RuntimeDefault | Asked::Unconfined => false,
     }
 }

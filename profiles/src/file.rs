@@ -231,6 +231,16 @@ impl File {
         is_changed && self.is_wanted() && self.is_owned && !self.pace.is_failing
     }
 
+    /// Whether this is a content of ours, wanted there or last seen there.
+    pub(crate) fn is_ours(&self, digest: Digest) -> bool {
+        let wanted = match &self.want {
+            Want::Document(document) => Some(document),
+            Want::Refused => self.kept.as_ref(),
+            Want::Nothing { .. } => None,
+        };
+        self.is_owned && (wanted.map(Document::digest) == Some(digest) || self.last == Some(digest))
+    }
+
     /// The document that should be on disk and is not.
     pub(crate) fn missing(&self) -> Option<&Document> {
         match &self.want {

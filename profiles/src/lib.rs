@@ -35,6 +35,7 @@ pub mod pod;
 mod policies;
 mod policy;
 pub mod reference;
+mod resolution;
 pub mod seccomp;
 #[cfg(test)]
 mod seed;

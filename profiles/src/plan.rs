@@ -173,6 +173,7 @@ impl State {
             self.plan_policies(&standings, now, &mut plan);
         }
         if self.is_all_scanned() && !plan.has_disk_steps() {
+            plan.look = self.looks();
             self.plan_labels(&standings, now, &mut plan);
         }
         plan

@@ -166,6 +166,11 @@ impl Pods {
         self.all.is_some()
     }
 
+    /// All of them; none while they are not known.
+    pub(crate) fn all(&self) -> Option<&BTreeMap<PodId, Pod>> {
+        self.all.as_ref()
+    }
+
     /// The pods that are known to need this.
     pub(crate) fn needing(&self, need: &Need) -> impl Iterator<Item = &PodId> {
         self.needed.get(need).into_iter().flatten().map(AsRef::as_ref)

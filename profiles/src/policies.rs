@@ -283,6 +283,7 @@ impl State {
     /// Takes over what the ledger and the kernel have.
     pub(crate) fn policy_scanned(&mut self, found: BTreeMap<ProfileName, FoundPolicy>, now: Time) {
         self.policies.scanned(found, now);
+        self.known.policies.clear();
         self.reclaim(now);
     }
 

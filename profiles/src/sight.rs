@@ -9,7 +9,9 @@ use crate::apparmor::name::ProfileName;
 use crate::apparmor::policy::Mode;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
+use crate::platform::Platform;
 use crate::pod::ContainerId;
+use crate::seccomp;
 
 /// A place below `<kubelet root>/seccomp`, as the kubelet makes it of a `localhostProfile`: relative, with no
 /// empty, `.` or `..` component. Cloning one is cheap.
@@ -58,12 +60,22 @@ pub struct Judged {
     pub digest: Digest,
     /// What a container is that is started with it.
     pub effect: Effect,
-    /// What is wrong with it.
+    /// What is wrong with it: eight findings at most, and first what decides the effect.
     pub diagnostics: Arc<[Diagnostic]>,
 }
 
-/// What a container is that is started with a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+impl Judged {
+    /// Judges `content` for nodes of `platform`.
+    #[must_use]
+    pub fn of(content: &[u8], platform: Platform) -> Self {
+        // Go reads U+FFFD for what is not UTF-8 in a string, and refuses it elsewhere (encoding/json/decode.go).
+        let (effect, diagnostics) = seccomp::effect(&String::from_utf8_lossy(content), platform);
+        Self { digest: Digest::of(content), effect, diagnostics: diagnostics.into() }
+    }
+}
+
+/// What a container is that is started with a file. The worst comes last.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Effect {
     /// Confined as the file says.
     Confined,
@@ -100,6 +112,13 @@ pub struct Sights {
     pub files: BTreeMap<SeccompPath, FileSight>,
     /// In the kernel.
     pub policies: BTreeMap<ProfileName, PolicySight>,
+}
+
+/// What was seen since the last scan, by place; none of what can't be told.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) files: BTreeMap<SeccompPath, Option<FileSight>>,
+    pub(crate) policies: BTreeMap<ProfileName, Option<PolicySight>>,
 }
 
 /// A container of which the kernel is asked.

@@ -15,13 +15,13 @@ use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
-use crate::name::{Namespace, ProfileKey};
+use crate::name::{Namespace, NodeName, ProfileKey};
 use crate::plan::{Deed, LabelChange};
 use crate::pod::{ContainerId, Pod, PodId, Pods};
 use crate::policies::Policies;
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
-use crate::sight::{Confinement, Sights};
+use crate::sight::{Confinement, Known, Sights};
 use crate::time::{Retry, Time};
 
 /// What the agent was told by whoever runs it.
@@ -38,6 +38,10 @@ pub struct Config {
     /// Whether the node's kernel has AppArmor. Where it does not, bundles of AppArmor texts are for other
     /// nodes.
     pub has_apparmor: bool,
+    /// Whether it is known to have none. The kernel of a node can also have an AppArmor that this agent can't see.
+    pub lacks_apparmor: bool,
+    /// The node's name, as messages about it have it; none where there is no Node.
+    pub node: Option<NodeName>,
 }
 
 impl Config {
@@ -152,7 +156,7 @@ pub enum Event {
     PodApplied(PodId, Pod),
     /// One is gone, or does not matter any more.
     PodDeleted(PodId),
-    /// What the node has where pods refer to, and the ledgers have nothing.
+    /// What the node has where pods refer to, and nothing is that is ours.
     Looked(Sights),
     /// What the kernel says of containers; none of one that has no process, or that it does not tell of.
     Inspected(BTreeMap<ContainerId, Option<Confinement>>),
@@ -215,6 +219,8 @@ pub struct State {
     pub(crate) listed: BTreeMap<Namespace, Time>,
     pub(crate) is_scanned: bool,
     pub(crate) pods: Pods,
+    /// What the node has where they refer to.
+    pub(crate) known: Known,
     pub(crate) policies: Policies,
 }
 
@@ -336,6 +342,7 @@ impl State {
             listed: BTreeMap::new(),
             is_scanned: false,
             pods: Pods::default(),
+            known: Known::default(),
             policies: Policies::default(),
         }
     }
@@ -411,7 +418,8 @@ impl State {
                     self.policies.pods_changed();
                 }
             }
-            Event::Looked(_) | Event::Inspected(_) => {}
+            Event::Looked(sights) => self.looked(sights),
+            Event::Inspected(_) => {}
         }
     }
 
@@ -548,6 +556,7 @@ impl State {
             self.file(reference, now).scanned(Some(found), now);
         }
         self.files.retain(|_, file| !file.is_forgettable());
+        self.known.files.clear();
         self.is_scanned = true;
     }
 

@@ -60,6 +60,8 @@ fn said_together(sources: Vec<Source>) -> Vec<Diagnostic> {
         removal_delay,
         has_node: true,
         has_apparmor: false,
+        lacks_apparmor: false,
+        node: None,
     };
     let mut state = State::new(config);
     let mut verdicts = Verdicts::new(platform());

@@ -103,6 +103,8 @@ impl Arguments {
             removal_delay: self.removal_delay,
             has_node: self.source == Source::Cluster,
             has_apparmor: false,
+            lacks_apparmor: false,
+            node: self.node_name.clone(),
         })
     }
 
@@ -138,9 +140,13 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
     let platform = platform::of_this_machine()?;
     let apparmor = match &arguments.source {
         Source::Cluster => arguments.apparmor.open(&arguments.state_dir)?,
-        Source::Directory(_) => None,
+        Source::Directory(_) => Apparmor::OutOfReach,
     };
-    let rules = state::Config { has_apparmor: apparmor.is_some(), ..rules };
+    let rules = state::Config {
+        has_apparmor: matches!(apparmor, Apparmor::Enabled { .. }),
+        lacks_apparmor: matches!(apparmor, Apparmor::Disabled),
+        ..rules
+    };
     let Connections { events, write_labels } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
@@ -154,8 +160,8 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         Source::Directory(path) => source::directory(path, platform, &rules)?,
     };
     let (policies, policy_changes) = match apparmor {
-        Some(Apparmor { policies, changes }) => (Some(policies), changes),
-        None => (None, stream::pending().boxed()),
+        Apparmor::Enabled { policies, changes } => (Some(policies), changes),
+        Apparmor::Disabled | Apparmor::OutOfReach => (None, stream::pending().boxed()),
     };
     let changes = stream::select(host.changes(), policy_changes);
     let sync = SyncLoop::new(host, policies, rules, events, changes, write_labels, status);

@@ -18,7 +18,10 @@ use crate::seccomp::oci;
 use crate::seccomp::resolve::resolve;
 use crate::seccomp::vocabulary::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, RECENT_FLAGS, WITH_ERRNO};
 
+mod effect;
 mod filter;
+
+pub use effect::effect;
 
 /// A ConfigMap holds at most 1 MiB, and so has no document that is longer, in bytes. On a node none is longer
 /// either: what is, is not read there.
@@ -58,14 +61,7 @@ pub fn check(text: &str, platform: Platform) -> Checked {
         let is_plain = written.is_plain();
         let document = resolve(&mut reader, written, platform);
         let mut checker = Checker { reader: &mut reader, document: &document };
-        checker.header();
-        checker.each_rule();
-        checker.rules_together();
-        checker.what_programs_need();
-        checker.masks();
-        checker.names();
-        checker.lost_refusals();
-        checker.filter(platform);
+        checker.all(platform);
         let is_refused = reader.findings.told.iter().any(|finding| finding.severity() == Severity::Error);
         resolved = (!is_plain && !is_refused).then(|| oci::write(&document));
         if let Some(longer) = resolved.take_if(|text| text.len() > LARGEST) {
@@ -81,6 +77,17 @@ struct Checker<'c, 'a> {
 }
 
 impl<'a> Checker<'_, 'a> {
+    fn all(&mut self, platform: Platform) {
+        self.header();
+        self.each_rule();
+        self.rules_together();
+        self.what_programs_need();
+        self.masks();
+        self.names();
+        self.lost_refusals();
+        self.filter(platform);
+    }
+
     fn header(&mut self) {
         match &self.document.default_action {
             Some(action) if !action.text.is_empty() => {
@@ -96,7 +103,7 @@ impl<'a> Checker<'_, 'a> {
                 }
             }
             None if self.document.has_default_action => {}
-            _ => self.reader.findings.told.push(unconfined()),
+            _ => self.reader.findings.told.push(without_default(!self.document.rules.is_empty())),
         }
         let document = self.document;
         for architecture in document.architectures.iter().chain(&document.left_out.architectures) {
@@ -393,12 +400,16 @@ fn too_long(length: usize) -> Diagnostic {
     }
 }
 
-fn unconfined() -> Diagnostic {
+fn without_default(has_rules: bool) -> Diagnostic {
+    let message = if has_rules {
+        "there is no default action, so runc would not start the container"
+    } else {
+        "there is no default action, so containerd and runc would run the container unconfined"
+    };
     Diagnostic {
         code: Code::MissingDefaultAction,
         place: Place::at("$.defaultAction"),
-        message: "there is no default action, so containerd and runc would run the container unconfined"
-            .to_owned(),
+        message: message.to_owned(),
         help: "add one, such as \"defaultAction\": \"SCMP_ACT_ERRNO\"",
     }
 }

@@ -19,5 +19,5 @@ mod source;
 mod tangle;
 mod vocabulary;
 
-pub use check::{Checked, LARGEST, check};
+pub use check::{Checked, LARGEST, check, effect};
 pub(crate) use vocabulary::suggestion;

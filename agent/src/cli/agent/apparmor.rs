@@ -36,28 +36,36 @@ pub(crate) struct Arguments {
     compiler: PathBuf,
 }
 
-/// The policy of a node that has AppArmor.
-pub(super) struct Apparmor {
-    pub(super) policies: Policies,
-    /// Tells when it may have changed.
-    pub(super) changes: BoxStream<'static, ()>,
+/// The node's AppArmor, as the agent has it.
+pub(super) enum Apparmor {
+    /// It can be used.
+    Enabled {
+        /// Its policy.
+        policies: Policies,
+        /// Tells when that may have changed.
+        changes: BoxStream<'static, ()>,
+    },
+    /// The node has none.
+    Disabled,
+    /// It may have one that the agent does not see.
+    OutOfReach,
 }
 
 impl Arguments {
-    /// Opens the node's policy; none if it has no AppArmor, which is said. The compiler is not asked yet.
+    /// Opens the node's policy. If there is none to be used, that is said. The compiler is not asked yet.
     ///
     /// # Errors
     /// The node has AppArmor, and it can't be used. Or what the agent knows of it is not usable.
-    pub(super) fn open(&self, state_dir: &Path) -> Result<Option<Apparmor>> {
+    pub(super) fn open(&self, state_dir: &Path) -> Result<Apparmor> {
         let kernel = match SecurityFs::find(&self.securityfs, Path::new(SYS))? {
             Availability::Enabled(kernel) => kernel,
             Availability::Disabled(why) => {
                 info!(why, "This node has no AppArmor: bundles of AppArmor profiles are not for it");
-                return Ok(None);
+                return Ok(Apparmor::Disabled);
             }
             Availability::OutOfReach(why) => {
                 warn!(why, "AppArmor profiles can't be served here");
-                return Ok(None);
+                return Ok(Apparmor::OutOfReach);
             }
         };
         let toolchain = Toolchain::of_the_image().identity()?;
@@ -70,9 +78,7 @@ impl Arguments {
             async move { Ok(client.compile(&text, &features).await?) }.boxed_local()
         };
         let changes = host.changes();
-        Ok(Some(Apparmor {
-            policies: Policies::new(Box::new(host), Box::new(ask), compiler::at_once()),
-            changes,
-        }))
+        let policies = Policies::new(Box::new(host), Box::new(ask), compiler::at_once());
+        Ok(Apparmor::Enabled { policies, changes })
     }
 }

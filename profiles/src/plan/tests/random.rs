@@ -486,6 +486,8 @@ fn fresh() -> State {
         removal_delay: Duration::from_mins(5),
         has_node: true,
         has_apparmor: true,
+        lacks_apparmor: false,
+        node: None,
     })
 }
 

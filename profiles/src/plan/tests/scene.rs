@@ -74,6 +74,8 @@ impl Scene {
             removal_delay: Duration::from_secs(DELAY),
             has_node: true,
             has_apparmor: false,
+            lacks_apparmor: false,
+            node: None,
         };
         let mut scene = Self {
             state: State::new(config),

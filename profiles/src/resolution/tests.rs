@@ -1,0 +1,1 @@
+//! What becomes of references, as messages tell it.
