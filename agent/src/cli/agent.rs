@@ -141,7 +141,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         Source::Directory(_) => None,
     };
     let rules = state::Config { has_apparmor: apparmor.is_some(), ..rules };
-    let Connections { events, write_labels } = match &arguments.source {
+    let Connections { events, write_labels, announcer } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
             source::cluster(node, platform, &rules, status.metrics.clone()).await?
@@ -166,6 +166,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
             None => stopped(true),
         };
     }
+    let sync = sync.announcing(announcer);
     sync.run(stop).await?;
     stopped(false)
 }
