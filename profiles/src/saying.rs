@@ -14,6 +14,7 @@ mod pods;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::check::PodFinding;
 use crate::name::NodeName;
 use crate::statement::{Reason, Statement, Subject};
 use crate::time::{Retry, Time};
@@ -49,8 +50,10 @@ pub struct Saying {
     subjects: BTreeMap<Subject, Known>,
     /// Where writing failed. A namespace that is being deleted must not keep others from being heard.
     retries: BTreeMap<String, Retry>,
-    /// Whether all was known of pods when they were last spoken of.
+    /// Whether all was known of pods once.
     are_pods_known: bool,
+    /// The containers that were last seen to run, and not under their profile.
+    unconfined: Vec<PodFinding>,
 }
 
 /// An object that exists, also one that is all right.
@@ -132,13 +135,13 @@ impl Saying {
     /// Of the pods of `node`.
     #[must_use]
     pub fn of_pods(node: &NodeName) -> Self {
-        let note = format!("all profiles that its containers ask for are as they should be on {node}");
-        Self::new(SETTLING, (Reason::ProfilesResolved, note))
+        let end = format!("all profiles that its containers ask for are as they should be on {node}");
+        Self::new(SETTLING, (Reason::ProfilesResolved, end))
     }
 
     fn new(settling: Duration, end: (Reason, String)) -> Self {
         let (subjects, retries) = (BTreeMap::new(), BTreeMap::new());
-        Self { settling, end, subjects, retries, are_pods_known: false }
+        Self { settling, end, subjects, retries, are_pods_known: false, unconfined: Vec::new() }
     }
 
     /// These are all the objects of `namespace`.

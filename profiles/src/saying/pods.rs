@@ -2,14 +2,15 @@
 //!
 //! Invariants: a container is spoken of once for each kind of profiles, and a pod nine times at most. A pod that
 //! is gone, or whose containers have all ended, is not spoken of any more, unless something is still wrong with
-//! it: nothing of it was put right.
+//! it: nothing of it was put right. Nor is anything by a container's crash: one that ran without its profile is
+//! taken to do so until it runs again.
 
 use std::collections::BTreeMap;
 
 use super::{Review, Saying};
 use crate::bundle::Kind;
-use crate::check::{PodChecks, PodFinding, ReferenceState};
-use crate::pod::{ContainerKind, PodId};
+use crate::check::{PodChecks, PodFinding, PodReason, ReferenceState};
+use crate::pod::{Container, ContainerKind, Pod, PodId};
 use crate::state::State;
 use crate::statement::{LONGEST_NOTE, Reason, Statement, Subject, cut};
 use crate::time::Time;
@@ -21,8 +22,9 @@ impl Saying {
     /// Takes over what is wrong with the pods that `state` knows, by its `checks`.
     pub fn pods(&mut self, state: &State, checks: &PodChecks, now: Time) {
         let Some(pods) = state.pods.known() else { return };
+        let crashed = self.crashed(pods, checks);
         let mut wrong: BTreeMap<&PodId, Vec<&PodFinding>> = BTreeMap::new();
-        for finding in checks.findings.iter().filter(|finding| finding.reason.is_event()) {
+        for finding in checks.findings.iter().chain(&crashed).filter(|finding| finding.reason.is_event()) {
             wrong.entry(&finding.pod).or_default().push(finding);
         }
         let is_spoken_of = |id: &PodId| {
@@ -46,6 +48,29 @@ impl Saying {
         for review in right.chain(wrong) {
             self.take(review, is_news, now);
         }
+        let found = checks.findings.iter().filter(|finding| finding.reason == PodReason::ProfileNotEnforced);
+        self.unconfined = found.cloned().chain(crashed).collect();
+    }
+
+    /// What was wrong with containers when they last ran, of those that do not run now, may do so again, and of
+    /// which nothing else is known.
+    fn crashed(&mut self, pods: &BTreeMap<PodId, Pod>, checks: &PodChecks) -> Vec<PodFinding> {
+        let is_down = |finding: &PodFinding| {
+            let pod = pods.get(&finding.pod).filter(|pod| !pod.has_ended);
+            pod.is_some_and(|Pod { containers, .. }| {
+                let is_it = |container: &&Container| container.name == finding.container;
+                let container = containers.iter().find(is_it);
+                container.is_some_and(|one| one.running.is_none() && one.kind != ContainerKind::Init)
+            })
+        };
+        let is_known = |finding: &PodFinding| {
+            let of =
+                |one: &PodFinding| (one.pod == finding.pod, one.container == finding.container, one.kind);
+            checks.findings.iter().any(|other| of(other) == (true, true, finding.kind))
+        };
+        let mut crashed = std::mem::take(&mut self.unconfined);
+        crashed.retain(|finding| is_down(finding) && !is_known(finding));
+        crashed
     }
 }
 

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::super::{How, Next, Outcome, REPEAT, SETTLING, Write};
 use super::*;
-use crate::check::PodReason;
 use crate::name::{Namespace, NodeName};
-use crate::pod::Pod;
+use crate::pod::ContainerId;
 use crate::state::{Config, Event};
 
 /// A node's pods, the agent that speaks of them, the Events that the API server has, and the time.
@@ -173,7 +172,7 @@ fn an_hour_of_retries_is_one_event() {
 fn what_passes_at_once_is_not_said() {
     let mut scene = Scene::new(&["web"]);
     scene.find(&[missing()]);
-    scene.pass(SETTLING - Duration::from_millis(1));
+    scene.pass(SETTLING.saturating_sub(Duration::from_millis(1)));
     scene.find(&[]);
     scene.pass(Duration::from_hours(1));
     scene.expect(&[]);
@@ -339,4 +338,37 @@ fn what_is_for_the_report_alone_is_no_event() {
     scene.find(&[finding("web", "c", PodReason::ProfileOutdated)]);
     scene.pass(REPEAT);
     scene.expect(&[]);
+}
+
+#[test]
+fn a_crash_of_a_container_puts_nothing_right() {
+    for (container_kind, expected) in [
+        (ContainerKind::Regular, &[("ProfileNotEnforced", 1)][..]),
+        (ContainerKind::Init, &[("ProfileNotEnforced", 1), ("ProfilesResolved", 1)]),
+    ] {
+        let mut scene = Scene::new(&[]);
+        let run = |scene: &mut Scene, running: Option<&str>, is_wrong: bool| {
+            let mut pod = crate::pod::examples::with_apparmor(["p"]);
+            pod.containers[0].kind = container_kind;
+            pod.containers[0].running = running.map(|id| ContainerId(id.to_owned()));
+            scene.state.apply(Event::PodApplied(id("web"), pod), scene.now);
+            let found = is_wrong.then(|| PodFinding {
+                container_kind,
+                ..finding("web", "c0", PodReason::ProfileNotEnforced)
+            });
+            scene.find(&found.into_iter().collect::<Vec<_>>());
+            scene.pass(Duration::from_secs(10));
+        };
+        run(&mut scene, Some("1"), true);
+        run(&mut scene, None, false);
+        scene.expect(expected);
+        if container_kind == ContainerKind::Init {
+            continue;
+        }
+        run(&mut scene, Some("2"), true);
+        run(&mut scene, None, false);
+        scene.expect(&[("ProfileNotEnforced", 1)]);
+        run(&mut scene, Some("3"), false);
+        scene.expect(&[("ProfileNotEnforced", 1), ("ProfilesResolved", 1)]);
+    }
 }
