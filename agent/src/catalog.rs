@@ -3,7 +3,7 @@
 //! Invariants: at most one write is under way, and nothing waits for it: what is seen meanwhile is judged,
 //! and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it says of
 //! a text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
-//! here; that is the business of [`profiles::catalog`].
+//! here; that is the business of [`profiles::catalog`] and [`profiles::saying`].
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,11 @@ use futures::stream::{FuturesUnordered, LocalBoxStream};
 use futures::{FutureExt, Stream, StreamExt};
 use profiles::bundle::Document;
 use profiles::catalog::asking::{Asking, Judged};
-use profiles::catalog::{Catalog, Outcome, Write};
 use profiles::diagnostic::Diagnostic;
 use profiles::digest::Digest;
 use profiles::platform::Platform;
+use profiles::saying::{Outcome, Saying, Write};
+use profiles::statement::Subject;
 use profiles::time::Time;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -36,7 +37,7 @@ pub(crate) async fn run(
     let (mut platforms, mut stop) = (std::pin::pin!(platforms), std::pin::pin!(stop));
     let started = Instant::now();
     let now = || Time::since_start(started.elapsed());
-    let mut known = Known::default();
+    let mut known = Known { saying: Saying::of_bundles(), asking: Asking::default() };
     // Nothing is judged before it is known for which platforms.
     let mut bundles = futures::stream::pending().boxed_local();
     let mut compiling = FuturesUnordered::new();
@@ -48,7 +49,7 @@ pub(crate) async fn run(
             compiling.push(async move { (text, found.await) });
         }
         if writing.is_terminated() {
-            let next = known.catalog.next(now());
+            let next = known.saying.next(now());
             wake_at = wake_at.into_iter().chain(next.wake_at).min();
             if let Some(next) = next.write {
                 let outcome = write(next.clone());
@@ -62,16 +63,15 @@ pub(crate) async fn run(
             Some(seen) = bundles.next() => known.take(seen, now()),
             Some((text, found)) = compiling.next() => known.compiled(text, found, now()),
             (write, outcome) = &mut writing, if !writing.is_terminated() => {
-                known.catalog.written(&write, outcome, now());
+                known.saying.written(&write, outcome, now());
             }
             () = tokio::time::sleep_until(wake_at.unwrap_or(started)), if wake_at.is_some() => {}
         }
     }
 }
 
-#[derive(Default)]
 struct Known {
-    catalog: Catalog,
+    saying: Saying,
     asking: Asking,
 }
 
@@ -82,15 +82,15 @@ impl Known {
                 let reviews = self.asking.listed(&namespace, judged);
                 let bad = reviews.iter().filter(|review| !review.statements.is_empty()).count();
                 info!(%namespace, bundles = reviews.len(), bad, "Bundles listed");
-                self.catalog.listed(&namespace, reviews, now);
+                self.saying.listed(namespace.as_str(), reviews, now);
             }
             Seen::Applied(judged) => {
                 let review = self.asking.applied(judged);
-                self.catalog.reviewed(review, now);
+                self.saying.reviewed(review, now);
             }
             Seen::Deleted(id) => {
                 self.asking.deleted(&id);
-                self.catalog.deleted(&id);
+                self.saying.deleted(&Subject::from(&id));
             }
         }
     }
@@ -102,7 +102,7 @@ impl Known {
             Err(error) => (None, Some(error)),
         };
         for review in self.asking.answered(text, found, now) {
-            self.catalog.compiled(review, now);
+            self.saying.compiled(review, now);
         }
         if let Some(error) = error
             && !was_failing
@@ -122,9 +122,10 @@ mod tests {
 
     use anyhow::bail;
     use futures::stream;
-    use profiles::catalog::{How, Reason};
     use profiles::diagnostic::{Code, Place};
     use profiles::name::Namespace;
+    use profiles::saying::How;
+    use profiles::statement::Reason;
 
     use super::*;
     use crate::examples::{PLATFORM, apparmor_source, source};
@@ -156,7 +157,7 @@ mod tests {
         let write = move |write: Write| {
             let log = log.clone();
             async move {
-                let bundle = write.statement.bundle.name.to_string();
+                let bundle = write.statement.subject.name.clone();
                 log.borrow_mut().push((started.elapsed().as_secs(), bundle, write.how));
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 Outcome::Said
@@ -253,7 +254,7 @@ mod tests {
         let writes = Rc::new(RefCell::new(Vec::new()));
         let log = writes.clone();
         let write = move |write: Write| {
-            log.borrow_mut().push(write.statement.bundle.name.to_string());
+            log.borrow_mut().push(write.statement.subject.name.clone());
             async { Outcome::Said }.boxed_local()
         };
         let watch = |platforms| {

@@ -87,6 +87,17 @@ pub struct PodChecks {
 }
 
 impl PodReason {
+    /// All there are.
+    pub const ALL: [Self; 7] = [
+        Self::ProfileMissing,
+        Self::AppArmorUnavailable,
+        Self::ProfileInvalid,
+        Self::ProfileUnsafe,
+        Self::ProfileChanged,
+        Self::ProfileNotEnforced,
+        Self::ProfileOutdated,
+    ];
+
     /// As Events and reports have it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -7,7 +7,8 @@
 //!                             └── the outcome of each step, as an Event
 //! ```
 //!
-//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes.
+//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes; [`check`] what is wrong with
+//! what pods ask for; and [`saying`] when either is said.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
 //! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds
@@ -36,12 +37,14 @@ mod policies;
 mod policy;
 pub mod reference;
 mod resolution;
+pub mod saying;
 pub mod seccomp;
 #[cfg(test)]
 mod seed;
 pub mod selector;
 pub mod sight;
 pub mod state;
+pub mod statement;
 pub mod summary;
 pub mod time;
 pub mod verdicts;

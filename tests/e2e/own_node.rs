@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use libtest_mimic::Trial;
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
+use testbed::command;
+use testbed::kubectl::Kubectl;
 use testbed::pavise::{self, PROFILES, SYSTEM};
 
 use crate::steps::expect_refusal;
@@ -23,6 +25,10 @@ const METADATA: &str = "the agent may change nothing of a Node's metadata but la
 const TAINTS: &str = "the agent may change no taint";
 const MANAGERS: &str = "the agent may not change who manages what of a Node";
 const SPEC: &str = "the agent may change nothing of a Node's spec";
+const REPORTER: &str = "the agent may write Events only as pavise.dev/agent, and for the Node that its token";
+const PODS: &str = "the agent may write Events only about pods";
+const REASONS: &str = "the agent may write Events only for what it finds";
+const NAME_ONLY: &str = "the agent may write Events only with a name";
 const RBAC: &str = "is forbidden: User \"system:serviceaccount:pavise-system:pavise-agent\" cannot";
 
 /// An attempt, by the name that its test has.
@@ -129,6 +135,9 @@ const ATTEMPTS: &[Attempt] = &[
         RBAC,
     ),
     attempt("delete_a_node", &["delete", "node", OTHER_NODE], RBAC),
+    attempt("delete_an_event", &["delete", EVENTS, "somebodys"], RBAC),
+    attempt("delete_all_events", &["delete", EVENTS, "--all", "-n", SYSTEM], RBAC),
+    attempt("read_events", &["get", EVENTS, "-A"], RBAC),
     attempt("read_secrets", &["get", "secrets", "-n", SYSTEM], RBAC),
     attempt("read_secrets_everywhere", &["get", "secrets", "-A"], RBAC),
     attempt("read_config_maps_elsewhere", &["get", "configmaps", "-n", "kube-system"], RBAC),
@@ -141,17 +150,82 @@ const ATTEMPTS: &[Attempt] = &[
     attempt("change_its_policy", &["delete", "validatingadmissionpolicy", "own-node.pavise.dev"], RBAC),
 ];
 
+/// Events as the agent writes them.
+const EVENTS: &str = "events.v1.events.k8s.io";
+
+/// An attempt to write an Event that differs in this from what the agent may write, by the name that its test has.
+struct EventAttempt {
+    name: &'static str,
+    difference: fn() -> Value,
+    refusal: &'static str,
+}
+
+const EVENT_ATTEMPTS: &[EventAttempt] = &[
+    EventAttempt {
+        name: "write_an_event_in_another_node_s_name",
+        difference: || json!({"reportingInstance": OTHER_NODE}),
+        refusal: REPORTER,
+    },
+    EventAttempt {
+        name: "write_an_event_in_the_kubelet_s_name",
+        difference: || json!({"reportingController": "kubelet"}),
+        refusal: REPORTER,
+    },
+    EventAttempt {
+        name: "write_an_event_about_a_config_map",
+        difference: || {
+            let map =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "namespace": "default", "name": "stolen"});
+            json!({"regarding": map})
+        },
+        refusal: PODS,
+    },
+    EventAttempt {
+        name: "write_an_event_with_a_reason_of_its_own",
+        difference: || json!({"reason": "Killing"}),
+        refusal: REASONS,
+    },
+    EventAttempt {
+        name: "say_with_a_warning_that_all_is_well",
+        difference: || json!({"reason": "ProfilesResolved"}),
+        refusal: REASONS,
+    },
+    EventAttempt {
+        name: "write_an_event_that_can_not_be_deleted",
+        difference: || json!({"metadata": {"name": "stolen", "namespace": "default", "finalizers": ["example.com/f"]}}),
+        refusal: NAME_ONLY,
+    },
+    // Somebody else's, which is_refused_event makes.
+    EventAttempt {
+        name: "change_somebody_else_s_event",
+        difference: || {
+            json!({
+                "metadata": {"name": "somebodys", "namespace": "default"},
+                "reportingController": "example.com/test",
+                "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"},
+            })
+        },
+        refusal: REPORTER,
+    },
+];
+
 pub(crate) fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
     let attempts = ATTEMPTS.iter().map(|attempt| {
         trial(&format!("a_stolen_token_can_not_{}", attempt.name), cluster, |cluster| {
             is_refused(cluster, attempt)
         })
     });
+    let events = EVENT_ATTEMPTS.iter().map(|attempt| {
+        trial(&format!("a_stolen_token_can_not_{}", attempt.name), cluster, |cluster| {
+            is_refused_event(cluster, attempt)
+        })
+    });
     let others = [
         trial("a_stolen_token_can_do_what_the_agent_does", cluster, can_do_what_the_agent_does),
-        trial("a_token_without_a_node_changes_no_node", cluster, a_token_without_a_node_changes_no_node),
+        trial("a_token_without_a_node_changes_nothing", cluster, a_token_without_a_node_changes_nothing),
+        trial("a_stolen_token_can_not_write_an_event_of_the_core_group", cluster, core_events_are_refused),
     ];
-    others.into_iter().chain(attempts).collect()
+    others.into_iter().chain(attempts).chain(events).collect()
 }
 
 fn is_refused(cluster: &Cluster, attempt: &Attempt) -> anyhow::Result<()> {
@@ -159,6 +233,60 @@ fn is_refused(cluster: &Cluster, attempt: &Attempt) -> anyhow::Result<()> {
     cluster.kubectl().apply(&other.to_string())?;
     let kubectl = cluster.kubectl_with_token(&pavise::agent_token(cluster)?);
     expect_refusal(&attempt.kubectl.join(" "), kubectl.run(attempt.kubectl), attempt.refusal)
+}
+
+/// What the agent may write, with this difference.
+fn event(difference: Value) -> Value {
+    let mut event = json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "stolen", "namespace": "default"},
+        "regarding": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": "default",
+            "name": "stolen",
+            "fieldPath": "spec.containers{c}",
+        },
+        "type": "Warning",
+        "reason": "ProfileMissing",
+        "action": "Check",
+        "note": "container c: …",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "pavise.dev/agent",
+        "reportingInstance": HOST_NODE,
+    });
+    if let (Value::Object(event), Value::Object(difference)) = (&mut event, difference) {
+        event.extend(difference);
+    }
+    event
+}
+
+fn is_refused_event(cluster: &Cluster, attempt: &EventAttempt) -> anyhow::Result<()> {
+    let somebodys = json!({
+        "metadata": {"name": "somebodys", "namespace": "default"},
+        "reportingController": "example.com/test",
+    });
+    cluster.kubectl().apply(&event(somebodys).to_string())?;
+    let kubectl = cluster.kubectl_with_token(&pavise::agent_token(cluster)?);
+    let written = kubectl.apply(&event((attempt.difference)()).to_string());
+    expect_refusal(attempt.name, written, attempt.refusal)
+}
+
+/// With the core group's fields, the same could be said past the policy if it did not see to that; RBAC keeps it
+/// from being tried.
+fn core_events_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl_with_token(&pavise::agent_token(cluster)?);
+    let event = json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "stolen-core", "namespace": "default"},
+        "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": "stolen"},
+        "type": "Warning",
+        "reason": "ProfileMissing",
+        "message": "container c: …",
+    });
+    expect_refusal("writing an Event of the core group", kubectl.apply(&event.to_string()), RBAC)
 }
 
 /// Without this, a token that is worth nothing at all would pass every other test.
@@ -190,6 +318,7 @@ fn can_do_what_the_agent_does(cluster: &Cluster) -> anyhow::Result<()> {
     ])?;
     label(&["--overwrite", "seccomp.pavise.dev/p_y.json=true", "seccomp.pavise.dev/p_z.json-"])
         .context("putting labels right")?;
+    can_write_events(&kubectl)?;
 
     somebody_else.run(&[
         "taint",
@@ -205,8 +334,24 @@ fn can_do_what_the_agent_does(cluster: &Cluster) -> anyhow::Result<()> {
     untainted.map(drop)
 }
 
+/// As the agent does: one is made, and counts up.
+fn can_write_events(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let write = |difference| {
+        let mut apply = kubectl.command(&["apply", "--server-side", "--field-manager=pavise", "-f", "-"]);
+        command::output_with_input(&mut apply, event(difference).to_string().as_bytes())
+    };
+    let metadata = json!({"name": "written", "namespace": "default"});
+    write(json!({"metadata": metadata})).context("writing an Event on a pod")?;
+    let series = json!({"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"});
+    write(json!({"metadata": metadata, "series": series})).context("counting up in an Event")?;
+    let metadata = json!({"name": "resolved", "namespace": "default"});
+    write(json!({"metadata": metadata, "type": "Normal", "reason": "ProfilesResolved"}))
+        .context("writing that all is well")
+        .map(drop)
+}
+
 /// Such a token is what somebody gets who may create tokens but no pods.
-fn a_token_without_a_node_changes_no_node(cluster: &Cluster) -> anyhow::Result<()> {
+fn a_token_without_a_node_changes_nothing(cluster: &Cluster) -> anyhow::Result<()> {
     let token = cluster.kubectl().run(&["create", "token", "pavise-agent", "-n", SYSTEM])?;
     let attempt = cluster.kubectl_with_token(token.trim()).run(&[
         "label",
@@ -214,5 +359,7 @@ fn a_token_without_a_node_changes_no_node(cluster: &Cluster) -> anyhow::Result<(
         HOST_NODE,
         "seccomp.pavise.dev/p_x.json=true",
     ]);
-    expect_refusal("labelling with a token without a Node", attempt, OTHER)
+    expect_refusal("labelling with a token without a Node", attempt, OTHER)?;
+    let written = cluster.kubectl_with_token(token.trim()).apply(&event(json!({})).to_string());
+    expect_refusal("writing an Event with a token without a Node", written, REPORTER)
 }

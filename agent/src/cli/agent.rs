@@ -147,7 +147,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         lacks_apparmor: matches!(apparmor, Apparmor::Disabled),
         ..rules
     };
-    let Connections { events, write_labels } = match &arguments.source {
+    let Connections { events, write_labels, announcer } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
             source::cluster(node, platform, &rules, status.metrics.clone()).await?
@@ -172,6 +172,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
             None => stopped(true),
         };
     }
+    let sync = sync.announcing(announcer);
     sync.run(stop).await?;
     stopped(false)
 }

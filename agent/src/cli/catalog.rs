@@ -67,7 +67,7 @@ async fn serve(arguments: Arguments) -> Result<()> {
     };
     let compiler = Rc::new(Client::new(arguments.compiler));
     let compile = move |document| compile(compiler.clone(), document).boxed_local();
-    let writer = Rc::new(events::Writer::new(client.clone(), &arguments.pod_name));
+    let writer = Rc::new(events::Writer::of_catalog(client.clone(), &arguments.pod_name));
     let write = move |write| {
         let writer = writer.clone();
         async move { writer.write(&write).await }.boxed_local()

@@ -1,7 +1,7 @@
 //! The API server.
 //!
 //! Invariant: types of kube and k8s-openapi stop here. Everybody else sees events of [`profiles::state`] and
-//! statements of [`profiles::catalog`]. No failure in here is fatal: it is logged with what to do about it,
+//! statements of [`profiles::statement`]. No failure in here is fatal: it is logged with what to do about it,
 //! and tried again.
 
 pub(crate) mod bundles;

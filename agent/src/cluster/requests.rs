@@ -91,17 +91,22 @@ fn verb(method: &Method, query: Option<&str>) -> &'static str {
         Method::GET if is_watch => "watch",
         Method::GET => "get",
         Method::PATCH => "patch",
+        Method::POST => "create",
         _ => "other",
     }
 }
 
-/// What a path of the API is about: `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`.
+/// What a path of the API is about: `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`,
+/// `/apis/events.k8s.io/v1/namespaces/…/events`.
 fn resource(path: &str) -> &'static str {
-    let mut parts = path.trim_start_matches("/api/v1/").split('/');
+    let core = path.strip_prefix("/api/v1/");
+    let path = core.or_else(|| path.strip_prefix("/apis/events.k8s.io/v1/")).unwrap_or(path);
+    let mut parts = path.split('/');
     match (parts.next(), parts.nth(1)) {
         (Some("nodes"), _) => "nodes",
         (Some("pods"), _) => "pods",
         (Some("namespaces"), Some("configmaps")) => "configmaps",
+        (Some("namespaces"), Some("events")) => "events",
         _ => "other",
     }
 }
@@ -158,6 +163,12 @@ mod tests {
             r#"{verb="watch",resource="pods",code="2xx"} 1"#,
         );
         check(Method::PATCH, "/api/v1/nodes/a?", None, r#"{verb="patch",resource="nodes",code="none"} 1"#);
-        check(Method::POST, "/apis/x", Some(503), r#"{verb="other",resource="other",code="5xx"} 1"#);
+        check(
+            Method::POST,
+            "/apis/events.k8s.io/v1/namespaces/n/events?",
+            Some(201),
+            r#"{verb="create",resource="events",code="2xx"} 1"#,
+        );
+        check(Method::PUT, "/apis/x", Some(503), r#"{verb="other",resource="other",code="5xx"} 1"#);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use profiles::bundle::Kind;
+use profiles::check::{ContainerState, PodChecks, PodFinding, PodReason, ReferenceState};
 use profiles::summary::Summary;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -30,6 +31,20 @@ pub(crate) const ADOPTED: &str = "adopted";
 pub(crate) const FOREIGN: &str = "foreign";
 const FAILED: &str = "failed";
 
+/// What references and containers are counted by.
+const REFERENCE_STATES: [(ReferenceState, &str); 4] = [
+    (ReferenceState::Resolved, "resolved"),
+    (ReferenceState::Pending, "pending"),
+    (ReferenceState::Unresolved, "unresolved"),
+    (ReferenceState::Unchecked, "unchecked"),
+];
+const CONTAINER_STATES: [(ContainerState, &str); 4] = [
+    (ContainerState::Enforced, "enforced"),
+    (ContainerState::NotEnforced, "not_enforced"),
+    (ContainerState::Outdated, "outdated"),
+    (ContainerState::Unknown, "unknown"),
+];
+
 /// Labels with their values.
 type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
 
@@ -47,6 +62,10 @@ pub(crate) struct Metrics {
     sync_latency: Family<Labels<1>, Histogram>,
     label_changes: Family<Labels<1>, Counter>,
     api_requests: Family<Labels<3>, Counter>,
+    references: Family<Labels<2>, Gauge>,
+    containers: Family<Labels<2>, Gauge>,
+    pod_problems: Family<Labels<2>, Gauge>,
+    events: Family<Labels<1>, Counter>,
 }
 
 impl Metrics {
@@ -64,7 +83,12 @@ impl Metrics {
             sync_latency: Family::new_with_constructor(histogram),
             label_changes: counters("outcome", &["written", "failed"]),
             api_requests: Family::default(),
+            references: Family::default(),
+            containers: Family::default(),
+            pod_problems: Family::default(),
+            events: counters("outcome", &["written", "failed"]),
         };
+        metrics.checked(&PodChecks::default());
         for kind in Kind::ALL {
             metrics.show(kind, &Summary::default());
             drop(metrics.drift_repairs.get_or_create(&[of(kind)]));
@@ -95,6 +119,13 @@ impl Metrics {
         ours.register("problems", "Profiles that have a problem now", self.problems.clone());
         ours.register("installs", "Attempts to load a profile, by outcome", self.installs.clone());
         ours.register("removals", "Attempts to take a profile away, by outcome", self.removals.clone());
+        let help = "References of the node's pods to profiles, by what becomes of them";
+        ours.register("references", help, self.references.clone());
+        let help = "Running containers that ask for a profile, by whether they run under it";
+        ours.register("containers", help, self.containers.clone());
+        let help = "What is wrong with what containers ask for, by reason";
+        ours.register("pod_problems", help, self.pod_problems.clone());
+        ours.register("events", "Events on pods, by how writing them ended", self.events.clone());
         let help = "Profiles put right that somebody had changed";
         ours.register("drift_repairs", help, self.drift_repairs.clone());
         let help = "From the event of a new content to its being loaded, retries included";
@@ -154,6 +185,31 @@ impl Metrics {
     pub(crate) fn labels_changed(&self, is_done: bool) {
         let outcome = if is_done { "written" } else { "failed" };
         self.label_changes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// What is known now of the node's pods.
+    pub(crate) fn checked(&self, checks: &PodChecks) {
+        for kind in Kind::ALL {
+            for (state, name) in REFERENCE_STATES {
+                let count = checks.references.get(&(kind, state)).copied().unwrap_or_default();
+                self.references.get_or_create(&[of(kind), ("state", name)]).set(whole(count));
+            }
+            for (state, name) in CONTAINER_STATES {
+                let count = checks.containers.get(&(kind, state)).copied().unwrap_or_default();
+                self.containers.get_or_create(&[of(kind), ("state", name)]).set(whole(count));
+            }
+            for reason in PodReason::ALL {
+                let is_it = |finding: &&PodFinding| (finding.kind, finding.reason) == (kind, reason);
+                let count = checks.findings.iter().filter(is_it).count();
+                self.pod_problems.get_or_create(&[of(kind), ("reason", reason.as_str())]).set(whole(count));
+            }
+        }
+    }
+
+    /// An Event on a pod was to be written.
+    pub(crate) fn event_written(&self, is_done: bool) {
+        let outcome = if is_done { "written" } else { "failed" };
+        self.events.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// The API server has answered, or will not.
@@ -273,7 +329,7 @@ mod tests {
     #[test]
     fn each_value_of_a_label_is_documented_and_there_from_the_start() {
         let text = Metrics::new().text();
-        for label in ["state", "problem", "outcome"] {
+        for label in ["state", "problem", "outcome", "reason"] {
             let is_shown = |line: &&str| line.contains(&format!("{label}=\""));
             let mut samples = text.lines().filter(is_shown).peekable();
             assert!(samples.peek().is_some(), "{label}");

@@ -6,6 +6,7 @@
 //! what happened, logged or not.
 
 mod drifts;
+mod pods;
 mod policies;
 mod problems;
 
@@ -13,10 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use profiles::bundle::{Bundle, BundleId, Kind, Profile};
+use profiles::check::PodChecks;
 use profiles::diagnostic::{Diagnostic, Severity};
 use profiles::labelling::Finding;
 use profiles::name::Namespace;
 use profiles::reference::Reference;
+use profiles::saying::Outcome;
 use profiles::state::{Event, Found, State};
 use profiles::time::Time;
 use tracing::{info, warn};
@@ -25,6 +28,7 @@ use crate::host::Installed;
 use crate::host::error::HostError;
 use crate::observe::metrics::{self, Metrics};
 use drifts::Drifts;
+use pods::Pods;
 use policies::Policies;
 use problems::Problems;
 
@@ -53,6 +57,7 @@ pub(crate) struct Journal {
     drifts: Drifts<Reference>,
     /// The same of AppArmor profiles.
     policies: Policies,
+    pods: Pods,
     metrics: Metrics,
 }
 
@@ -72,6 +77,7 @@ impl Journal {
             unremoved: Problems::default(),
             drifts: Drifts::default(),
             policies: Policies::default(),
+            pods: Pods::default(),
             metrics,
         }
     }
@@ -141,6 +147,23 @@ impl Journal {
         }
         for (reference, found) in self.drifts.news() {
             warn!(%reference, found, "Drift not repaired");
+        }
+    }
+
+    /// Logs and counts what `checks` found. Returns when there may be more to say, if nothing happens before.
+    pub(crate) fn checked(&mut self, checks: &PodChecks, now: Time) -> Option<Time> {
+        self.metrics.checked(checks);
+        let (news, wake_at) = self.pods.checked(checks, now);
+        news.iter().for_each(pods::Line::log);
+        wake_at
+    }
+
+    /// Counts how writing an Event ended.
+    pub(crate) fn said(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Said => self.metrics.event_written(true),
+            Outcome::Refused | Outcome::Failed => self.metrics.event_written(false),
+            Outcome::WasSaid(..) | Outcome::Gone => {}
         }
     }
 
@@ -353,7 +376,15 @@ mod tests {
     fn a_text_that_nobody_has_any_more_is_forgotten() {
         let (mut journal, others) = (journal(), BTreeSet::new());
         let removal_delay = Duration::from_mins(5);
-        let config = Config { home: namespace(), others, removal_delay, has_node: false, has_apparmor: true, lacks_apparmor: false, node: None };
+        let config = Config {
+            home: namespace(),
+            others,
+            removal_delay,
+            has_node: false,
+            has_apparmor: true,
+            lacks_apparmor: false,
+            node: None,
+        };
         let mut state = State::new(config);
         let text = |number: u32| format!("profile a {{\n  file,\n}}\n# {number}\n");
         for number in 0..3 {

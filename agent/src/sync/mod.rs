@@ -2,10 +2,11 @@
 //!
 //! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave.
 //! The disk never waits for the API server: a change of labels is a stream like any other, whose events come
-//! when they come. A scan is made when the disk settles after a change, and now and then; what the loop
+//! when they come, and so is a write of an Event. A scan is made when the disk settles after a change, and now and then; what the loop
 //! writes itself leads to one more, which finds all right. Nothing is decided here; that is the business of
 //! [`profiles::state`] and [`profiles::plan`].
 
+pub(crate) mod announce;
 mod journal;
 pub(crate) mod policies;
 pub(crate) mod rescan;
@@ -23,6 +24,7 @@ use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use profiles::plan::{Compile, Keep, LabelChange, Plan};
 use profiles::reference::Reference;
+use profiles::saying::{Outcome, Write};
 use profiles::sight::{Looks, Sights};
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
@@ -30,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::host::{Care, Host, Installed};
 use crate::observe::status::Status;
+use announce::Announcer;
 use journal::Journal;
 use policies::{Answered, Policies};
 
@@ -44,6 +47,8 @@ pub(crate) struct SyncLoop<H, W> {
     /// Tells when the disk, or the kernel's policy, is to be looked at.
     changes: LocalBoxStream<'static, ()>,
     write_labels: W,
+    /// None where there is nobody to be told of pods.
+    announcer: Option<Announcer>,
     status: Arc<Status>,
     started: Instant,
 }
@@ -71,9 +76,15 @@ where
             events: stream::select_all(events),
             changes: rescan::settled(changes).boxed_local(),
             write_labels,
+            announcer: None,
             status,
             started: Instant::now(),
         }
+    }
+
+    /// Has `announcer` say what is wrong with pods.
+    pub(crate) fn announcing(self, announcer: Option<Announcer>) -> Self {
+        Self { announcer, ..self }
     }
 
     /// Runs until `stop` completes. Stopping changes nothing on the node, whatever is under way.
@@ -107,19 +118,22 @@ where
         let mut stop = std::pin::pin!(stop);
         let mut rescan_at = self.scan(Care::Read)?;
         loop {
-            let wake_at = self.act();
+            let acts_at = self.act();
             if let Some(policies) = &mut self.policies {
                 policies.forget(|text| self.state.has_text(text));
             }
             self.journal.acted(&self.state, self.now());
             self.status.update(&self.state, self.now());
+            let speaks_at = self.check_pods();
             if is_done(&self.state, self.now()) {
                 return Ok(true);
             }
+            let wake_at = acts_at.into_iter().chain(speaks_at).min();
             tokio::select! {
                 () = &mut stop => return Ok(false),
                 Some(event) = self.events.next() => self.take_all_ready(event),
                 Some(answered) = next_answer(&mut self.policies) => self.take_answer(answered),
+                Some((write, outcome)) = announce::next_outcome(&mut self.announcer) => self.said(&write, outcome),
                 Some(()) = self.changes.next() => {
                     rescan_at = rescan_at.min(self.scan(Care::Glance)?);
                 }
@@ -163,7 +177,7 @@ where
             let is_seen = self.look(&plan);
             if !is_compiled && !is_seen && !plan.has_disk_steps() {
                 self.start_labels(plan.labels);
-                return plan.wake_at.and_then(|at| self.started.checked_add(at.elapsed()));
+                return self.instant(plan.wake_at);
             }
             self.act_on_disk(plan);
         }
@@ -227,6 +241,25 @@ where
         is_look || !inspect.is_empty()
     }
 
+    /// Checks the node's pods, once for all that came together, and says what is wrong with them. Returns when
+    /// there may be more to say, if nothing happens before.
+    fn check_pods(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let checks = self.state.check_pods(now);
+        let logs_at = self.journal.checked(&checks, now);
+        let announcer = self.announcer.as_mut();
+        let writes_at = announcer.and_then(|announcer| announcer.checked(&self.state, &checks, now));
+        self.instant(logs_at.into_iter().chain(writes_at).min())
+    }
+
+    fn said(&mut self, write: &Write, outcome: Outcome) {
+        self.journal.said(outcome);
+        let now = self.now();
+        if let Some(announcer) = &mut self.announcer {
+            announcer.written(write, outcome, now);
+        }
+    }
+
     /// Starts to compile texts. Returns whether something is known of any of them already.
     fn start_compiling(&mut self, texts: Vec<Compile>) -> bool {
         let mut is_news = false;
@@ -261,6 +294,10 @@ where
         let outcome = (self.write_labels)(change.clone());
         self.events.push(stream::once(outcome).flat_map(stream::iter).boxed_local());
         self.take(Event::LabelsSent(change));
+    }
+
+    fn instant(&self, at: Option<Time>) -> Option<Instant> {
+        at.and_then(|at| self.started.checked_add(at.elapsed()))
     }
 
     fn now(&self) -> Time {

@@ -9,19 +9,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::review::{Compiled, Review, Texts};
+use super::review::{Compiled, Texts};
 use crate::bundle::{BundleId, Document, Profile, Source};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::name::Namespace;
 use crate::platform::Platform;
+use crate::saying::Review;
 use crate::time::{Retry, Time};
 
 /// A ConfigMap, judged as far as that takes no compiler.
 #[derive(Clone, Debug)]
 pub enum Judged {
     /// All of it: nothing of the ConfigMap is kept.
-    Reviewed(Review),
+    Reviewed(BundleId, Review),
     /// It holds AppArmor texts.
     Texts(Texts),
 }
@@ -32,7 +33,7 @@ impl Judged {
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
         match Texts::of(source, platforms) {
             Some(texts) => Self::Texts(texts),
-            None => Self::Reviewed(Review::of(source, platforms)),
+            None => Self::Reviewed(source.id.clone(), Review::of(source, platforms)),
         }
     }
 }
@@ -119,13 +120,13 @@ impl Asking {
 
     fn hold(&mut self, judged: Judged) -> Review {
         match judged {
-            Judged::Reviewed(review) => {
-                self.bundles.remove(&review.id);
+            Judged::Reviewed(id, review) => {
+                self.bundles.remove(&id);
                 review
             }
             Judged::Texts(texts) => {
                 let review = Review::of_texts(&texts, &self.compiled);
-                self.bundles.insert(review.id.clone(), texts);
+                self.bundles.insert(texts.bundle.id.clone(), texts);
                 review
             }
         }

@@ -15,10 +15,10 @@ use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::digest::Digest;
 use crate::name::ProfileKey;
 use crate::platform::Platform;
+use crate::saying::Review;
+use crate::statement::{LONGEST_NOTE, Reason, Statement, Subject, cut};
 use crate::verdicts::Verdicts;
 
-/// The longest note that the API server takes, in bytes (`NoteLengthLimit` of its validation of Events).
-const LONGEST_NOTE: usize = 1024;
 /// What is kept free at the end of a note to say that there is more.
 const MORE: usize = 64;
 /// The longest beginning of a note: a key may have 253 characters, and platforms may be many.
@@ -26,21 +26,6 @@ const LONGEST_HEAD: usize = 400;
 /// How many keys of one bundle are spoken of by themselves. What is listed below a ConfigMap is read by a
 /// person.
 const MOST_STATEMENTS: usize = 20;
-/// The longest name of an object, which is a DNS subdomain, without `.` and 16 digits.
-const LONGEST_PREFIX: usize = 253 - 17;
-
-/// All that is to be said about one ConfigMap.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Review {
-    /// Its namespace and name.
-    pub id: BundleId,
-    /// Its `uid`.
-    pub uid: String,
-    /// What is wrong with it, the worst first. Empty: nothing.
-    pub statements: Vec<Statement>,
-    /// Whether that is all: no text of it waits for the compiler.
-    pub is_complete: bool,
-}
 
 /// What compiling texts found, by the texts. Nothing, if all is right.
 pub(super) type Compiled = BTreeMap<Digest, Vec<Diagnostic>>;
@@ -87,7 +72,7 @@ impl Review {
         let mut findings = Findings::new(&platforms);
         findings.add(*platform, &bundle);
         let statements = findings.statements(&bundle.id, uid);
-        Self { statements, id: bundle.id, uid: uid.clone(), is_complete }
+        Self { statements, subject: Subject::from(&bundle.id), uid: uid.clone(), is_complete }
     }
 
     /// Judges `source` as the agents on nodes of all these platforms do.
@@ -99,75 +84,7 @@ impl Review {
             findings.add(*platform, &bundle);
         }
         let statements = findings.statements(id, uid);
-        Self { statements, id: id.clone(), uid: uid.clone(), is_complete: true }
-    }
-}
-
-/// Why something is said, for machines: `reason` of the Event.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Reason {
-    /// Something is wrong with the bundle as a whole.
-    BundleProblem,
-    /// A profile is not served.
-    ProfileRefused,
-    /// A profile is served, and probably does not do what its author wants.
-    ProfileFlaw,
-    /// More keys have problems than are spoken of by themselves.
-    MoreProblems,
-    /// Nothing is wrong with the bundle any more.
-    ProfilesAccepted,
-}
-
-impl Reason {
-    /// As Events have it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BundleProblem => "BundleProblem",
-            Self::ProfileRefused => "ProfileRefused",
-            Self::ProfileFlaw => "ProfileFlaw",
-            Self::MoreProblems => "MoreProblems",
-            Self::ProfilesAccepted => "ProfilesAccepted",
-        }
-    }
-
-    /// Whether something is wrong.
-    #[must_use]
-    pub fn is_problem(self) -> bool {
-        self != Self::ProfilesAccepted
-    }
-}
-
-/// One thing to be said about a ConfigMap, which becomes one Event.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Statement {
-    /// The ConfigMap that it is about.
-    pub bundle: BundleId,
-    /// Its `uid`.
-    pub uid: String,
-    /// The field of it, such as `data[nginx.json]`; none for all of it.
-    pub field: Option<String>,
-    /// Why it is said.
-    pub reason: Reason,
-    /// What is said: at most 1,024 bytes.
-    pub note: String,
-}
-
-impl Statement {
-    /// That nothing is wrong with a bundle any more.
-    pub(super) fn accepted(bundle: BundleId, uid: String) -> Self {
-        let note = "nothing is wrong with the profiles any more".to_owned();
-        Self { bundle, uid, field: None, reason: Reason::ProfilesAccepted, note }
-    }
-
-    /// The name of its Event. The same statement about the same object has the same name, whoever makes it.
-    #[must_use]
-    pub fn name(&self) -> String {
-        let field = self.field.as_deref().unwrap_or_default();
-        let content = [&self.uid, self.reason.as_str(), field, &self.note].join("\0");
-        let bundle = self.bundle.name.as_str();
-        let prefix = &bundle[..bundle.len().min(LONGEST_PREFIX)];
-        format!("{}.{}", prefix.trim_end_matches(['-', '.']), Digest::of(content.as_bytes()).short())
+        Self { statements, subject: Subject::from(id), uid: uid.clone(), is_complete: true }
     }
 }
 
@@ -221,8 +138,14 @@ impl<'a> Findings<'a> {
     }
 
     fn statements(&self, id: &BundleId, uid: &str) -> Vec<Statement> {
-        let statement =
-            |field, reason, note| Statement { bundle: id.clone(), uid: uid.to_owned(), field, reason, note };
+        let subject = Subject::from(id);
+        let statement = |field, reason, note| Statement {
+            subject: subject.clone(),
+            uid: uid.to_owned(),
+            field,
+            reason,
+            note,
+        };
         let mut statements = Vec::new();
         if !self.bundle.is_empty() {
             let head = format!("{} has a problem:", id.name);
@@ -286,15 +209,6 @@ impl<'a> Findings<'a> {
 fn note_down(found: &mut Found, diagnostic: &Diagnostic, platforms: &BTreeSet<Platform>) {
     let key = (Reverse(diagnostic.severity()), diagnostic.place.position, diagnostic.to_string());
     found.entry(key).or_default().extend(platforms);
-}
-
-/// `text`, or so many bytes of it with an ellipsis, which ends at a character's end.
-fn cut(text: &str, longest: usize) -> String {
-    const ELLIPSIS: &str = "…";
-    if text.len() <= longest {
-        return text.to_owned();
-    }
-    format!("{}{ELLIPSIS}", &text[..text.floor_char_boundary(longest.saturating_sub(ELLIPSIS.len()))])
 }
 
 #[cfg(test)]
@@ -399,13 +313,6 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_between_characters() {
-        assert_eq!(cut("äöü", 6), "äöü");
-        assert_eq!(cut("äöüß", 6), "ä…");
-        assert_eq!(cut("äöüß", 7), "äö…");
-    }
-
-    #[test]
     fn a_thousand_bad_keys_are_twenty_one_statements() {
         let keys: Vec<String> = (0..1_000).map(|n| format!("{n:04}.json")).collect();
         let data: Vec<(&str, &str)> = keys
@@ -448,23 +355,5 @@ mod tests {
             check(&said, &[("ProfileRefused", "data[a.json]", head)]);
             assert!(said[0].note.contains(finding), "{}", said[0].note);
         }
-    }
-
-    #[test]
-    fn a_name_follows_from_what_is_said_about_which_object() {
-        let statement = judge("seccomp", &[("a.json", BAD)], &[]).swap_remove(0);
-        let name = statement.name();
-        assert_eq!(statement.clone().name(), name);
-        assert!(name.starts_with("web.") && name.len() == 20, "{name}");
-        let other_uid = Statement { uid: "v".to_owned(), ..statement.clone() };
-        let other_note = Statement { note: "x".to_owned(), ..statement.clone() };
-        let other_field = Statement { field: None, ..statement.clone() };
-        for other in [other_uid, other_note, other_field] {
-            assert_ne!(other.name(), name);
-        }
-        let long = format!("{}.{}", "a".repeat(235), "b".repeat(17));
-        let long = Statement { bundle: BundleId::new("ns", &long).unwrap(), ..statement };
-        assert_eq!(long.name().len(), 235 + 17);
-        assert!(!long.name().contains(".."));
     }
 }

@@ -1,6 +1,7 @@
 //! Where the agent's bundles come from, and what it tells its labels to.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -13,9 +14,10 @@ use profiles::platform::Platform;
 use profiles::state::{Config, Event};
 use tracing::info;
 
-use crate::cluster::{self, bundles, node::OwnNode, pods};
+use crate::cluster::{self, bundles, events, node::OwnNode, pods};
 use crate::directory::BundleDirectory;
 use crate::observe::metrics::Metrics;
+use crate::sync::announce::Announcer;
 
 /// What the user typed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,6 +45,8 @@ impl FromStr for Source {
 pub(super) struct Connections {
     pub(super) events: Vec<LocalBoxStream<'static, Event>>,
     pub(super) write_labels: Box<dyn Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>>,
+    /// None where there are no pods to speak of.
+    pub(super) announcer: Option<Announcer>,
 }
 
 /// Connects with the API server, of which nothing is asked yet. What will be counts in `metrics`.
@@ -55,12 +59,19 @@ pub(super) async fn cluster(
     let client = cluster::connect(metrics).await?;
     info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
     let mut events = vec![pods::watch(client.clone(), &node).boxed_local()];
+    let writer = Rc::new(events::Writer::of_agent(client.clone(), &node));
+    let write_event = move |write| {
+        let writer = writer.clone();
+        async move { writer.write(&write).await }.boxed_local()
+    };
+    let announcer = Some(Announcer::new(&node, Box::new(write_event)));
     let node = OwnNode::new(client.clone(), node);
     events.push(node.watch().boxed_local());
     for namespace in rules.namespaces() {
         events.push(bundles::watch(client.clone(), namespace.clone(), platform).boxed_local());
     }
-    Ok(Connections { events, write_labels: Box::new(move |change| node.write(change).boxed_local()) })
+    let write_labels = Box::new(move |change| node.write(change).boxed_local());
+    Ok(Connections { events, write_labels, announcer })
 }
 
 /// Connects with a directory of bundles.
@@ -69,5 +80,6 @@ pub(super) fn directory(path: &Path, platform: Platform, rules: &Config) -> Resu
     info!(source = %path.display(), version = env!("CARGO_PKG_VERSION"), "Agent started");
     // Where there is no Node, no change of labels is ever planned.
     let write_labels = |_| future::pending().boxed_local();
-    Ok(Connections { events: vec![bundles.watch().boxed_local()], write_labels: Box::new(write_labels) })
+    let (events, write_labels) = (vec![bundles.watch().boxed_local()], Box::new(write_labels));
+    Ok(Connections { events, write_labels, announcer: None })
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::catalog::Reason;
 use crate::diagnostic::{Code, Place};
+use crate::statement::Reason;
 
 /// An AppArmor text that declares `name`, and with which nothing is wrong.
 fn good(name: &str) -> String {
@@ -82,7 +82,7 @@ fn what_is_known_of_a_text_holds_for_every_bundle_as_long_as_one_has_it() {
     assert_eq!(ask(&mut asking, START()).0, ["one"]);
     let found = Some(vec![finding(Code::PolicyLimit)]);
     let reviews = asking.answered(digest(&text), found.clone(), START());
-    assert_eq!(reviews.iter().map(|review| review.id.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(reviews.iter().map(|review| review.subject.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 
     let refused = [("data[k0]", Reason::ProfileRefused)];
     check(&asking.applied(judged("a", &[&text])), &refused, true);

@@ -1,13 +1,13 @@
 //! When it is said: a story of ConfigMaps and writes, with simulated time.
 
 use super::*;
+use crate::bundle::BundleId;
 
 const MINUTE: u64 = 60;
 
-/// A catalog, the Events that the API server has, and the time.
-#[derive(Default)]
+/// What is said of bundles, the Events that the API server has, and the time.
 struct Scene {
-    catalog: Catalog,
+    saying: Saying,
     /// By name: how often each was said, and when the last time.
     events: BTreeMap<String, (u32, Time)>,
     now: Time,
@@ -17,44 +17,45 @@ struct Scene {
 impl Scene {
     /// A catalog that has seen that there is nothing.
     fn new() -> Self {
-        let mut scene = Self::default();
+        let mut scene =
+            Self { saying: Saying::of_bundles(), events: BTreeMap::new(), now: Time::default(), writes: 0 };
         scene.list(&[]);
         scene
     }
 
     fn list(&mut self, bundles: &[(&str, &[&str])]) {
         let reviews = bundles.iter().map(|(name, notes)| review(name, "u", notes)).collect();
-        self.catalog.listed(&Namespace::new("ns").unwrap(), reviews, self.now);
+        self.saying.listed("ns", reviews, self.now);
     }
 
     fn judge(&mut self, bundle: &str, notes: &[&str]) {
-        self.catalog.reviewed(review(bundle, "u", notes), self.now);
+        self.saying.reviewed(review(bundle, "u", notes), self.now);
     }
 
     /// The bundle has changed, and what holds besides is not known yet.
     fn judge_partly(&mut self, bundle: &str, notes: &[&str]) {
         let review = Review { is_complete: false, ..review(bundle, "u", notes) };
-        self.catalog.reviewed(review, self.now);
+        self.saying.reviewed(review, self.now);
     }
 
     /// All is known of the bundle.
     fn complete(&mut self, bundle: &str, notes: &[&str]) {
-        self.catalog.compiled(review(bundle, "u", notes), self.now);
+        self.saying.compiled(review(bundle, "u", notes), self.now);
     }
 
     /// Another catalog takes over.
     fn restart(&mut self) {
-        self.catalog = Catalog::default();
+        self.saying = Saying::of_bundles();
     }
 
     /// Lets time pass, in which the API server takes everything, and forgets Events after an hour.
     fn pass(&mut self, seconds: u64) {
         let end = self.now + Duration::from_secs(seconds);
         loop {
-            let next = self.catalog.next(self.now);
+            let next = self.saying.next(self.now);
             if let Some(write) = next.write {
                 let outcome = self.serve(&write);
-                self.catalog.written(&write, outcome, self.now);
+                self.saying.written(&write, outcome, self.now);
                 continue;
             }
             match next.wake_at {
@@ -92,17 +93,21 @@ impl Scene {
     }
 }
 
+fn subject(bundle: &str) -> Subject {
+    Subject::from(&BundleId::new("ns", bundle).unwrap())
+}
+
 fn review(bundle: &str, uid: &str, notes: &[&str]) -> Review {
-    let id = BundleId::new("ns", bundle).unwrap();
+    let subject = subject(bundle);
     let statement = |note: &&str| Statement {
-        bundle: id.clone(),
+        subject: subject.clone(),
         uid: uid.to_owned(),
         field: Some("data[a]".to_owned()),
         reason: Reason::ProfileRefused,
         note: (*note).to_owned(),
     };
     let statements = notes.iter().map(statement).collect();
-    Review { statements, uid: uid.to_owned(), id: id.clone(), is_complete: true }
+    Review { statements, uid: uid.to_owned(), subject: subject.clone(), is_complete: true }
 }
 
 #[test]
@@ -121,11 +126,11 @@ fn a_finding_stays_one_event_that_never_expires_while_it_holds() {
 }
 
 #[test]
-fn an_idle_catalog_writes_nothing_and_never_wakes() {
+fn who_has_nothing_to_say_writes_nothing_and_never_wakes() {
     let mut scene = Scene::new();
     scene.list(&[("web", &[]), ("db", &[])]);
     scene.judge("web", &[]);
-    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    assert_eq!(scene.saying.next(scene.now), Next::default());
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn a_bundle_that_becomes_good_is_told_so_once() {
     scene.judge("web", &[]);
     scene.pass(24 * 60 * MINUTE);
     assert_eq!(scene.writes, 3);
-    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    assert_eq!(scene.saying.next(scene.now), Next::default());
 }
 
 #[test]
@@ -159,10 +164,10 @@ fn what_was_never_said_needs_no_end() {
 fn a_bundle_that_becomes_good_while_a_problem_is_written_is_told_so() {
     let mut scene = Scene::new();
     scene.judge("web", &["bad"]);
-    let write = scene.catalog.next(scene.now).write.unwrap();
+    let write = scene.saying.next(scene.now).write.unwrap();
     scene.judge("web", &[]);
-    scene.catalog.written(&write, Outcome::Said, scene.now);
-    let end = scene.catalog.next(scene.now).write.unwrap();
+    scene.saying.written(&write, Outcome::Said, scene.now);
+    let end = scene.saying.next(scene.now).write.unwrap();
     assert_eq!(end.statement.reason, Reason::ProfilesAccepted);
 }
 
@@ -192,7 +197,7 @@ fn a_restart_says_nothing_twice_and_lets_nothing_expire() {
     scene.pass(2 * MINUTE);
     scene.expect(&[2], 2);
     // One that was away for so long that the Event is about to expire says it at once.
-    scene.catalog = Catalog::default();
+    scene.saying = Saying::of_bundles();
     scene.pass(55 * MINUTE);
     scene.list(&[("web", &["bad"])]);
     scene.pass(1);
@@ -215,50 +220,50 @@ fn a_deleted_bundle_is_forgotten() {
     scene.judge("web", &["bad"]);
     scene.judge("db", &["bad"]);
     scene.pass(MINUTE);
-    scene.catalog.deleted(&BundleId::new("ns", "web").unwrap());
+    scene.saying.deleted(&subject("web"));
     scene.list(&[]);
-    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    assert_eq!(scene.saying.next(scene.now), Next::default());
     // One of the same name is another object: what is wrong with it is said anew.
-    scene.catalog.reviewed(review("web", "v", &["bad"]), scene.now);
+    scene.saying.reviewed(review("web", "v", &["bad"]), scene.now);
     scene.pass(1);
     scene.expect(&[1, 1, 1], 3);
-    scene.catalog.reviewed(review("web", "w", &[]), scene.now);
-    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    scene.saying.reviewed(review("web", "w", &[]), scene.now);
+    assert_eq!(scene.saying.next(scene.now), Next::default());
 }
 
 #[test]
 fn failures_are_retried_more_and_more_slowly_and_block_only_their_namespace() {
-    let mut catalog = Catalog::default();
+    let mut saying = Saying::of_bundles();
     let mut now = Time::default();
-    let write = |catalog: &Catalog, now| catalog.next(now).write.unwrap();
-    catalog.reviewed(review("web", "u", &["bad"]), now);
+    let write = |saying: &Saying, now| saying.next(now).write.unwrap();
+    saying.reviewed(review("web", "u", &["bad"]), now);
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-        let attempt = write(&catalog, now);
+        let attempt = write(&saying, now);
         assert_eq!(attempt.how, How::First);
-        catalog.written(&attempt, Outcome::Failed, now);
+        saying.written(&attempt, Outcome::Failed, now);
         let due = now + Duration::from_secs(seconds);
-        assert_eq!(catalog.next(now), Next { write: None, wake_at: Some(due) });
+        assert_eq!(saying.next(now), Next { write: None, wake_at: Some(due) });
         now = due;
     }
-    catalog.written(&write(&catalog, now), Outcome::Failed, now);
+    saying.written(&write(&saying, now), Outcome::Failed, now);
     let mut elsewhere = review("web", "u", &["bad"]);
-    elsewhere.id = BundleId::new("other", "web").unwrap();
-    elsewhere.statements[0].bundle = elsewhere.id.clone();
-    catalog.reviewed(elsewhere.clone(), now);
-    assert_eq!(write(&catalog, now).statement, elsewhere.statements[0]);
+    elsewhere.subject.namespace = "other".to_owned();
+    elsewhere.statements[0].subject = elsewhere.subject.clone();
+    saying.reviewed(elsewhere.clone(), now);
+    assert_eq!(write(&saying, now).statement, elsewhere.statements[0]);
 }
 
 #[test]
 fn a_statement_that_is_not_taken_blocks_no_other() {
-    let mut catalog = Catalog::default();
+    let mut saying = Saying::of_bundles();
     let now = Time::default();
-    catalog.reviewed(review("web", "u", &["bad", "worse"]), now);
-    let first = catalog.next(now).write.unwrap();
-    catalog.written(&first, Outcome::Refused, now);
-    let second = catalog.next(now).write.unwrap();
+    saying.reviewed(review("web", "u", &["bad", "worse"]), now);
+    let first = saying.next(now).write.unwrap();
+    saying.written(&first, Outcome::Refused, now);
+    let second = saying.next(now).write.unwrap();
     assert_ne!(first.statement, second.statement);
-    catalog.written(&second, Outcome::Said, now);
-    assert_eq!(catalog.next(now).wake_at, Some(now + REPEAT));
+    saying.written(&second, Outcome::Said, now);
+    assert_eq!(saying.next(now).wake_at, Some(now + REPEAT));
 }
 
 #[test]
@@ -304,12 +309,12 @@ fn an_end_that_was_not_said_yet_waits_for_an_edit_to_be_known() {
 fn a_problem_that_is_written_while_an_edit_is_not_known_yet_gets_its_end_later() {
     let mut scene = Scene::new();
     scene.judge("web", &["bad"]);
-    let write = scene.catalog.next(scene.now).write.unwrap();
+    let write = scene.saying.next(scene.now).write.unwrap();
     scene.judge_partly("web", &[]);
-    scene.catalog.written(&write, Outcome::Said, scene.now);
-    assert_eq!(scene.catalog.next(scene.now), Next::default());
+    scene.saying.written(&write, Outcome::Said, scene.now);
+    assert_eq!(scene.saying.next(scene.now), Next::default());
     scene.complete("web", &[]);
-    let end = scene.catalog.next(scene.now).write.unwrap();
+    let end = scene.saying.next(scene.now).write.unwrap();
     assert_eq!(end.statement.reason, Reason::ProfilesAccepted);
 }
 
@@ -322,7 +327,7 @@ fn a_restart_says_nothing_twice_that_is_known_late() {
     scene.expect(&[1], 1);
     scene.restart();
     let listed = Review { is_complete: false, ..review("web", "u", &[]) };
-    scene.catalog.listed(&Namespace::new("ns").unwrap(), vec![listed], scene.now);
+    scene.saying.listed("ns", vec![listed], scene.now);
     scene.pass(MINUTE);
     scene.complete("web", &["bad"]);
     scene.pass(MINUTE);
