@@ -34,12 +34,21 @@ pub(crate) fn apparmor_source(namespace: &str, name: &str, data: &[(&str, &str)]
 
 /// A pod with a container of this AppArmor profile.
 pub(crate) fn pod_with_apparmor(reference: &str) -> Pod {
+    pod(Asked::Nothing, Asked::Localhost(reference.to_owned()))
+}
+
+/// The same of this seccomp profile.
+pub(crate) fn pod_with_seccomp(reference: &str) -> Pod {
+    pod(Asked::Localhost(reference.to_owned()), Asked::Nothing)
+}
+
+fn pod(seccomp: Asked, apparmor: Asked) -> Pod {
     let container = Container {
         name: "c".to_owned(),
         kind: ContainerKind::Regular,
         is_privileged: false,
-        seccomp: Asked::Nothing,
-        apparmor: Asked::Localhost(reference.to_owned()),
+        seccomp,
+        apparmor,
         running: None,
     };
     Pod { containers: vec![container], ..Pod::default() }

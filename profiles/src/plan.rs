@@ -29,6 +29,8 @@ mod settled;
 #[cfg(test)]
 mod tests;
 
+pub use needs::Retained;
+
 /// The steps to take now. Each must be answered with the events that say how it ended.
 ///
 /// Steps on the disk come first and alone: they are quick, and how they end decides about the labels. So all

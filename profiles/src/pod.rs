@@ -141,15 +141,15 @@ impl Pods {
 
     /// A pod is new, or has changed. Before all are known, one says nothing. Returns whether it needs something
     /// else than before.
-    pub(crate) fn applied(&mut self, id: PodId, pod: Pod) -> bool {
+    pub(crate) fn applied(&mut self, id: &PodId, pod: Pod) -> bool {
         let Some(pods) = &mut self.all else { return false };
         let needs = pod.needs();
         let before = pods.insert(id.clone(), pod).map(|before| before.needs()).unwrap_or_default();
         if needs == before {
             return false;
         }
-        self.remove(&id, &before);
-        self.add(&id, needs);
+        self.remove(id, &before);
+        self.add(id, needs);
         true
     }
 
@@ -271,15 +271,15 @@ mod tests {
     #[test]
     fn what_pods_need_is_known_from_their_list_on() {
         let mut pods = Pods::default();
-        assert!(!pods.applied(id("1"), pod(["a"])) && !pods.deleted(&id("1")) && !pods.are_known());
+        assert!(!pods.applied(&id("1"), pod(["a"])) && !pods.deleted(&id("1")) && !pods.are_known());
         check(&pods, "");
         pods.listed([(id("1"), pod(["a", "b", "x/a"])), (id("2"), pod(["b", "b"]))].into());
         assert!(pods.are_known());
         check(&pods, "a=1 b=1,2 /x/a=1");
         assert!(pods.deleted(&id("1")) && !pods.deleted(&id("1")));
-        assert!(pods.applied(id("3"), pod(["c", "%bundle.pavise.dev/web"])));
+        assert!(pods.applied(&id("3"), pod(["c", "%bundle.pavise.dev/web"])));
         check(&pods, "b=2 c=3 %bundle.pavise.dev/web=3");
-        assert!(pods.applied(id("3"), pod([""; 0])) && !pods.deleted(&id("3")));
+        assert!(pods.applied(&id("3"), pod([""; 0])) && !pods.deleted(&id("3")));
         check(&pods, "b=2");
         pods.listed([].into());
         check(&pods, "");
@@ -291,9 +291,9 @@ mod tests {
         pods.listed([(id("1"), pod(["a"]))].into());
         let mut running = pod(["a"]);
         running.containers[0].running = Some(ContainerId("c1".to_owned()));
-        assert!(!pods.applied(id("1"), running.clone()) && !pods.applied(id("2"), pod([""; 0])));
+        assert!(!pods.applied(&id("1"), running.clone()) && !pods.applied(&id("2"), pod([""; 0])));
         running.has_ended = true;
-        assert!(pods.applied(id("1"), running));
+        assert!(pods.applied(&id("1"), running));
         check(&pods, "");
     }
 

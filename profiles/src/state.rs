@@ -409,7 +409,7 @@ impl State {
                 self.policies.pods_changed();
             }
             Event::PodApplied(id, pod) => {
-                if self.pods.applied(id, pod) {
+                if self.pods.applied(&id, pod) {
                     self.policies.pods_changed();
                 }
             }

@@ -18,6 +18,8 @@ use profiles::check::PodChecks;
 use profiles::diagnostic::{Diagnostic, Severity};
 use profiles::labelling::Finding;
 use profiles::name::Namespace;
+use profiles::plan::Retained;
+use profiles::pod::PodId;
 use profiles::reference::Reference;
 use profiles::saying::Outcome;
 use profiles::state::{Event, Found, State};
@@ -40,6 +42,9 @@ const REFUSED: &str = "Profile refused; nothing was loaded before";
 const TEXT_FLAW: &str = "Text has a flaw";
 const REFUSED_TEXT: &str = "Text refused; what was loaded of it before stays";
 
+/// So many pods are named.
+const MOST_NAMED: usize = 3;
+
 /// Remembers the problems that were logged.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -54,6 +59,8 @@ pub(crate) struct Journal {
     unwritten: Problems<Reference>,
     /// Why profiles that nobody asks for are still there.
     unremoved: Problems<Reference>,
+    /// The profiles that only pods keep.
+    retained: BTreeSet<(Kind, String)>,
     drifts: Drifts<Reference>,
     /// The same of AppArmor profiles.
     policies: Policies,
@@ -75,6 +82,7 @@ impl Journal {
             elsewhere: BTreeSet::new(),
             unwritten: Problems::default(),
             unremoved: Problems::default(),
+            retained: BTreeSet::new(),
             drifts: Drifts::default(),
             policies: Policies::default(),
             pods: Pods::default(),
@@ -131,7 +139,16 @@ impl Journal {
     pub(crate) fn acted(&mut self, state: &State, now: Time) {
         self.unwritten.0.retain(|reference, _| state.is_wanted(reference));
         self.unremoved.0.retain(|reference, _| !state.is_wanted(reference));
-        self.policies.acted(state, now);
+        self.policies.acted(state);
+        for Retained { kind, reference, pods } in self.newly_retained(state, now) {
+            let pods = some_of(&pods);
+            info!(
+                %kind,
+                reference,
+                pods,
+                "Profile retained: no bundle has it any more, and pods of this node refer to it, or select on its label"
+            );
+        }
         for id in self.newly_elsewhere(state) {
             info!(bundle = %id, "Bundle is not for this node");
         }
@@ -240,6 +257,15 @@ impl Journal {
         self.elsewhere.difference(&before).cloned().collect()
     }
 
+    /// The profiles that only pods keep, and that were not among them when this was last asked.
+    fn newly_retained<'a>(&mut self, state: &'a State, now: Time) -> Vec<Retained<'a>> {
+        let mut all = state.retained_by_pods(now);
+        let key = |retained: &Retained<'_>| (retained.kind, retained.reference.clone());
+        let before = std::mem::replace(&mut self.retained, all.iter().map(key).collect());
+        all.retain(|retained| !before.contains(&key(retained)));
+        all
+    }
+
     /// What is to be said of bundles because of the others, and was not when this was last asked.
     fn new_findings(&mut self, state: &State) -> Vec<(BundleId, Line, Severity)> {
         let line = |Finding { bundle, reference, diagnostic }: Finding| {
@@ -292,6 +318,15 @@ impl Journal {
     }
 }
 
+/// Some of `pods`, in words.
+fn some_of(pods: &BTreeSet<&PodId>) -> String {
+    let mut said: Vec<String> = pods.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+    if pods.len() > MOST_NAMED {
+        said.push(format!("and {} more", pods.len() - MOST_NAMED));
+    }
+    said.join(", ")
+}
+
 /// What a scan found of a profile: none if it is right.
 fn seen(found: Found) -> Option<&'static str> {
     match found {
@@ -320,7 +355,7 @@ mod tests {
     use profiles::time::Time;
 
     use super::*;
-    use crate::examples::{apparmor_source, judged, source};
+    use crate::examples::{apparmor_source, judged, pod_with_seccomp, source};
 
     const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 
@@ -526,6 +561,37 @@ mod tests {
         check(Event::Applied(bundle_for_some(&[("b", GOOD)])), 0);
         check(node("disk", "ssd"), 0);
         check(node("disk", "hdd"), 1);
+    }
+
+    #[test]
+    fn what_only_pods_keep_is_said_once_until_it_is_asked_for_again() {
+        let (mut journal, mut state) = (journal(), state());
+        let reference: Reference = "b/a".parse().unwrap();
+        let found = Found::Ours(Digest::of(GOOD.as_bytes()));
+        let pod = |number: u32| {
+            let name = format!("p{number}");
+            (PodId { namespace: "ns".to_owned(), name: name.clone(), uid: name }, pod_with_seccomp("b/a"))
+        };
+        for event in [
+            Event::Scanned([(reference, found)].into()),
+            Event::PodsListed((1..=5).map(pod).collect()),
+            Event::Listed { namespace: namespace(), bundles: Vec::new() },
+        ] {
+            state.apply(event, Time::default());
+        }
+        let later = Time::since_start(Duration::from_mins(10));
+        let mut check = |event: Event, expected: &[&str]| {
+            state.apply(event, later);
+            let news = journal.newly_retained(&state, later + Duration::from_mins(10));
+            let said: Vec<String> =
+                news.iter().map(|one| format!("{}: {}", one.reference, some_of(&one.pods))).collect();
+            assert_eq!(said, expected);
+        };
+        check(Event::PodDeleted(pod(2).0), &["b/a: ns/p1, ns/p3, ns/p4, and 1 more"]);
+        check(Event::PodDeleted(pod(1).0), &[]);
+        check(Event::Applied(bundle(&[("a", GOOD)])), &[]);
+        check(Event::Deleted(id()), &["b/a: ns/p3, ns/p4, ns/p5"]);
+        check(Event::PodsListed(BTreeMap::new()), &[]);
     }
 
     #[test]

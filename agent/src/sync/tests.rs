@@ -178,7 +178,7 @@ fn rules() -> Config {
     }
 }
 
-/// Runs the loop in `world` while `script` feeds it events. Returns all that was done.
+/// Runs the loop in `world`, on a node without pods, while `script` feeds it events. Returns all that was done.
 async fn play<F>(world: World, script: impl FnOnce(UnboundedSender<Event>, Shared) -> F) -> Vec<String>
 where
     F: Future<Output = ()>,
@@ -194,7 +194,8 @@ async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<boo
     let shared = Rc::new(RefCell::new(world));
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
-    let events = stream::iter(events).chain(stream::pending()).boxed_local();
+    let no_pods = Event::PodsListed(BTreeMap::new());
+    let events = stream::iter([no_pods]).chain(stream::iter(events)).chain(stream::pending()).boxed_local();
     let host = FakeHost(shared.clone());
     let status = Arc::new(Status::new());
     let sync = SyncLoop::new(host, None, rules(), vec![events], stream::pending(), write_labels, status);
@@ -216,6 +217,7 @@ where
     world.status = Some(status.clone());
     let shared = Rc::new(RefCell::new(world));
     let (sender, events) = unbounded();
+    send(&sender, Event::PodsListed(BTreeMap::new()));
     let api_server = shared.clone();
     let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
     let events = vec![events.boxed_local()];

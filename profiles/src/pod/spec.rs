@@ -58,7 +58,7 @@ pub struct Spec {
     containers: Option<Vec<ContainerSpec>>,
     ephemeral_containers: Option<Vec<ContainerSpec>>,
     runtime_class_name: Option<String>,
-    node_selector: Option<BTreeMap<String, IgnoredAny>>,
+    node_selector: Option<BTreeMap<String, Option<String>>>,
     affinity: Option<Affinity>,
 }
 

@@ -10,9 +10,7 @@ use profiles::apparmor::name::ProfileName;
 use profiles::bundle::{Bundle, BundleId, Kind, Profile};
 use profiles::digest::Digest;
 use profiles::name::ProfileKey;
-use profiles::pod::PodId;
 use profiles::state::State;
-use profiles::time::Time;
 use tracing::{info, warn};
 
 use super::Journal;
@@ -31,7 +29,7 @@ pub(super) struct Policies {
     uncompiled: Problems<Digest>,
     /// Why profiles that are asked for are not loaded.
     unloaded: Problems<ProfileName>,
-    /// Why profiles that nobody asks for are still there.
+    /// Why profiles that nobody asks for, and no pod needs, are still there.
     retained: Problems<ProfileName>,
     drifts: Drifts<ProfileName>,
 }
@@ -57,16 +55,10 @@ impl Policies {
         }
     }
 
-    pub(super) fn acted(&mut self, state: &State, now: Time) {
+    pub(super) fn acted(&mut self, state: &State) {
         self.uncompiled.0.retain(|text, _| state.has_text(*text));
         self.unloaded.0.retain(|name, _| state.is_claimed(name));
         self.retained.0.retain(|name, _| !state.is_claimed(name));
-        for (name, pods) in state.retained_by_pods(now) {
-            if self.retained.is_news(name, "pods refer to it") {
-                let pods = some_of(&pods);
-                info!(%name, pods, "Profile retained: no bundle has it any more, and pods of this node refer to it");
-            }
-        }
         for (name, found) in self.drifts.news() {
             warn!(%name, found, "Drift not repaired");
         }
@@ -82,17 +74,6 @@ impl Policies {
     fn keys(&self, text: Digest) -> Vec<(&BundleId, &ProfileKey)> {
         self.texts.iter().filter_map(|(id, texts)| Some((id, texts.get(&text)?))).collect()
     }
-}
-
-/// So many pods are named.
-const MOST_NAMED: usize = 3;
-
-fn some_of(pods: &[&PodId]) -> String {
-    let mut said: Vec<String> = pods.iter().take(MOST_NAMED).map(ToString::to_string).collect();
-    if pods.len() > MOST_NAMED {
-        said.push(format!("and {} more", pods.len() - MOST_NAMED));
-    }
-    said.join(", ")
 }
 
 impl Journal {
