@@ -353,7 +353,15 @@ mod tests {
     fn a_text_that_nobody_has_any_more_is_forgotten() {
         let (mut journal, others) = (journal(), BTreeSet::new());
         let removal_delay = Duration::from_mins(5);
-        let config = Config { home: namespace(), others, removal_delay, has_node: false, has_apparmor: true, lacks_apparmor: false, node: None };
+        let config = Config {
+            home: namespace(),
+            others,
+            removal_delay,
+            has_node: false,
+            has_apparmor: true,
+            lacks_apparmor: false,
+            node: None,
+        };
         let mut state = State::new(config);
         let text = |number: u32| format!("profile a {{\n  file,\n}}\n# {number}\n");
         for number in 0..3 {

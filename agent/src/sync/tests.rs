@@ -173,8 +173,8 @@ fn rules() -> Config {
         removal_delay: Duration::from_mins(5),
         has_node: true,
         has_apparmor: false,
-            lacks_apparmor: false,
-            node: None,
+        lacks_apparmor: false,
+        node: None,
     }
 }
 
