@@ -1,7 +1,7 @@
 //! Directories that others may write to as well.
 //!
-//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed,
-//! and opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do
+//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed but by
+//! [`Directory::follow`], which only reads, and opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do
 //! not depend on the umask.
 
 mod draft;
@@ -214,6 +214,26 @@ impl Directory {
         }
     }
 
+    /// Opens what is at `relative`, for reading, and follows the links on the way that stay in this directory.
+    ///
+    /// # Errors
+    /// As those of openat2(2): `EXDEV` where a link leads out of it.
+    pub(crate) fn follow(&self, relative: &str) -> nix::Result<Followed> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let file = File::from(openat2(self.fd.as_fd(), relative, how)?);
+        let status = fstat(&file)?;
+        Ok(match kind(&status) {
+            SFlag::S_IFREG => {
+                Followed::File(file, Stamp::of(&status), u64::try_from(status.st_size).unwrap_or(u64::MAX))
+            }
+            SFlag::S_IFDIR => Followed::Other("a directory"),
+            SFlag::S_IFIFO => Followed::Other("a FIFO"),
+            _ => Followed::Other("a socket or device"),
+        })
+    }
+
     /// Removes the file `name`, if there is one.
     pub(crate) fn remove_file(&self, name: &str) -> Result<(), HostError> {
         match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
@@ -285,6 +305,15 @@ impl Directory {
     fn error(&self, attempted: &'static str, name: &str, source: impl Into<std::io::Error>) -> HostError {
         HostError::new(attempted, &self.path.join(name), source)
     }
+}
+
+/// What following a path comes to.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// A regular file, its state and its size.
+    File(File, Stamp, u64),
+    /// Something else, in words.
+    Other(&'static str),
 }
 
 /// What opening a name comes to.

@@ -17,6 +17,7 @@ pub(crate) mod platform;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 mod seccomp;
+mod sight;
 pub(crate) mod socket;
 pub(crate) mod text;
 pub(crate) mod watch;

@@ -29,8 +29,9 @@ use super::dir::{Directory, Draft, Object, Stamp, Way};
 use super::error::HostError;
 use super::ledger::{FileRecord, Ledger};
 use super::lock::Lock;
+use super::sight::{MOST_WATCHED, Places};
 use super::watch::Watch;
-use super::{Care, Host, Installed, Outcomes};
+use super::{Care, Host, Installed, Outcomes, platform};
 
 /// The kubelet's directory for profiles, below its root.
 const SECCOMP: &str = "seccomp";
@@ -62,6 +63,8 @@ pub(crate) struct NodeHost {
     watch: Watch,
     /// What was found at paths of the ledger, and in which state.
     seen: BTreeMap<Reference, (Stamp, Object)>,
+    /// What pods refer to.
+    places: Places,
     _lock: Lock,
 }
 
@@ -104,6 +107,7 @@ impl NodeHost {
             root,
             watch: Watch::default(),
             seen: BTreeMap::new(),
+            places: Places::new(platform::of_this_machine()?),
             _lock: lock,
         })
     }
@@ -144,13 +148,19 @@ impl NodeHost {
         Ok(())
     }
 
-    /// Watches the directories that hold what is ours, and those that hold these.
+    /// Watches the directories that hold what is ours, those on the way to what pods refer to, and those that hold
+    /// these.
     fn watch_all(&mut self) {
         let files = self.ledger.record().files.keys();
         let ours: BTreeSet<String> = files.flat_map(Reference::directories).collect();
         let is_there = |path: &&String| matches!(self.root.descend(path), Ok(Way::Open(_)));
         let mut all: BTreeSet<PathBuf> =
             ours.iter().filter(is_there).map(|path| self.root.path().join(path)).collect();
+        let places =
+            self.places.directories().into_iter().map(str::to_owned).filter(|path| !ours.contains(path));
+        all.extend(
+            places.filter(|path| is_there(&path)).take(MOST_WATCHED).map(|path| self.root.path().join(path)),
+        );
         // The kernel tells that a directory is gone where it was, and only there while it is held open.
         all.extend([self.root.path(), &self.kubelet_root, self.ledger.path()].map(Path::to_owned));
         self.watch.on(all);
@@ -401,6 +411,7 @@ impl Host for NodeHost {
     fn scan(&mut self, care: Care) -> Result<BTreeMap<Reference, Found>, HostError> {
         self.find_root()?;
         self.ledger.expect_in_place()?;
+        self.places.scan(care);
         self.watch_all();
         let FileRecord { files, directories, .. } = self.ledger.record().clone();
         self.sweep(files.keys().map(directory_of).chain(directories).collect());
@@ -449,8 +460,11 @@ impl Host for NodeHost {
         self.ledger.record().files.contains_key(reference)
     }
 
-    fn look(&mut self, _: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
-        BTreeMap::new()
+    fn look(&mut self, places: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
+        if self.places.ask(places) {
+            self.watch_all();
+        }
+        places.iter().map(|place| (place.clone(), self.places.look(&self.root, place))).collect()
     }
 
     fn inspect(&mut self, _: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
