@@ -14,6 +14,7 @@ pub(crate) mod lock;
 pub(crate) mod memfd;
 mod mount;
 pub(crate) mod platform;
+mod proc;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 mod seccomp;
