@@ -113,6 +113,10 @@ impl State {
     /// are known.
     #[must_use]
     pub fn check_pods(&self, _now: Time) -> PodChecks {
-        PodChecks::default()
+        let mut checks = PodChecks::default();
+        if self.is_all_listed() && self.is_scanned {
+            self.check_enforcement(&mut checks);
+        }
+        checks
     }
 }

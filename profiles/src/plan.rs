@@ -137,7 +137,7 @@ impl Plan {
         }
     }
 
-    fn wake(&mut self, at: Time) {
+    pub(crate) fn wake(&mut self, at: Time) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
@@ -174,6 +174,7 @@ impl State {
         if self.is_all_scanned() && !plan.has_disk_steps() {
             self.plan_labels(&standings, now, &mut plan);
         }
+        self.plan_inspections(now, &mut plan);
         plan
     }
 

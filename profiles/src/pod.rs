@@ -133,6 +133,11 @@ impl Pods {
         pods.remove(id);
     }
 
+    /// All of them; none while they are not known.
+    pub(crate) fn all(&self) -> Option<&BTreeMap<PodId, Pod>> {
+        self.all.as_ref()
+    }
+
     /// The pods that are known to refer to the AppArmor profile `name`.
     pub(crate) fn referring_to<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a PodId> {
         let pods = self.all.iter().flatten();
