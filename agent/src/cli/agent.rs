@@ -146,6 +146,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         Source::Directory(_) => None,
     };
     let rules = state::Config { has_apparmor: apparmor.is_some(), ..rules };
+    let host = host.with_proc(arguments.proc.clone(), rules.has_apparmor);
     let Connections { events, write_labels } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;

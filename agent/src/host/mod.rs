@@ -6,6 +6,7 @@
 pub(crate) mod apparmor;
 pub(crate) mod child;
 pub(crate) mod compiler;
+mod containers;
 pub(crate) mod dir;
 pub(crate) mod error;
 mod fault;
