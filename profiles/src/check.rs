@@ -139,6 +139,8 @@ impl State {
                 checks.add_references(id, pod, &resolutions);
             }
         }
+        self.check_enforcement(&mut checks);
+        checks.findings.sort_by(|a, b| (&a.pod, &a.container, a.kind).cmp(&(&b.pod, &b.container, b.kind)));
         checks
     }
 

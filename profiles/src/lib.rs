@@ -24,6 +24,7 @@ pub mod check;
 mod claims;
 pub mod diagnostic;
 pub mod digest;
+mod enforcement;
 mod file;
 mod findings;
 pub mod label;

@@ -140,7 +140,7 @@ impl Plan {
         }
     }
 
-    fn wake(&mut self, at: Time) {
+    pub(crate) fn wake(&mut self, at: Time) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
@@ -178,6 +178,7 @@ impl State {
             plan.look = self.looks();
             self.plan_labels(&standings, now, &mut plan);
         }
+        self.plan_inspections(now, &mut plan);
         plan
     }
 

@@ -13,6 +13,7 @@ use crate::apparmor::policy::Policy;
 use crate::bundle::{Bundle, BundleId, Document, Kind, Profile};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
+use crate::enforcement::Enforcement;
 use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, NodeName, ProfileKey};
@@ -222,6 +223,7 @@ pub struct State {
     /// What the node has where they refer to.
     pub(crate) known: Known,
     pub(crate) policies: Policies,
+    pub(crate) enforcement: Enforcement,
 }
 
 /// What is known about the Node's labels.
@@ -344,6 +346,7 @@ impl State {
             pods: Pods::default(),
             known: Known::default(),
             policies: Policies::default(),
+            enforcement: Enforcement::default(),
         }
     }
 
@@ -364,6 +367,7 @@ impl State {
             }
             Event::Scanned(found) => self.scanned(found, now),
             Event::Installed { reference, digest } => {
+                self.enforcement.installed(&reference, now);
                 self.update(&reference, |file| file.installed(digest));
             }
             Event::Foreign(reference) => self.update(&reference, |file| file.blocked(now)),
@@ -389,7 +393,10 @@ impl State {
                 self.relabelled(others, now);
             }
             Event::LabelsFailed => self.labels.failed(now),
-            Event::PolicyScanned(found) => self.policy_scanned(found, now),
+            Event::PolicyScanned(found) => {
+                self.enforcement.policy_changed();
+                self.policy_scanned(found, now);
+            }
             Event::Compiling(text) => self.policies.compiling(text),
             Event::Compiled { text, outcome } => self.compiled(text, outcome, now),
             Event::PolicyLoaded { name, text, blob } => {
@@ -405,21 +412,27 @@ impl State {
                 self.policies.update(&name, |profile| profile.remove_failed(now));
             }
             Event::PodsListed(pods) => {
+                self.enforcement.listed(&pods);
                 self.pods.listed(pods);
                 self.policies.pods_changed();
             }
             Event::PodApplied(id, pod) => {
+                self.enforcement.changed(self.pods.all().and_then(|pods| pods.get(&id)), Some(&pod));
                 if self.pods.applied(&id, pod) {
                     self.policies.pods_changed();
                 }
             }
             Event::PodDeleted(id) => {
+                self.enforcement.changed(self.pods.all().and_then(|pods| pods.get(&id)), None);
                 if self.pods.deleted(&id) {
                     self.policies.pods_changed();
                 }
             }
-            Event::Looked(sights) => self.looked(sights),
-            Event::Inspected(_) => {}
+            Event::Looked(sights) => {
+                self.enforcement.looked(&sights, now);
+                self.looked(sights);
+            }
+            Event::Inspected(answers) => self.inspected(answers, now),
         }
     }
 

@@ -63,6 +63,11 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "/var/lib/pavise", value_name = "PATH")]
     state_dir: PathBuf,
 
+    /// Where the node's procfs is mounted: its processes say whether containers run under their profiles, and
+    /// an AppArmor profile is not removed while one runs under it.
+    #[arg(long, default_value = "/proc", value_name = "PATH")]
+    proc: PathBuf,
+
     /// The namespaces to read bundles from, separated by commas. References to bundles of the first have no
     /// namespace.
     #[arg(
@@ -139,7 +144,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
     let host = NodeHost::open(&arguments.kubelet_root, &arguments.state_dir, lock)?;
     let platform = platform::of_this_machine()?;
     let apparmor = match &arguments.source {
-        Source::Cluster => arguments.apparmor.open(&arguments.state_dir)?,
+        Source::Cluster => arguments.apparmor.open(&arguments.state_dir, &arguments.proc)?,
         Source::Directory(_) => Apparmor::OutOfReach,
     };
     let rules = state::Config {
@@ -147,6 +152,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         lacks_apparmor: matches!(apparmor, Apparmor::Disabled),
         ..rules
     };
+    let host = host.with_proc(arguments.proc.clone(), rules.has_apparmor);
     let Connections { events, write_labels, announcer } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;

@@ -82,14 +82,15 @@ impl Stamp {
         }
     }
 
+    /// When the content was last written.
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        time(self.modified)
+    }
+
     /// Whether a change after `now` makes another stamp. One that comes in the same tick as the last does
     /// not.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
-        let (seconds, nanoseconds) = self.changed;
-        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else {
-            return false;
-        };
-        now > SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds) + Self::GRAIN
+        time(self.changed).is_some_and(|changed| now > changed + Self::GRAIN)
     }
 }
 
@@ -322,6 +323,12 @@ enum Opened {
     File(File, FileStat),
     /// What is there instead.
     Nothing(Object),
+}
+
+/// A time of a file, of seconds and nanoseconds; none if it is before 1970.
+fn time((seconds, nanoseconds): (i64, i64)) -> Option<SystemTime> {
+    let since = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 /// Which object it is; none if that can't be told.

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use profiles::digest::Digest;
 use profiles::reference::Reference;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use super::dir::Directory;
@@ -77,28 +77,60 @@ pub(crate) struct Ledger<R> {
 pub(crate) trait Record: Clone + PartialEq + DeserializeOwned + Serialize {
     /// The name of the file in the state directory.
     const NAME: &'static str;
-    /// The version that is written, and the only one that is read.
+    /// The version that is written, and the newest that is read.
     const VERSION: u32;
+    /// The oldest version that is read.
+    const OLDEST: u32 = Self::VERSION;
 }
 
 /// The ledger of files.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRecord {
+    #[serde(deserialize_with = "newest")]
     version: u32,
     /// The seccomp directory that the paths are in, by [`Directory::origin`]. At equal paths in another one
     /// may be what is somebody else's.
     pub(crate) root: String,
     /// Each path of ours, and the contents that are ours there: the one that is being written, and the one
     /// before it. A file with other bytes was changed by somebody.
-    pub(crate) files: BTreeMap<Reference, BTreeSet<Digest>>,
+    #[serde(deserialize_with = "with_times")]
+    pub(crate) files: BTreeMap<Reference, Contents>,
     /// The directories that the agent made, relative to the kubelet's seccomp directory.
     pub(crate) directories: BTreeSet<String>,
 }
 
+/// The contents that are ours at a path, each with the time from which on it was to be there, or was put there by
+/// whoever wrote what was adopted: milliseconds since 1970, by the node's clock. None if it was put there by an
+/// agent that did not take note of it. Putting it back changes nothing of that.
+pub(crate) type Contents = BTreeMap<Digest, Option<u64>>;
+
 impl Record for FileRecord {
     const NAME: &'static str = "ledger.json";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+    /// Contents had no times.
+    const OLDEST: u32 = 1;
+}
+
+/// What is read of any version is written as the newest.
+fn newest<'de, D: Deserializer<'de>>(version: D) -> Result<u32, D::Error> {
+    u32::deserialize(version).map(|_| FileRecord::VERSION)
+}
+
+/// Contents of any version.
+fn with_times<'de, D: Deserializer<'de>>(files: D) -> Result<BTreeMap<Reference, Contents>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum AnyContents {
+        WithTimes(Contents),
+        Alone(BTreeSet<Digest>),
+    }
+    let files = BTreeMap::<Reference, AnyContents>::deserialize(files)?.into_iter();
+    let with_times = |contents| match contents {
+        AnyContents::WithTimes(contents) => contents,
+        AnyContents::Alone(contents) => contents.into_iter().map(|content| (content, None)).collect(),
+    };
+    Ok(files.map(|(reference, contents)| (reference, with_times(contents))).collect())
 }
 
 /// What every version of the file says.
@@ -184,7 +216,7 @@ impl<R: Record> Ledger<R> {
 fn parse<R: Record>(path: &Path, text: &[u8]) -> Result<R, LedgerError> {
     let damaged = |source| LedgerError::Damaged { path: path.to_owned(), source };
     let found = serde_json::from_slice::<Preamble>(text).map_err(damaged)?.version;
-    if found != R::VERSION {
+    if !(R::OLDEST..=R::VERSION).contains(&found) {
         return Err(LedgerError::Version { path: path.to_owned(), found, known: R::VERSION });
     }
     serde_json::from_slice(text).map_err(damaged)
@@ -207,7 +239,7 @@ mod tests {
         let reference: Reference = "_team/web/a.json".parse().unwrap();
         ledger
             .commit(|record| {
-                record.files.insert(reference.clone(), [Digest::of(b"x")].into());
+                record.files.insert(reference.clone(), [(Digest::of(b"x"), Some(7))].into());
                 record.directories.insert("_team".to_owned());
             })
             .unwrap();
@@ -255,6 +287,25 @@ mod tests {
 
     #[test]
     fn a_ledger_of_the_future_is_refused_and_kept() {
-        check_refused(r#"{"version":2,"files":[]}"#, "newer agent");
+        check_refused(r#"{"version":3,"files":[]}"#, "newer agent");
+    }
+
+    #[test]
+    fn a_ledger_without_times_is_read_and_left_until_something_changes() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join(FileRecord::NAME);
+        let digest = Digest::of(b"x");
+        let contents = format!(r#"{{"web/a.json":["{digest}"]}}"#);
+        let text =
+            format!(r#"{{"version":1,"root":"/kubelet/seccomp","files":{contents},"directories":["web"]}}"#);
+        fs::write(&path, &text).unwrap();
+        let mut ledger = open(temporary.path()).unwrap();
+        assert_eq!(ledger.record().files[&"web/a.json".parse().unwrap()], [(digest, None)].into());
+        ledger.commit(|_| {}).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        ledger.commit(|record| record.directories.clear()).unwrap();
+        let written = fs::read_to_string(&path).unwrap();
+        assert!(written.contains(r#""version": 2"#), "{written}");
+        assert_eq!(open(temporary.path()).unwrap().record(), ledger.record());
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod apparmor;
 pub(crate) mod child;
 pub(crate) mod compiler;
+mod containers;
 pub(crate) mod dir;
 pub(crate) mod error;
 mod fault;
@@ -14,6 +15,7 @@ pub(crate) mod lock;
 pub(crate) mod memfd;
 mod mount;
 pub(crate) mod platform;
+mod proc;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 mod seccomp;

@@ -9,6 +9,8 @@
 //! system call each if they are as they were ([`Care::Glance`]); reading and digesting them takes some ten
 //! milliseconds.
 
+mod since;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -25,14 +27,17 @@ use profiles::sight::{Confinement, FileSight, Inspect, SeccompPath};
 use profiles::state::Found;
 use tracing::{debug, warn};
 
+use super::containers::Containers;
 use super::dir::{Directory, Draft, Object, Stamp, Way};
 use super::error::HostError;
-use super::ledger::{FileRecord, Ledger};
+use super::ledger::{Contents, FileRecord, Ledger};
 use super::lock::Lock;
 use super::sight::{MOST_WATCHED, Places};
 use super::watch::Watch;
 use super::{Care, Host, Installed, Outcomes, platform};
 
+/// Where procfs is mounted outside of containers.
+const PROC: &str = "/proc";
 /// The kubelet's directory for profiles, below its root.
 const SECCOMP: &str = "seccomp";
 const OTHER_CONTENT: &str = "other content";
@@ -65,6 +70,7 @@ pub(crate) struct NodeHost {
     seen: BTreeMap<Reference, (Stamp, Object)>,
     /// What pods refer to.
     places: Places,
+    containers: Containers,
     _lock: Lock,
 }
 
@@ -76,6 +82,8 @@ struct Pending {
     /// Whether the ledger does not have the path yet. Then nothing but an equal file was there, and nothing
     /// that came later is replaced.
     is_new: bool,
+    /// Since when the content is there, if it is equal and somebody else's.
+    written: Option<SystemTime>,
 }
 
 impl Pending {
@@ -108,8 +116,15 @@ impl NodeHost {
             watch: Watch::default(),
             seen: BTreeMap::new(),
             places: Places::new(platform::of_this_machine()?),
+            containers: Containers::new(PROC.into(), false),
             _lock: lock,
         })
+    }
+
+    /// The same with the node's procfs at `proc`. On a kernel before 5.8 that `has_apparmor`, `attr/current` is
+    /// what AppArmor says.
+    pub(crate) fn with_proc(self, proc: PathBuf, has_apparmor: bool) -> Self {
+        Self { containers: Containers::new(proc, has_apparmor), ..self }
     }
 
     /// Whether `path` is the directory that profiles are put into, or below it. What can't be looked at is
@@ -197,11 +212,7 @@ impl NodeHost {
     }
 
     /// What is in one directory, at these paths of the ledger.
-    fn found_in(
-        &mut self,
-        directory: &str,
-        ours: BTreeMap<Reference, BTreeSet<Digest>>,
-    ) -> Vec<(Reference, Found)> {
+    fn found_in(&mut self, directory: &str, ours: BTreeMap<Reference, Contents>) -> Vec<(Reference, Found)> {
         let way = self.root.descend(directory);
         let mut look = |reference: &Reference| match &way {
             Ok(Way::Open(directory)) => self.glance(directory, reference),
@@ -225,7 +236,7 @@ impl NodeHost {
             }
             (Ok(Object::File { digest, is_as_made: true }), Some(ours)) => {
                 let wanted = install.document.digest();
-                digest.filter(|digest| *digest == wanted || ours.contains(digest))
+                digest.filter(|digest| *digest == wanted || ours.contains_key(digest))
             }
             // What is ours and is something else now, or can't be read, was changed by somebody. If it is the
             // way there that is blocked, then writing fails for the same reason.
@@ -240,7 +251,9 @@ impl NodeHost {
             (Ok(Object::Other(what)), None) => return Err((install.reference, Ok(Installed::Foreign(what)))),
             (Err(error), None) => return Err((install.reference, Err(error))),
         };
-        Ok(Pending { is_new: ours.is_none(), install, present })
+        let is_new = ours.is_none();
+        let written = present.filter(|_| is_new).and_then(|_| self.written(&install.reference));
+        Ok(Pending { install, present, is_new, written })
     }
 
     /// The directories on the way to `batch` that are not there.
@@ -253,11 +266,12 @@ impl NodeHost {
     /// Records what is about to be ours.
     fn intend(&mut self, batch: &[Pending]) -> Result<(), HostError> {
         let directories = self.absent_directories(batch);
+        let now = SystemTime::now();
         self.ledger.commit(|record| {
             record.directories.extend(directories);
-            for Pending { install, present, .. } in batch {
-                let digests = present.iter().copied().chain([install.document.digest()]).collect();
-                record.files.insert(install.reference.clone(), digests);
+            for pending in batch {
+                let ours = record.files.entry(pending.install.reference.clone()).or_default();
+                *ours = pending.contents(ours, now);
             }
         })
     }
@@ -339,7 +353,7 @@ impl NodeHost {
     fn may_hold_ours(&self, reference: &Reference) -> bool {
         let Some(ours) = self.ledger.record().files.get(reference) else { return false };
         match self.look(reference) {
-            Ok(Object::File { digest, .. }) => digest.is_some_and(|digest| ours.contains(&digest)),
+            Ok(Object::File { digest, .. }) => digest.is_some_and(|digest| ours.contains_key(&digest)),
             Ok(Object::Absent | Object::Directory | Object::Other(_)) => false,
             Err(_) => true,
         }
@@ -419,7 +433,7 @@ impl Host for NodeHost {
             Care::Glance => self.seen.retain(|reference, _| files.contains_key(reference)),
             Care::Read => self.seen.clear(),
         }
-        let mut groups: BTreeMap<String, BTreeMap<Reference, BTreeSet<Digest>>> = BTreeMap::new();
+        let mut groups: BTreeMap<String, BTreeMap<Reference, Contents>> = BTreeMap::new();
         for (reference, ours) in files {
             groups.entry(directory_of(&reference)).or_default().insert(reference, ours);
         }
@@ -467,8 +481,8 @@ impl Host for NodeHost {
         places.iter().map(|place| (place.clone(), self.places.look(&self.root, place))).collect()
     }
 
-    fn inspect(&mut self, _: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
-        BTreeMap::new()
+    fn inspect(&mut self, containers: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
+        self.ask(containers)
     }
 
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {
@@ -537,10 +551,10 @@ fn open_root(kubelet_root: &Path) -> Result<Directory, HostError> {
 }
 
 /// What a look at a path of the ledger means, where these digests are ours.
-fn found(reference: &Reference, object: Result<Object, HostError>, ours: &BTreeSet<Digest>) -> Found {
+fn found(reference: &Reference, object: Result<Object, HostError>, ours: &Contents) -> Found {
     match object {
         Ok(Object::Absent) => Found::Absent,
-        Ok(Object::File { digest, is_as_made }) => match digest.filter(|digest| ours.contains(digest)) {
+        Ok(Object::File { digest, is_as_made }) => match digest.filter(|digest| ours.contains_key(digest)) {
             None => Found::Changed(OTHER_CONTENT),
             Some(_) if !is_as_made => Found::Changed(OTHER_MODE),
             Some(digest) => Found::Ours(digest),

@@ -11,6 +11,7 @@
 pub mod blob;
 mod judge;
 pub mod kernel;
+pub mod label;
 pub mod name;
 pub mod policy;
 pub mod said;

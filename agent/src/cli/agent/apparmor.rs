@@ -27,10 +27,6 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "/sys/kernel/security", value_name = "PATH")]
     securityfs: PathBuf,
 
-    /// Where the node's procfs is mounted: a profile is not removed while a process of the node runs under it.
-    #[arg(long, default_value = "/proc", value_name = "PATH")]
-    proc: PathBuf,
-
     /// Where the compiler of AppArmor texts listens (see `pavise compiler`).
     #[arg(long, default_value = compiler::SOCKET, value_name = "PATH")]
     compiler: PathBuf,
@@ -52,11 +48,12 @@ pub(super) enum Apparmor {
 }
 
 impl Arguments {
-    /// Opens the node's policy. If there is none to be used, that is said. The compiler is not asked yet.
+    /// Opens the policy of the node whose procfs is `proc`. If there is none to be used, that is said. The compiler is
+    /// not asked yet.
     ///
     /// # Errors
     /// The node has AppArmor, and it can't be used. Or what the agent knows of it is not usable.
-    pub(super) fn open(&self, state_dir: &Path) -> Result<Apparmor> {
+    pub(super) fn open(&self, state_dir: &Path, proc: &Path) -> Result<Apparmor> {
         let kernel = match SecurityFs::find(&self.securityfs, Path::new(SYS))? {
             Availability::Enabled(kernel) => kernel,
             Availability::Disabled(why) => {
@@ -70,7 +67,7 @@ impl Arguments {
         };
         let toolchain = Toolchain::of_the_image().identity()?;
         let host =
-            ApparmorHost::open(kernel, state_dir, self.proc.clone(), toolchain, profiles::apparmor::judge)?;
+            ApparmorHost::open(kernel, state_dir, proc.to_owned(), toolchain, profiles::apparmor::judge)?;
         let features: Rc<str> = host.features().into();
         let client = Rc::new(Client::new(self.compiler.clone()));
         let ask = move |text: Arc<str>| {

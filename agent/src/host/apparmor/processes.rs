@@ -14,17 +14,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use procfs::FromRead;
-use procfs::process::{Stat, StatFlags};
+use profiles::apparmor::label::Label;
 
-use super::kernel::CHILD;
+use crate::host::proc::{numbers, present, shows_the_node};
 
-/// The thread that starts all threads of the kernel: only the process namespace of the node has it.
-const KTHREADD: &str = "2";
 const HIDDEN: &str = "the node's processes can't be seen: the node's /proc must be mounted (see --proc)";
-/// What is between two profiles that a process runs under at once.
-const STACKED: &str = "//&";
 
 /// The processes of the node.
 #[derive(Clone, Debug)]
@@ -44,7 +38,7 @@ impl Processes {
         if profiles.is_empty() {
             return BTreeMap::new();
         }
-        if !self.shows_the_node() {
+        if !shows_the_node(&self.proc) {
             return all(HIDDEN);
         }
         let labels = match self.labels() {
@@ -52,16 +46,10 @@ impl Processes {
             Err(error) => return all(&format!("processes can't be looked at: {error}")),
         };
         let used = |profile: &&'a str| {
-            let (_, process) = labels.iter().find(|(label, _)| has(label, profile))?;
+            let (_, process) = labels.iter().find(|(label, _)| Label::of(label).has(profile))?;
             Some((*profile, format!("process {process} runs under it, or is about to")))
         };
         profiles.iter().filter_map(used).collect()
-    }
-
-    /// Whether all processes of the node are here: those of a container, or with `hidepid`, are not all.
-    fn shows_the_node(&self) -> bool {
-        let stat = Stat::from_file(self.proc.join(KTHREADD).join("stat"));
-        stat.is_ok_and(|stat| stat.flags & StatFlags::PF_KTHREAD.bits() != 0)
     }
 
     /// What threads run under, and are to run under after their next execve(2), and the process of one of
@@ -93,76 +81,14 @@ fn of_thread(attributes: &Path) -> io::Result<Vec<String>> {
     Ok(labels)
 }
 
-/// Nothing where there is nothing: a thread that ended, or has no label for execve(2) (EINVAL).
-fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL) => Ok(None),
-            _ => Err(error),
-        },
-    }
-}
-
-/// The numbers of processes or threads in `directory`.
-fn numbers(directory: &Path) -> io::Result<Vec<String>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.bytes().all(|byte| byte.is_ascii_digit()) {
-            numbers.push(name);
-        }
-    }
-    Ok(numbers)
-}
-
-/// Whether a label has `profile` or a child of it: `name (mode)`, `a//child`, `a//&b (mixed)`. What is in
-/// another namespace (`:namespace:name`) is another profile.
-fn has(label: &str, profile: &str) -> bool {
-    let label = label.trim_end_matches(['\n', '\0']);
-    let label = label.strip_suffix(')').and_then(|label| label.rsplit_once(" (")).map_or(label, |it| it.0);
-    label
-        .split(STACKED)
-        .any(|part| part.strip_prefix(profile).is_some_and(|rest| rest.is_empty() || rest.starts_with(CHILD)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_label_has_its_profiles_and_their_parents() {
-        for (label, expected) in [
-            ("a (enforce)\n", true),
-            ("a", true),
-            ("a (complain)", true),
-            ("a//hat (enforce)\n", true),
-            ("a//b//c (enforce)\n", true),
-            ("b//&a (mixed)\n", true),
-            ("a//&b (enforce)\n", true),
-            ("b//&a//hat (enforce)\n", true),
-            ("a//&:ns:b (enforce)\n", true),
-            ("unconfined\n", false),
-            ("ab (enforce)\n", false),
-            ("b//a (enforce)\n", false),
-            (":ns:a (enforce)\n", false),
-            (":ns://a (enforce)\n", false),
-            ("a (x) (enforce)\n", false),
-            ("", false),
-        ] {
-            assert_eq!(has(label, "a"), expected, "{label:?}");
-        }
-    }
+    use crate::host::proc::examples;
 
     /// A procfs with these labels: a path below it, and what is there.
     fn proc(files: &[(&str, &str)]) -> (tempfile::TempDir, Processes) {
-        let temporary = tempfile::tempdir().unwrap();
-        let kthreadd = ("2/stat", super::super::tests::KTHREADD_STAT);
-        for (path, content) in files.iter().copied().chain([kthreadd]) {
-            let path = temporary.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
+        let temporary = examples::proc(files);
         let processes = Processes::new(temporary.path().to_owned());
         (temporary, processes)
     }
@@ -207,7 +133,7 @@ mod tests {
         let why = processes.under(&["a"]).remove("a").unwrap();
         assert!(why.starts_with("processes can't be looked at: "), "{why}");
         // The second process of a container is none of the kernel's.
-        let stat = super::super::tests::KTHREADD_STAT.replace("2129984", "4194304");
+        let stat = examples::KTHREADD_STAT.replace("2129984", "4194304");
         for stat in [Some(stat.as_str()), Some("nonsense"), None] {
             match stat {
                 Some(stat) => fs::write(temporary.path().join("2/stat"), stat).unwrap(),

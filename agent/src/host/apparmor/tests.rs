@@ -9,11 +9,8 @@ use profiles::diagnostic::Diagnostic;
 
 use super::load::UNTOLD;
 use super::*;
+use crate::host::proc::examples::KTHREADD_STAT;
 use fake::{Digests, FakeKernel};
-
-/// A text of `/proc/2/stat` on a node.
-pub(super) const KTHREADD_STAT: &str = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 1 0 0 20 0 1 0 24 0 0 \
-    18446744073709551615 0 0 0 0 0 0 0 2147483647 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
 
 struct Scene {
     temporary: tempfile::TempDir,
