@@ -10,7 +10,8 @@
 //! | `apparmor.pavise.dev/<name>` | the AppArmor profile of that name is loaded |
 //! | `bundle.pavise.dev/<bundle>`, `<namespace>.bundle.pavise.dev/<bundle>` | all profiles of the bundle are loaded |
 //!
-//! Not every bundle has labels for its profiles: [`crate::labelling`] says which.
+//! and, once it stands, while a pod of the node selects on it. Not every bundle has labels for its profiles:
+//! [`crate::labelling`] says which.
 //!
 //! The part after `/` must have at most 63 characters of `[-._A-Za-z0-9]` and start and end with a letter or
 //! digit. One that does not is shortened: its first 46 characters (`_` for those that are not allowed, `x`

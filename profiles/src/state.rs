@@ -34,7 +34,8 @@ pub struct Config {
     pub others: BTreeSet<Namespace>,
     /// How long a profile and its label stay after no bundle asks for it any more.
     pub removal_delay: Duration,
-    /// Whether there is a Node to be labelled. Where there is none, no label stands in the way of a removal.
+    /// Whether there is a Node to be labelled. Where there is none, no label and no pod stands in the way of a
+    /// removal.
     pub has_node: bool,
     /// Whether the node's kernel has AppArmor. Where it does not, bundles of AppArmor texts are for other
     /// nodes.

@@ -316,7 +316,8 @@ impl World {
     fn check(&self) {
         let log = || self.log.join("\n");
         let plan = self.state.plan(self.now);
-        let is_known = self.state.is_all_listed() && self.state.labels.observed.is_some();
+        let is_node_known = self.state.labels.observed.is_some() && self.state.pods.are_known();
+        let is_known = self.state.is_all_listed() && is_node_known;
         if plan.wake_at.is_none() && is_known {
             for name in NAMES.iter().map(|text| name(text)) {
                 let label = LabelKey::of_policy(&name);
