@@ -2,6 +2,7 @@
 
 mod drift;
 mod faults;
+mod since;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
