@@ -16,8 +16,11 @@ fn stat(number: u32, state: char, started: u64) -> String {
     )
 }
 
-/// A procfs with these processes: their number and state, start, cgroup, and what else is there.
-fn scene(processes: &[(u32, char, u64, &str, &[(&str, &str)])]) -> tempfile::TempDir {
+/// A process: its number, state, start and cgroup, and what else is there.
+type Process<'a> = (u32, char, u64, &'a str, &'a [(&'a str, &'a str)]);
+
+/// A procfs with these processes.
+fn scene(processes: &[Process<'_>]) -> tempfile::TempDir {
     let temporary = proc(&[]);
     for (number, state, started, cgroup, others) in processes {
         let directory = temporary.path().join(number.to_string());

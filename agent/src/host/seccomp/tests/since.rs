@@ -125,7 +125,9 @@ fn nothing_is_outdated_where_nobody_took_note_of_when_a_file_was_written() {
     started.scene.install(A, "2").unwrap();
     let forget = |record: &mut FileRecord| {
         for contents in record.files.values_mut() {
-            contents.values_mut().for_each(|since| *since = None);
+            for since in contents.values_mut() {
+                *since = None;
+            }
         }
     };
     started.scene.host().ledger.commit(forget).unwrap();
