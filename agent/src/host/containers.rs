@@ -4,7 +4,8 @@
 //! found again without one. What is told was read of one and the same process, which was in the container's
 //! cgroup; of what ends meanwhile, nothing is told.
 //!
-//! A pass costs some 10 µs for each process of the node, and asking again some 30 µs for each container.
+//! A pass costs some 20 µs of processor time for each process of the node, and asking again some 30 µs for each
+//! container.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

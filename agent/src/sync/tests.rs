@@ -114,8 +114,8 @@ impl Host for FakeHost {
         BTreeMap::new()
     }
 
-    fn inspect(&mut self, _: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
-        BTreeMap::new()
+    fn inspect(&mut self, containers: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>> {
+        containers.iter().map(|container| (container.id.clone(), None)).collect()
     }
 
     fn remove(&mut self, batch: Vec<Reference>) -> Outcomes<()> {

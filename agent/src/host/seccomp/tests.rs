@@ -3,6 +3,7 @@
 mod drift;
 mod faults;
 mod sight;
+mod since;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
