@@ -170,12 +170,13 @@ impl State {
     fn explain_rejected(&self, id: &PodId, pod: &Pod, checks: &mut PodChecks) {
         for container in &pod.containers {
             let reference = match &container.apparmor {
-                Asked::Localhost(reference) => reference,
-                Asked::RuntimeDefault => RUNTIME_DEFAULT,
+                Asked::Localhost(reference) => Some(reference.as_str()),
+                Asked::RuntimeDefault => None,
                 Asked::Nothing | Asked::Unconfined | Asked::Unknown(_) => continue,
             };
             checks.count(Kind::AppArmor, ReferenceState::Unresolved, 1);
-            checks.find(id, container, Kind::AppArmor, reference, &self.rejected(reference));
+            let shown = reference.unwrap_or(RUNTIME_DEFAULT);
+            checks.find(id, container, Kind::AppArmor, shown, &self.rejected(reference));
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::time::Time;
 mod policies;
 mod settled;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The steps to take now. Each must be answered with the events that say how it ended.
 ///

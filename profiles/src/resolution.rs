@@ -46,7 +46,8 @@ const FAILED: &str = "the kubelet fails such a pod for good: delete it";
 pub(crate) enum Resolution {
     /// The node has a profile there that confines.
     Resolved,
-    /// It is about to be there, or to be looked at: within a second, or, if a text has to be compiled for it, within
+    /// It is about to be there, or to be looked at: within a second; where somebody else's was until now, within a
+    /// minute; if a text has to be compiled for it, within
     /// half a minute for each that is compiled before.
     Pending,
     /// What is there can't be told.
@@ -90,7 +91,7 @@ impl State {
     /// What becomes of `reference`, which a pod asks for, at `now`.
     pub(crate) fn resolve(&self, kind: Kind, reference: &str, now: Time) -> Resolution {
         if kind == Kind::AppArmor && self.config.lacks_apparmor {
-            let advice = self.select_advice(reference);
+            let advice = Self::select_advice(Some(reference));
             let message = format!("{} has no AppArmor, and {FAILED}, {advice}", self.node());
             return Problem::new(PodReason::AppArmorUnavailable, message);
         }
@@ -109,16 +110,16 @@ impl State {
         }
     }
 
-    /// Why the kubelet failed a pod that asks for AppArmor.
-    pub(crate) fn rejected(&self, reference: &str) -> Problem {
-        let advice = self.select_advice(reference);
+    /// Why the kubelet failed a pod that asks for AppArmor: for the runtime's own profile, or for `reference`.
+    pub(crate) fn rejected(&self, reference: Option<&str>) -> Problem {
+        let advice = Self::select_advice(reference);
         let message = format!("{} had no AppArmor when the pod came, and {FAILED}, {advice}", self.node());
         Problem { reason: PodReason::AppArmorUnavailable, message: bounded(message), is_unheard_of: false }
     }
 
     /// How a pod is brought to nodes that have `reference`.
-    fn select_advice(&self, reference: &str) -> String {
-        match policy_name(reference) {
+    fn select_advice(reference: Option<&str>) -> String {
+        match reference.and_then(policy_name) {
             Some(name) => format!(
                 "and add the nodeSelector {}: \"true\", so that the next one comes to a node that has the profile",
                 LabelKey::of_policy(&name)

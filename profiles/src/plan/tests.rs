@@ -2,11 +2,11 @@
 
 mod claims;
 mod drift;
-mod kernel;
+pub(crate) mod kernel;
 mod labelling;
 mod policies;
 mod random;
-mod scene;
+pub(crate) mod scene;
 mod settled;
 mod summary;
 mod targeting;

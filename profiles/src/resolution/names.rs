@@ -59,8 +59,9 @@ fn wrong(word: &str, name: &str) -> Option<usize> {
     let letters = is_as_long.then(|| strsim::osa_distance(word, name)).filter(|letters| *letters <= most);
     let last = |path: &str| path.rsplit('/').next().map(|last| last.trim_end_matches(".json").to_owned());
     let is_part = |part: &str, whole: &str| part.len() >= PART && whole.contains(part);
-    let is_alike = || last(word) == last(name) || is_part(word, name) || is_part(name, word);
-    letters.or_else(|| is_alike().then_some(WRONG + 1))
+    let is_part = || is_part(word, name) || is_part(name, word);
+    let alike = || is_part().then_some(WRONG + 1).or_else(|| (last(word) == last(name)).then_some(WRONG + 2));
+    letters.or_else(alike)
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl State {
         now: Time,
     ) -> Resolution {
         let claimed = profile.filter(|profile| profile.is_claimed());
-        let cause = claimed.and_then(|profile| self.policy_to_come(profile, now));
+        let cause = claimed.and_then(|profile| self.policy_to_come(name, profile, now));
         let cause = cause.or_else(|| self.cause_of_texts(name)).unwrap_or_else(|| self.other_policy(name));
         self.ended(Kind::AppArmor, name.as_str(), cause)
     }
@@ -178,7 +178,7 @@ impl State {
     }
 
     /// Why the text that a bundle has for `profile` is not loaded; none if it is not about to be.
-    fn policy_to_come(&self, profile: &KernelProfile, now: Time) -> Option<Cause> {
+    fn policy_to_come(&self, name: &ProfileName, profile: &KernelProfile, now: Time) -> Option<Cause> {
         let slot = profile.slot()?;
         let has_it = format!("the bundle {} has it", slot.bundle);
         let text = match profile.want()? {
@@ -201,7 +201,8 @@ impl State {
         let names = self.policies.accepted(text).into_iter().flat_map(|policy| policy.profiles.keys());
         let is_foreign =
             |name: &&ProfileName| self.policies.profiles.get(*name).is_some_and(KernelProfile::is_foreign);
-        Some(match names.into_iter().find(is_foreign) {
+        Some(match names.into_iter().filter(|other| *other != name).find(is_foreign) {
+            None if profile.is_foreign() => Cause::Pending,
             Some(foreign) => Cause::Known(format!(
                 "{has_it}, in a text that declares {foreign} as well, which the kernel has from somebody else: none of the \
                  text is loaded before that is removed, or renamed in the bundle"
