@@ -1,7 +1,7 @@
 //! What is wrong with the profiles that the node's pods ask for, and how many there are of what.
 //!
-//! Invariant: while nothing changes that it is about, a finding stays the same, word for word: so it is one Event,
-//! and one entry of the report.
+//! Invariant: while nothing changes that it is about, a finding stays the same, word for word: so it is one
+//! Event, and one entry of the report.
 
 use std::collections::BTreeMap;
 
@@ -101,21 +101,21 @@ impl PodReason {
         }
     }
 
-    /// Whether it is worth an Event. That a container is outdated follows from each edit of a profile, for every
-    /// container that has it: that is in the report only.
+    /// Whether it is worth an Event. That a container is outdated follows from each edit of a profile, for
+    /// every container that has it: that is in the report only.
     #[must_use]
     pub fn is_event(self) -> bool {
         self != Self::ProfileOutdated
     }
 }
 
-/// So many names are compared with all others, at most: whoever asks for more of what nobody knows is not helped
-/// by it.
+/// So many names are compared with all others, at most: whoever asks for more of what nobody knows is not
+/// helped by it.
 const MOST_COMPARED: usize = 50;
 
 impl State {
-    /// Checks the node's pods by what is known at `now`. Nothing is said before the pods, the bundles and the disk
-    /// are known, and the kernel's AppArmor profiles.
+    /// Checks the node's pods by what is known at `now`. Nothing is said before the pods, the bundles and the
+    /// disk are known, and the kernel's AppArmor profiles.
     #[must_use]
     pub fn check_pods(&self, now: Time) -> PodChecks {
         let mut checks = PodChecks::default();
@@ -209,7 +209,9 @@ impl PodChecks {
             }
         }
         if pod.unchecked > 0 {
-            Kind::ALL.into_iter().for_each(|kind| self.count(kind, ReferenceState::Unchecked, pod.unchecked));
+            for kind in Kind::ALL {
+                self.count(kind, ReferenceState::Unchecked, pod.unchecked);
+            }
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::bundle::{Kind, Profile};
+use crate::bundle::{Document, Kind, Profile};
 use crate::reference::Reference;
 use crate::state::State;
 
 /// How many names are suggested.
 const MOST: usize = 3;
-/// So many letters are wrong at most: paths of one bundle have most of theirs in common, so that a likeness in
-/// relation to the length, as for single words, would call all of them alike.
+/// So many letters are wrong at most: paths of one bundle have most of theirs in common, so that a likeness
+/// in relation to the length, as for single words, would call all of them alike.
 const WRONG: usize = 3;
 /// A name that is a part of another has so many bytes at least.
 const PART: usize = 5;
@@ -33,7 +33,7 @@ pub(crate) fn known(state: &State, kind: Kind) -> BTreeSet<String> {
                     Profile::Accepted(document, _) => Some(document),
                     Profile::Refused(_) => None,
                 });
-            let of_bundles = documents.flat_map(|document| document.names());
+            let of_bundles = documents.flat_map(Document::names);
             of_bundles.chain(state.policies.profiles.keys()).map(ToString::to_string).collect()
         }
     }

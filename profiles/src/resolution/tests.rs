@@ -46,7 +46,9 @@ fn scene(script: &[&str]) -> Scene {
     scene.state.config.node = Some(NodeName::new("node1").unwrap());
     scene.play("kernel");
     scene.play("node disk=hdd");
-    script.iter().for_each(|line| scene.play(line));
+    for line in script {
+        scene.play(line);
+    }
     scene
 }
 
