@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::apparmor::policy::Mode;
 use crate::bundle::Kind;
-use crate::check::{PodChecks, ReferenceState};
+use crate::check::{PodChecks, PodFinding, ReferenceState};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::digest::Digest;
 use crate::name::NodeName;
@@ -474,30 +473,22 @@ fn a_message_has_a_bound() {
     said(&scene.state.check_pods(scene.now));
 }
 
-/// Not a claim about time, which depends on the machine: see how long it takes with `--nocapture`.
 #[test]
-fn many_pods_are_checked() {
-    let mut scene = scene(&[]);
-    let keys: Vec<String> = (0..500).map(|number| format!("k{number}.json=1")).collect();
-    scene.play(&format!("list web:{} ~policies:k=a/1", keys.join(",")));
-    scene.play("done");
-    let pod = |number: usize| {
-        let file = format!("web/k{}.json", if number < 490 { number } else { number + 1000 });
-        let mut containers: Vec<Container> =
-            (0..3).map(|_| container(Seccomp, Asked::Localhost(file.clone()))).collect();
-        containers[0].apparmor = Asked::Localhost("b".to_owned());
-        (id(&format!("p{number}")), Pod { containers, ..Pod::default() })
-    };
-    scene.apply(Event::PodsListed((0..500).map(pod).collect()));
-    scene.apply(Event::Looked(Sights::default()));
-    scene.play("scan");
-    scene.play("list");
-    let Looks { files, policies } = scene.state.looks();
-    let files = files.into_iter().map(|path| (path, FileSight::Absent)).collect();
-    let policies = policies.into_iter().map(|name| (name, PolicySight::Absent)).collect();
-    scene.apply(Event::Looked(Sights { files, policies }));
-    let started = Instant::now();
-    let checks = scene.state.check_pods(scene.now);
-    println!("500 pods with 3 containers: {:?}", started.elapsed());
-    assert_eq!(checks.references.values().sum::<usize>(), 2000);
+fn names_are_suggested_only_where_few_are_unknown() {
+    for (unknown, is_suggested) in [(50, true), (51, false)] {
+        let mut scene = scene(&["list web:audit.json=1 ~policies:k=a/1", "done"]);
+        let pod = |number: usize| {
+            let mut pod = referring(Seccomp, &format!("web{number}/audit.json"));
+            pod.containers.push(container(Seccomp, Asked::Localhost("web/audit.json".to_owned())));
+            (id(&format!("p{number:02}")), pod)
+        };
+        scene.apply(Event::PodsListed((0..unknown).map(pod).collect()));
+        let files = scene.state.looks().files.into_iter().map(|path| (path, FileSight::Absent)).collect();
+        scene.apply(Event::Looked(Sights { files, policies: BTreeMap::new() }));
+        let checks = scene.state.check_pods(scene.now);
+        let counted = [(ReferenceState::Resolved, unknown), (ReferenceState::Unresolved, unknown)];
+        assert_eq!(checks.references, counted.map(|(state, count)| ((Seccomp, state), count)).into());
+        let has_names = |finding: &&PodFinding| finding.message.ends_with("; did you mean web/audit.json?");
+        assert_eq!(checks.findings.iter().filter(has_names).count(), if is_suggested { unknown } else { 0 });
+    }
 }
