@@ -1,7 +1,7 @@
 //! What is wrong with the profiles that the node's pods ask for, and how many there are of what.
 //!
-//! Invariant: while nothing changes that it is about, a finding stays the same, word for word: so it is one Event,
-//! and one entry of the report.
+//! Invariant: while nothing changes that it is about, a finding stays the same, word for word: so it is one
+//! Event, and one entry of the report.
 
 use std::collections::BTreeMap;
 
@@ -112,21 +112,21 @@ impl PodReason {
         }
     }
 
-    /// Whether it is worth an Event. That a container is outdated follows from each edit of a profile, for every
-    /// container that has it: that is in the report only.
+    /// Whether it is worth an Event. That a container is outdated follows from each edit of a profile, for
+    /// every container that has it: that is in the report only.
     #[must_use]
     pub fn is_event(self) -> bool {
         self != Self::ProfileOutdated
     }
 }
 
-/// So many names are compared with all others, at most: whoever asks for more of what nobody knows is not helped
-/// by it.
+/// So many names are compared with all others, at most: whoever asks for more of what nobody knows is not
+/// helped by it.
 const MOST_COMPARED: usize = 50;
 
 impl State {
-    /// Checks the node's pods by what is known at `now`. Nothing is said before the pods, the bundles and the disk
-    /// are known, and the kernel's AppArmor profiles.
+    /// Checks the node's pods by what is known at `now`. Nothing is said before the pods, the bundles and the
+    /// disk are known, and the kernel's AppArmor profiles.
     #[must_use]
     pub fn check_pods(&self, now: Time) -> PodChecks {
         let mut checks = PodChecks::default();
@@ -183,12 +183,13 @@ impl State {
     fn explain_rejected(&self, id: &PodId, pod: &Pod, checks: &mut PodChecks) {
         for container in &pod.containers {
             let reference = match &container.apparmor {
-                Asked::Localhost(reference) => reference,
-                Asked::RuntimeDefault => RUNTIME_DEFAULT,
+                Asked::Localhost(reference) => Some(reference.as_str()),
+                Asked::RuntimeDefault => None,
                 Asked::Nothing | Asked::Unconfined | Asked::Unknown(_) => continue,
             };
             checks.count(Kind::AppArmor, ReferenceState::Unresolved, 1);
-            checks.find(id, container, Kind::AppArmor, reference, &self.rejected(reference));
+            let shown = reference.unwrap_or(RUNTIME_DEFAULT);
+            checks.find(id, container, Kind::AppArmor, shown, &self.rejected(reference));
         }
     }
 }
@@ -221,7 +222,9 @@ impl PodChecks {
             }
         }
         if pod.unchecked > 0 {
-            Kind::ALL.into_iter().for_each(|kind| self.count(kind, ReferenceState::Unchecked, pod.unchecked));
+            for kind in Kind::ALL {
+                self.count(kind, ReferenceState::Unchecked, pod.unchecked);
+            }
         }
     }
 

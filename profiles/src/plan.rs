@@ -27,7 +27,7 @@ mod needs;
 mod policies;
 mod settled;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use needs::Retained;
 

@@ -1,11 +1,12 @@
-//! What becomes of a reference on this node: whether a container that asks for it gets a profile that confines it.
+//! What becomes of a reference on this node: whether a container that asks for it gets a profile that
+//! confines it.
 //!
-//! What counts is what the node holds, whoever put it there: a file of somebody else's that confines resolves a
-//! reference, and one of ours that somebody changed does not. The runtime is not asked; what it would do with what
-//! is there is known.
+//! What counts is what the node holds, whoever put it there: a file of somebody else's that confines resolves
+//! a reference, and one of ours that somebody changed does not. The runtime is not asked; what it would do
+//! with what is there is known.
 //!
-//! Invariants: where something can't be told, nothing is claimed. A message names what its author can change, has
-//! no time and no number that grows, and shows nothing of a pod's but what can be seen.
+//! Invariants: where something can't be told, nothing is claimed. A message names what its author can change,
+//! has no time and no number that grows, and shows nothing of a pod's but what can be seen.
 
 use crate::apparmor::name::ProfileName;
 use crate::apparmor::policy::Mode;
@@ -32,13 +33,13 @@ const SHOWN: usize = 120;
 /// How long a message is at most, in bytes.
 const LONGEST: usize = 800;
 /// What containerd drops before the name of an AppArmor profile (`GenerateApparmorSpecOpts` in
-/// internal/cri/sputil/apparmor_linux.go).
+/// `internal/cri/sputil/apparmor_linux.go`).
 pub(crate) const LOCALHOST: &str = "localhost/";
 
 /// What to do where a step failed that is tried again.
 const SEE_LOG: &str = "which is tried again: see the log of the agent on the node";
-/// What is to be known of a pod that the kubelet failed (pkg/kubelet/kuberuntime/security_context.go,
-/// `softAdmitHandler` in pkg/kubelet/lifecycle/handlers.go).
+/// What is to be known of a pod that asks for AppArmor where there is none (`NewAppArmorAdmitHandler` in the
+/// kubelet's pkg/kubelet/lifecycle/handlers.go).
 const FAILED: &str = "the kubelet fails such a pod for good: delete it";
 
 /// What becomes of a reference.
@@ -46,8 +47,9 @@ const FAILED: &str = "the kubelet fails such a pod for good: delete it";
 pub(crate) enum Resolution {
     /// The node has a profile there that confines.
     Resolved,
-    /// It is about to be there, or to be looked at: within a second, or, if a text has to be compiled for it, within
-    /// half a minute for each that is compiled before.
+    /// It is about to be there, or to be looked at: within a second; where somebody else's was until now,
+    /// within a minute; if a text has to be compiled for it, within half a minute for each that is compiled
+    /// before.
     Pending,
     /// What is there can't be told.
     Unchecked,
@@ -65,7 +67,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    fn new(reason: PodReason, message: String) -> Resolution {
+    fn found(reason: PodReason, message: String) -> Resolution {
         Resolution::Unresolved(Self { reason, message: bounded(message), is_unheard_of: false })
     }
 
@@ -90,9 +92,9 @@ impl State {
     /// What becomes of `reference`, which a pod asks for, at `now`.
     pub(crate) fn resolve(&self, kind: Kind, reference: &str, now: Time) -> Resolution {
         if kind == Kind::AppArmor && self.config.lacks_apparmor {
-            let advice = self.select_advice(reference);
+            let advice = Self::select_advice(Some(reference));
             let message = format!("{} has no AppArmor, and {FAILED}, {advice}", self.node());
-            return Problem::new(PodReason::AppArmorUnavailable, message);
+            return Problem::found(PodReason::AppArmorUnavailable, message);
         }
         if reference.is_empty() {
             let message = format!(
@@ -100,7 +102,7 @@ impl State {
                  (CreateContainerConfigError): add one",
                 word(kind)
             );
-            return Problem::new(PodReason::ProfileMissing, message);
+            return Problem::found(PodReason::ProfileMissing, message);
         }
         match kind {
             Kind::Seccomp => self.resolve_file(reference, now),
@@ -109,16 +111,17 @@ impl State {
         }
     }
 
-    /// Why the kubelet failed a pod that asks for AppArmor.
-    pub(crate) fn rejected(&self, reference: &str) -> Problem {
-        let advice = self.select_advice(reference);
+    /// Why the kubelet failed a pod that asks for AppArmor: for the runtime's own profile, or for
+    /// `reference`.
+    pub(crate) fn rejected(&self, reference: Option<&str>) -> Problem {
+        let advice = Self::select_advice(reference);
         let message = format!("{} had no AppArmor when the pod came, and {FAILED}, {advice}", self.node());
         Problem { reason: PodReason::AppArmorUnavailable, message: bounded(message), is_unheard_of: false }
     }
 
     /// How a pod is brought to nodes that have `reference`.
-    fn select_advice(&self, reference: &str) -> String {
-        match policy_name(reference) {
+    fn select_advice(reference: Option<&str>) -> String {
+        match reference.and_then(policy_name) {
             Some(name) => format!(
                 "and add the nodeSelector {}: \"true\", so that the next one comes to a node that has the profile",
                 LabelKey::of_policy(&name)
@@ -155,7 +158,7 @@ impl State {
             }
             (FileSight::NotAFile(what), None) => {
                 let message = format!("{} is {what}, and no file", self.place(Kind::Seccomp, reference));
-                Problem::new(PodReason::ProfileInvalid, message)
+                Problem::found(PodReason::ProfileInvalid, message)
             }
             (FileSight::Absent, _) => self.absent_file(reference, &place, own.as_ref(), file, now),
             (FileSight::Unreadable(_), _) => Resolution::Unchecked,
@@ -180,7 +183,7 @@ impl State {
         };
         let place = self.place(Kind::Seccomp, reference);
         let whose = if is_wanted { ", and keeps the bundle's profile out: move it away" } else { "" };
-        Problem::new(reason, format!("{place} is somebody else's, and {what}: {why}{whose}"))
+        Problem::found(reason, format!("{place} is somebody else's, and {what}: {why}{whose}"))
     }
 
     /// A file of ours that somebody changed, at a path that pods refer to.
@@ -199,7 +202,7 @@ impl State {
             Want::Refused | Want::Document(_) => AGAIN_AND_AGAIN.to_owned(),
         };
         let place = self.place(Kind::Seccomp, reference);
-        Problem::new(PodReason::ProfileChanged, format!("{place} was changed by somebody: {what}; {why}"))
+        Problem::found(PodReason::ProfileChanged, format!("{place} was changed by somebody: {what}; {why}"))
     }
 
     fn resolve_policy(&self, reference: &str, now: Time) -> Resolution {
@@ -226,7 +229,7 @@ impl State {
         let place = self.place(Kind::AppArmor, reference);
         let is_wanted = profile.is_some_and(KernelProfile::is_claimed);
         let whose = if is_wanted { "; it keeps the bundle's profile of that name out" } else { "" };
-        Problem::new(PodReason::ProfileUnsafe, format!("{place} is somebody else's, and {what}{whose}"))
+        Problem::found(PodReason::ProfileUnsafe, format!("{place} is somebody else's, and {what}{whose}"))
     }
 
     /// A profile of ours that somebody replaced, to which pods refer.
@@ -243,7 +246,7 @@ impl State {
         let place = self.place(Kind::AppArmor, name.as_str());
         let message =
             format!("{place} was changed by somebody: the kernel has another one of that name; {why}");
-        Problem::new(PodReason::ProfileChanged, message)
+        Problem::found(PodReason::ProfileChanged, message)
     }
 
     /// What is at `reference`, as the beginning of a sentence.
@@ -259,7 +262,7 @@ impl State {
     fn absent(&self, kind: Kind, reference: &str, cause: &str) -> Resolution {
         let message =
             format!("the {} profile {} is not on {}: {cause}", word(kind), shown(reference), self.node());
-        Problem::new(PodReason::ProfileMissing, message)
+        Problem::found(PodReason::ProfileMissing, message)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the node holds at the places that its pods refer to, whoever put it there, and what its kernel says of
-//! their containers.
+//! What the node holds at the places that its pods refer to, whoever put it there, and what its kernel says
+//! of their containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -68,7 +68,8 @@ impl Judged {
     /// Judges `content` for nodes of `platform`.
     #[must_use]
     pub fn of(content: &[u8], platform: Platform) -> Self {
-        // Go reads U+FFFD for what is not UTF-8 in a string, and refuses it elsewhere (encoding/json/decode.go).
+        // Go reads U+FFFD for what is not UTF-8 in a string, and refuses it elsewhere
+        // (encoding/json/decode.go).
         let (effect, diagnostics) = seccomp::effect(&String::from_utf8_lossy(content), platform);
         Self { digest: Digest::of(content), effect, diagnostics: diagnostics.into() }
     }

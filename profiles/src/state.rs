@@ -40,7 +40,8 @@ pub struct Config {
     /// Whether the node's kernel has AppArmor. Where it does not, bundles of AppArmor texts are for other
     /// nodes.
     pub has_apparmor: bool,
-    /// Whether it is known to have none. The kernel of a node can also have an AppArmor that this agent can't see.
+    /// Whether it is known to have none. The kernel of a node can also have an AppArmor that this agent can't
+    /// see.
     pub lacks_apparmor: bool,
     /// The node's name, as messages about it have it; none where there is no Node.
     pub node: Option<NodeName>,

@@ -1,8 +1,8 @@
 //! Directories that others may write to as well.
 //!
-//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed but by
-//! [`Directory::follow`], which only reads, and opening what is there never blocks. A file is replaced as a whole and durably, or not at all. Modes do
-//! not depend on the umask.
+//! Invariants: nothing outside of a [`Directory`] is ever reached through it, no symbolic link is followed
+//! but by [`Directory::follow`], which only reads, and opening what is there never blocks. A file is replaced
+//! as a whole and durably, or not at all. Modes do not depend on the umask.
 
 mod draft;
 
@@ -215,7 +215,8 @@ impl Directory {
         }
     }
 
-    /// Opens what is at `relative`, for reading, and follows the links on the way that stay in this directory.
+    /// Opens what is at `relative`, for reading, and follows the links on the way that stay in this
+    /// directory.
     ///
     /// # Errors
     /// As those of openat2(2): `EXDEV` where a link leads out of it.

@@ -163,8 +163,8 @@ impl NodeHost {
         Ok(())
     }
 
-    /// Watches the directories that hold what is ours, those on the way to what pods refer to, and those that hold
-    /// these.
+    /// Watches the directories that hold what is ours, those on the way to what pods refer to, and those that
+    /// hold these.
     fn watch_all(&mut self) {
         let files = self.ledger.record().files.keys();
         let ours: BTreeSet<String> = files.flat_map(Reference::directories).collect();

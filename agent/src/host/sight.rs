@@ -1,11 +1,12 @@
 //! What is at the places that pods refer to, whoever put it there.
 //!
-//! The runtime opens `<kubelet root>/seccomp/<path>` and follows links wherever they lead on the node. The agent's
-//! container has nothing of the node but that directory. So links that stay in it are followed, and where one leads
-//! out of it, also by an absolute path, what is there can't be told: that is no reason to call it missing.
+//! The runtime opens `<kubelet root>/seccomp/<path>` and follows links wherever they lead on the node. The
+//! agent's container has nothing of the node but that directory. So links that stay in it are followed, and
+//! where one leads out of it, also by an absolute path, what is there can't be told: that is no reason to
+//! call it missing.
 //!
-//! Invariants: nothing outside of the directory is opened, no open blocks, and nothing is changed. A file that is as
-//! it was costs an open and no read.
+//! Invariants: nothing outside of the directory is opened, no open blocks, and nothing is changed. A file
+//! that is as it was costs an open and no read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,8 +21,8 @@ use tracing::debug;
 use super::Care;
 use super::dir::{Directory, Followed, LARGEST, Stamp};
 
-/// How many directories are watched for places at most: pods decide how many there are. What is in others is noticed
-/// by the look now and then.
+/// How many directories are watched for places at most: pods decide how many there are. What is in others is
+/// noticed by the look now and then.
 pub(super) const MOST_WATCHED: usize = 512;
 
 const LEADS_OUT: &str = "a symbolic link leads out of the seccomp directory";

@@ -16,7 +16,7 @@ use profiles::digest::Digest;
 use profiles::label::LABEL_VALUE;
 use profiles::name::Namespace;
 use profiles::plan::Install;
-use profiles::pod::ContainerId;
+use profiles::pod::{Asked, Container, ContainerId, ContainerKind, Pod, PodId};
 use profiles::reference::Reference;
 use profiles::sight::{Confinement, FileSight, Inspect, SeccompPath};
 use profiles::state::{Found, NodeLabels};
@@ -110,7 +110,9 @@ impl Host for FakeHost {
         self.0.borrow().is_intent_kept
     }
 
-    fn look(&mut self, _: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
+    fn look(&mut self, places: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
+        self.0.borrow_mut().done.extend(places.iter().map(|place| format!("look {place}")));
+        // Of these, nothing can be told.
         BTreeMap::new()
     }
 
@@ -245,6 +247,37 @@ async fn all_that_comes_at_once_is_one_change_of_labels() {
     .await;
     assert_eq!(done.len(), 101);
     assert_eq!(done.last().unwrap(), "labels +200 -0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_pods_refer_to_is_looked_at_once_after_each_scan() {
+    let container = |reference: &str| Container {
+        name: reference.to_owned(),
+        kind: ContainerKind::Regular,
+        is_privileged: false,
+        seccomp: Asked::Localhost(reference.to_owned()),
+        apparmor: Asked::Nothing,
+        running: None,
+    };
+    let pod = Pod { containers: ["x/a", "y/b", "z"].map(container).into(), ..Pod::default() };
+    let id = PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: "u".to_owned() };
+    let done = play(World::default(), async |sender, world| {
+        send(&sender, Event::NodeLabels(NodeLabels::default()));
+        send(&sender, listed(&["x"]));
+        seconds(1).await;
+        world.borrow_mut().done.clear();
+        send(&sender, Event::PodsListed([(id.clone(), pod)].into()));
+        seconds(60).await;
+        assert_eq!(world.borrow().done, ["look y/b", "look z"], "what is ours is not looked at");
+        world.borrow().tell();
+        seconds(60).await;
+        assert_eq!(world.borrow().done[2..], ["look y/b", "look z"]);
+        send(&sender, Event::PodDeleted(id));
+        world.borrow().tell();
+        seconds(60).await;
+    })
+    .await;
+    assert_eq!(done.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,12 +2,12 @@
 
 mod claims;
 mod drift;
-mod kernel;
+pub(crate) mod kernel;
 mod labelling;
 mod needs;
 mod policies;
 mod random;
-mod scene;
+pub(crate) mod scene;
 mod settled;
 mod summary;
 mod targeting;

@@ -1,7 +1,7 @@
 //! Where to look, as pods refer to it.
 //!
-//! Invariants: a place is looked at once after each scan, if a pod refers to it, and is not if it holds what is
-//! ours. To look changes nothing, so it leads to no other scan.
+//! Invariants: a place is looked at once after each scan, if a pod refers to it, and is not if it holds what
+//! is ours. To look changes nothing, so it leads to no other scan.
 
 use std::collections::BTreeSet;
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::bundle::{Kind, Profile};
+use crate::bundle::{Document, Kind, Profile};
 use crate::reference::Reference;
 use crate::state::State;
 
 /// How many names are suggested.
 const MOST: usize = 3;
-/// So many letters are wrong at most: paths of one bundle have most of theirs in common, so that a likeness in
-/// relation to the length, as for single words, would call all of them alike.
+/// So many letters are wrong at most: paths of one bundle have most of theirs in common, so that a likeness
+/// in relation to the length, as for single words, would call all of them alike.
 const WRONG: usize = 3;
 /// A name that is a part of another has so many bytes at least.
 const PART: usize = 5;
@@ -33,7 +33,7 @@ pub(crate) fn known(state: &State, kind: Kind) -> BTreeSet<String> {
                     Profile::Accepted(document, _) => Some(document),
                     Profile::Refused(_) => None,
                 });
-            let of_bundles = documents.flat_map(|document| document.names());
+            let of_bundles = documents.flat_map(Document::names);
             of_bundles.chain(state.policies.profiles.keys()).map(ToString::to_string).collect()
         }
     }
@@ -59,8 +59,9 @@ fn wrong(word: &str, name: &str) -> Option<usize> {
     let letters = is_as_long.then(|| strsim::osa_distance(word, name)).filter(|letters| *letters <= most);
     let last = |path: &str| path.rsplit('/').next().map(|last| last.trim_end_matches(".json").to_owned());
     let is_part = |part: &str, whole: &str| part.len() >= PART && whole.contains(part);
-    let is_alike = || last(word) == last(name) || is_part(word, name) || is_part(name, word);
-    letters.or_else(|| is_alike().then_some(WRONG + 1))
+    let is_part = || is_part(word, name) || is_part(name, word);
+    let alike = || is_part().then_some(WRONG + 1).or_else(|| (last(word) == last(name)).then_some(WRONG + 2));
+    letters.or_else(alike)
 }
 
 #[cfg(test)]

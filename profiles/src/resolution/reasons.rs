@@ -41,7 +41,7 @@ impl State {
         now: Time,
     ) -> Resolution {
         let cause = match (file, own) {
-            (Some(file), _) if file.is_wanted() && file.missing().is_some() => file_to_come(file, now),
+            (Some(file), _) if file.is_wanted() && file.missing().is_some() => Some(file_to_come(file, now)),
             (_, Some(own)) => self.cause_of_bundle(own),
             (_, None) => None,
         };
@@ -57,7 +57,7 @@ impl State {
         now: Time,
     ) -> Resolution {
         let claimed = profile.filter(|profile| profile.is_claimed());
-        let cause = claimed.and_then(|profile| self.policy_to_come(profile, now));
+        let cause = claimed.and_then(|profile| self.policy_to_come(name, profile, now));
         let cause = cause.or_else(|| self.cause_of_texts(name)).unwrap_or_else(|| self.other_policy(name));
         self.ended(Kind::AppArmor, name.as_str(), cause)
     }
@@ -88,7 +88,7 @@ impl State {
     fn cause_of_bundle(&self, own: &Reference) -> Option<Cause> {
         let bundle = self.bundles.get(&own.bundle_id(&self.config.home))?;
         let id = &bundle.id;
-        if let Some(why) = self.cause_of_whole(bundle, Kind::Seccomp) {
+        if let Some(why) = cause_of_whole(bundle, Kind::Seccomp) {
             return Some(why);
         }
         let Some(profile) = bundle.profiles.get(own.key()) else {
@@ -100,32 +100,6 @@ impl State {
             (Profile::Refused(findings), _) => refused(&format!("the bundle {id} has it"), findings),
             (Profile::Accepted(..), Some(true)) => Cause::Pending,
         })
-    }
-
-    /// Why nothing of `bundle` can be a profile of `kind`, if that is so.
-    fn cause_of_whole(&self, bundle: &Bundle, kind: Kind) -> Option<Cause> {
-        let id = &bundle.id;
-        if !bundle.is_readable() {
-            let why = first(&bundle.diagnostics, |finding| {
-                matches!(finding.code, Code::Unreadable | Code::TooManyKeys)
-            });
-            return Some(Cause::Known(format!("the bundle {id} can't be read{why}")));
-        }
-        match bundle.kind {
-            Some(own) if own == kind => None,
-            Some(other) => {
-                let message = format!(
-                    "the bundle {id} holds {} profiles, and this is a {} one",
-                    word(other),
-                    word(kind)
-                );
-                Some(Cause::Known(message))
-            }
-            None => {
-                let why = first(&bundle.diagnostics, |finding| finding.code == Code::UnknownKind);
-                Some(Cause::Known(format!("the ConfigMap {id} is no bundle{why}")))
-            }
-        }
     }
 
     fn for_other_nodes(&self, bundle: &Bundle) -> Cause {
@@ -178,7 +152,7 @@ impl State {
     }
 
     /// Why the text that a bundle has for `profile` is not loaded; none if it is not about to be.
-    fn policy_to_come(&self, profile: &KernelProfile, now: Time) -> Option<Cause> {
+    fn policy_to_come(&self, name: &ProfileName, profile: &KernelProfile, now: Time) -> Option<Cause> {
         let slot = profile.slot()?;
         let has_it = format!("the bundle {} has it", slot.bundle);
         let text = match profile.want()? {
@@ -201,7 +175,8 @@ impl State {
         let names = self.policies.accepted(text).into_iter().flat_map(|policy| policy.profiles.keys());
         let is_foreign =
             |name: &&ProfileName| self.policies.profiles.get(*name).is_some_and(KernelProfile::is_foreign);
-        Some(match names.into_iter().find(is_foreign) {
+        Some(match names.into_iter().filter(|other| *other != name).find(is_foreign) {
+            None if profile.is_foreign() => Cause::Pending,
             Some(foreign) => Cause::Known(format!(
                 "{has_it}, in a text that declares {foreign} as well, which the kernel has from somebody else: none of the \
                  text is loaded before that is removed, or renamed in the bundle"
@@ -232,7 +207,7 @@ impl State {
         profile: &Profile,
     ) -> Option<(u8, Cause)> {
         let id = &bundle.id;
-        let declares = |document: &Document| document.names().contains(name);
+        let has_name = |document: &Document| document.names().contains(name);
         let declared = match profile {
             // Nobody knows what it would declare.
             Profile::Refused(findings) => {
@@ -240,7 +215,7 @@ impl State {
                 let may_have_it = format!("the key {key} of the bundle {id} may declare it");
                 return is_called_so.then(|| (1, refused(&may_have_it, findings)));
             }
-            Profile::Accepted(document, _) => Some(document).filter(|document| declares(document))?,
+            Profile::Accepted(document, _) => Some(document).filter(|document| has_name(document))?,
         };
         let slot = Slot { bundle: id.clone(), key: key.clone() };
         let cause = match (self.is_here(bundle), self.policies.grants.get(&slot)) {
@@ -272,16 +247,39 @@ impl State {
 }
 
 /// Why a file is not there that is to be.
-fn file_to_come(file: &File, now: Time) -> Option<Cause> {
+fn file_to_come(file: &File, now: Time) -> Cause {
     if file.pace.is_failing {
-        return Some(Cause::Known(format!("a bundle has it, and writing it failed, {SEE_LOG}")));
+        return Cause::Known(format!("a bundle has it, and writing it failed, {SEE_LOG}"));
     }
-    Some(match file.blocked_until(now) {
+    match file.blocked_until(now) {
         Some(_) if file.is_owned => {
             Cause::Known(format!("a bundle has it, and somebody removed it; {}", super::AGAIN_AND_AGAIN))
         }
         _ => Cause::Pending,
-    })
+    }
+}
+
+/// Why nothing of `bundle` can be a profile of `kind`, if that is so.
+fn cause_of_whole(bundle: &Bundle, kind: Kind) -> Option<Cause> {
+    let id = &bundle.id;
+    if !bundle.is_readable() {
+        let why = first(&bundle.diagnostics, |finding| {
+            matches!(finding.code, Code::Unreadable | Code::TooManyKeys)
+        });
+        return Some(Cause::Known(format!("the bundle {id} can't be read{why}")));
+    }
+    match bundle.kind {
+        Some(own) if own == kind => None,
+        Some(other) => {
+            let message =
+                format!("the bundle {id} holds {} profiles, and this is a {} one", word(other), word(kind));
+            Some(Cause::Known(message))
+        }
+        None => {
+            let why = first(&bundle.diagnostics, |finding| finding.code == Code::UnknownKind);
+            Some(Cause::Known(format!("the ConfigMap {id} is no bundle{why}")))
+        }
+    }
 }
 
 /// A bundle of which it is not known whether it is for this node.

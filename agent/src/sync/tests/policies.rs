@@ -315,8 +315,7 @@ async fn a_profile_goes_after_its_label_and_not_while_it_is_used() {
     let done = play(Node::default(), async |sender, node| {
         send(&sender, apparmor("b", TEXT));
         seconds(1).await;
-        let pod =
-            profiles::pod::PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: "u".to_owned() };
+        let pod = PodId { namespace: "ns".to_owned(), name: "p".to_owned(), uid: "u".to_owned() };
         send(&sender, Event::PodApplied(pod.clone(), pod_with_apparmor("one")));
         send(&sender, Event::Deleted(BundleId::new("home", "b").unwrap()));
         seconds(301).await;

@@ -44,7 +44,7 @@ pub(super) fn settled(script: &[(&str, &str)]) {
 }
 
 /// A node with AppArmor whose disk is empty.
-pub(super) fn apparmor() -> Scene {
+pub(crate) fn apparmor() -> Scene {
     let mut scene = Scene::new();
     scene.state.config.has_apparmor = true;
     scene.play("scan");

@@ -50,9 +50,9 @@ pub(super) fn check(script: &[(&str, &str)]) {
 }
 
 /// A state with the world around it.
-pub(super) struct Scene {
-    pub(super) state: State,
-    pub(super) now: Time,
+pub(crate) struct Scene {
+    pub(crate) state: State,
+    pub(crate) now: Time,
     /// The labels that the API server has.
     node: BTreeMap<LabelKey, String>,
     /// Those of others.
@@ -66,7 +66,7 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Nothing is known but that the node has no pods.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let name = |text| Namespace::new(text).unwrap();
         let config = Config {
             home: name(HOME),
@@ -108,7 +108,7 @@ impl Scene {
         self.node.keys()
     }
 
-    pub(super) fn play(&mut self, line: &str) {
+    pub(crate) fn play(&mut self, line: &str) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             word if self.play_apparmor(word, rest) => {}
@@ -163,7 +163,7 @@ impl Scene {
         }
     }
 
-    pub(super) fn apply(&mut self, event: Event) {
+    pub(crate) fn apply(&mut self, event: Event) {
         self.state.apply(event, self.now);
     }
 

@@ -1,9 +1,9 @@
 //! What a container is that is started with a document, whoever wrote it.
 //!
-//! containerd decodes a file into `LinuxSeccomp` of the OCI runtime specification and drops what that does not
-//! have (`WithProfile` in its contrib/seccomp/seccomp.go). runc makes a filter of the rest (`SetupSeccomp` in its
-//! libcontainer/specconv/spec_linux.go, `InitSeccomp` in libcontainer/seccomp/seccomp_linux.go), or none if there
-//! is neither a default action nor a rule.
+//! containerd decodes a file into `LinuxSeccomp` of the OCI runtime specification and drops what that does
+//! not have (`WithProfile` in its contrib/seccomp/seccomp.go). runc makes a filter of the rest
+//! (`SetupSeccomp` in its `libcontainer/specconv/spec_linux.go`, `InitSeccomp` in
+//! `libcontainer/seccomp/seccomp_linux.go`), or none if there is neither a default action nor a rule.
 //!
 //! Invariant: a document is judged by what these two do with it, not by whether a bundle could have it.
 
@@ -19,8 +19,8 @@ const MOST: usize = 8;
 /// What JSON has between its tokens.
 const WHITE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Judges `text` for nodes of `platform`: what a container is that is started with it, and what is wrong with it,
-/// beginning with what decides that.
+/// Judges `text` for nodes of `platform`: what a container is that is started with it, and what is wrong with
+/// it, beginning with what decides that.
 #[must_use]
 pub fn effect(text: &str, platform: Platform) -> (Effect, Vec<Diagnostic>) {
     // Go decodes it into a document in which nothing stands.
@@ -75,11 +75,13 @@ fn is_dropped(path: &str) -> bool {
 }
 
 /// What it means that a document has a finding of this code, in a part of it that containerd reads.
+#[expect(clippy::match_same_arms, reason = "an arm for each reason")]
 fn of_code(code: Code) -> Effect {
     match code {
         // containerd: "decoding seccomp profile failed".
         Code::InvalidJson | Code::WrongType => Effect::Unusable,
-        // runc: "string X is not a valid action (arch, operator) for seccomp". No default action is the empty one.
+        // runc: "string X is not a valid action (arch, operator) for seccomp". No default action is the empty
+        // one.
         Code::MissingDefaultAction | Code::UnknownAction | Code::UnknownArchitecture | Code::UnknownOperator => {
             Effect::Unusable
         }
@@ -101,7 +103,8 @@ fn of_code(code: Code) -> Effect {
         | Code::UnknownErrno
         | Code::MissingArchitecture
         | Code::LostRefusal => Effect::Weakened,
-        // The runtime goes on: keys of another case are read, unknown ones are not, a version of runc refuses it.
+        // The runtime goes on: keys of another case are read, unknown ones are not, a version of runc refuses
+        // it.
         Code::KeyCase | Code::UnknownField | Code::RecentFlag | Code::UnusedErrno => Effect::Confined,
         // runc leaves the name or the rule out, which an author can mean.
         Code::UnknownSyscall | Code::NewerSyscall | Code::EmptyRule | Code::RedundantRule => Effect::Confined,
@@ -150,8 +153,8 @@ fn of_code(code: Code) -> Effect {
 mod tests {
     use super::*;
 
-    /// Claims what a container is that is started with each of these texts, and the code that decides it, if one
-    /// does.
+    /// Claims what a container is that is started with each of these texts, and the code that decides it, if
+    /// one does.
     fn check(cases: &[(&str, Effect, Option<Code>)]) {
         for (text, expected, code) in cases {
             let (effect, findings) = effect(text, Platform::EXAMPLE);
