@@ -292,6 +292,7 @@ impl Collector for Process {
 
 #[cfg(test)]
 mod tests {
+    use profiles::pod::{ContainerKind, PodId};
 
     use super::*;
 
@@ -363,6 +364,41 @@ mod tests {
             r#"pavise_sync_latency_seconds_bucket{le="0.005",kind="seccomp"} 1"#,
         ] {
             assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_so_of_pods_now_is_shown_and_what_was_is_not() {
+        let metrics = Metrics::new();
+        let pod = PodId { namespace: "ns".to_owned(), name: "web".to_owned(), uid: "1".to_owned() };
+        let finding = PodFinding {
+            pod,
+            container: "c".to_owned(),
+            container_kind: ContainerKind::Regular,
+            kind: Kind::Seccomp,
+            reference: "b/a.json".to_owned(),
+            reason: PodReason::ProfileMissing,
+            message: "there is none".to_owned(),
+        };
+        let checks = PodChecks {
+            findings: vec![finding.clone(), finding],
+            references: [((Kind::Seccomp, ReferenceState::Unresolved), 2)].into(),
+            containers: [((Kind::Seccomp, ContainerState::NotEnforced), 3)].into(),
+        };
+        for (checks, counts) in [(checks, [2, 2, 3]), (PodChecks::default(), [0, 0, 0])] {
+            metrics.checked(&checks);
+            let text = metrics.text();
+            for (sample, count) in [
+                r#"pavise_pod_problems{kind="seccomp",reason="ProfileMissing"}"#,
+                r#"pavise_references{kind="seccomp",state="unresolved"}"#,
+                r#"pavise_containers{kind="seccomp",state="not_enforced"}"#,
+            ]
+            .into_iter()
+            .zip(counts)
+            {
+                let expected = format!("{sample} {count}");
+                assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! it: nothing of it was put right. Nor is anything by a container's crash: one that ran without its profile is
 //! taken to do so until it runs again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Review, Saying};
 use crate::bundle::Kind;
@@ -47,6 +47,10 @@ impl Saying {
         let wrong = wrong.map(|(id, findings)| review(id, findings, is_complete));
         for review in right.chain(wrong) {
             self.take(review, is_news, now);
+        }
+        if !self.retries.is_empty() {
+            let namespaces: BTreeSet<&str> = self.subjects.keys().map(|one| one.namespace.as_str()).collect();
+            self.retries.retain(|namespace, _| namespaces.contains(namespace.as_str()));
         }
         let found = checks.findings.iter().filter(|finding| finding.reason == PodReason::ProfileNotEnforced);
         self.unconfined = found.cloned().chain(crashed).collect();

@@ -374,3 +374,17 @@ fn a_crash_of_a_container_puts_nothing_right() {
         scene.expect(&[("ProfileNotEnforced", 1), ("ProfilesResolved", 1)]);
     }
 }
+
+#[test]
+fn where_writing_failed_is_forgotten_with_the_last_pod_that_is_spoken_of() {
+    let mut scene = Scene::new(&["web"]);
+    scene.find(&[missing()]);
+    scene.now = scene.now + SETTLING;
+    let write = scene.saying.next(scene.now).write.unwrap();
+    scene.saying.written(&write, Outcome::Failed, scene.now);
+    scene.turn();
+    assert_eq!(scene.saying.next(scene.now).wake_at, Some(scene.now + SECOND));
+    scene.state.apply(Event::PodDeleted(id("web")), scene.now);
+    scene.find(&[]);
+    assert!(scene.saying.retries.is_empty());
+}
