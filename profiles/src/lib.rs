@@ -7,7 +7,8 @@
 //!                             └── the outcome of each step, as an Event
 //! ```
 //!
-//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes.
+//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes, and [`placement`] on which
+//! nodes a pod finds what it refers to.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
 //! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds
@@ -29,6 +30,7 @@ pub mod label;
 pub mod labelling;
 pub mod name;
 mod pace;
+pub mod placement;
 pub mod plan;
 pub mod platform;
 pub mod pod;
