@@ -145,3 +145,92 @@ fn failed(permission: &str, error: &kube::Error) -> anyhow::Error {
     };
     anyhow!("asking the API server to {permission}: {}; {advice}", said(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use profiles::bundle::Kind;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::script::{self, Exchange};
+    use crate::examples::PLATFORM;
+
+    fn list(kind: &str, items: &Value, token: &str) -> Value {
+        let kind = format!("{kind}List");
+        json!({"apiVersion": "v1", "kind": kind, "metadata": {"continue": token}, "items": items})
+    }
+
+    fn answer(asked: &'static str, answer: Value) -> Exchange {
+        Exchange { asked, status: 200, answer: vec![answer] }
+    }
+
+    fn refusal(asked: &'static str, message: &str, code: u16) -> Exchange {
+        let status = json!({"kind": "Status", "status": "Failure", "message": message, "reason": "Forbidden", "code": code});
+        Exchange { asked, status: code, answer: vec![status] }
+    }
+
+    fn namespaces(names: &[&str]) -> Vec<Namespace> {
+        names.iter().map(|name| Namespace::new(name).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn nodes_come_page_by_page_and_in_order() {
+        let node = |name: &str| json!({"metadata": {"name": name, "labels": {"pool": name}}});
+        let page = |names: &[&str], token| {
+            let items: Vec<Value> = names.iter().map(|name| node(name)).collect();
+            let list = list("PartialObjectMetadata", &json!(items), token);
+            Value::Object(list.as_object().unwrap().clone())
+        };
+        let client = script::client(vec![
+            answer("/api/v1/nodes?&limit=200", page(&["n3", "n1"], "next")),
+            answer("continue=next", page(&["n2"], "")),
+        ]);
+        let nodes = nodes(client).await.unwrap();
+        assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
+        assert_eq!(nodes[1].labels["pool"], "n2");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_can_not_be_read_keeps_no_other_from_being_read() {
+        let bundle = json!({
+            "metadata": {"namespace": "open", "name": "web", "labels": {"pavise.dev/profiles": "seccomp"}},
+            "data": {"a.json": "{}"},
+        });
+        let client = script::client(vec![
+            refusal("/api/v1/namespaces/closed/configmaps", "configmaps is forbidden", 403),
+            answer("/api/v1/namespaces/open/configmaps", list("ConfigMap", &json!([bundle]), "")),
+        ]);
+        let read = bundles(&client, &namespaces(&["closed", "open"]), &mut Verdicts::new(PLATFORM)).await;
+        let [closed, open] = read.values().collect::<Vec<_>>()[..] else { panic!("{read:?}") };
+        let refused = "asking the API server to list configmaps: configmaps is forbidden (403); let this user list configmaps";
+        assert_eq!(closed.as_ref().unwrap_err(), refused);
+        assert_eq!(open.as_ref().unwrap()[0].kind, Some(Kind::Seccomp));
+    }
+
+    #[tokio::test]
+    async fn pods_that_have_not_ended_are_found_with_what_they_refer_to_and_where_they_are() {
+        let pod = |name: &str, phase: &str| {
+            json!({
+                "metadata": {"namespace": "shop", "name": name},
+                "spec": {
+                    "nodeName": "n1",
+                    "containers": [{"name": "c", "securityContext": {
+                        "appArmorProfile": {"type": "Localhost", "localhostProfile": "p"},
+                    }}],
+                },
+                "status": {"phase": phase},
+            })
+        };
+        let items = json!([pod("old", "Succeeded"), pod("web", "Running")]);
+        let client =
+            script::client(vec![answer("/api/v1/namespaces/shop/pods?&limit=200", list("Pod", &items, ""))]);
+        let found = pods(client, namespaces(&["shop"]).first()).await.unwrap();
+        let [web] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((web.name.as_str(), web.constraints.node_name()), ("web", Some("n1")));
+        assert!(web.pod.refers_to(Kind::AppArmor, "p"));
+
+        let client = script::client(vec![refusal("/api/v1/pods?", "pods is forbidden", 403)]);
+        let error = pods(client, None).await.unwrap_err().to_string();
+        assert!(error.ends_with("pods is forbidden (403); let this user list pods"), "{error}");
+    }
+}
