@@ -247,13 +247,14 @@ impl Cluster {
             Some(name) => Some(format!("there is no node {name}")),
             None => Some("the pod can be on no node, by its nodeSelector and affinity".to_owned()),
         };
-        let why = if elsewhere.is_empty() {
-            let all: Vec<&Node> = self.nodes.iter().collect();
-            self.bundles.why(target, if lacking.is_empty() { &all } else { lacking })
-        } else {
-            format!("the pod can't be where it would: {elsewhere}")
+        let all: Vec<&Node> = self.nodes.iter().collect();
+        let why = match (lacking, elsewhere.is_empty()) {
+            ([], true) => Some(self.bundles.why(target, &all)),
+            ([], false) => None,
+            _ => Some(self.bundles.why(target, lacking)),
         };
-        nowhere.into_iter().chain([why]).collect::<Vec<_>>().join("; ")
+        let elsewhere = (!elsewhere.is_empty()).then(|| format!("it is where the pod can't be: {elsewhere}"));
+        [nowhere, why, elsewhere].into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -146,6 +146,7 @@ fn nothing_to_check(arguments: &Arguments, manifests: &Manifests) -> String {
     let paths: Vec<String> = arguments.paths.iter().map(|path| path.display().to_string()).collect();
     let empty = match manifests.others {
         0 => format!("looking for pods in {}: there are no objects", paths.join(", ")),
+        1 => format!("looking for pods in {}: there are none in 1 object", paths.join(", ")),
         others => {
             format!("looking for pods in {}: there are none in {others} objects", paths.join(", "))
         }

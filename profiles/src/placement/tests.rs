@@ -219,10 +219,11 @@ fn a_pod_that_can_not_be_where_its_profile_is_is_told_so() {
         &on("pool=a bundle:policies"),
         Verdict::Missing,
         "",
-        "the pod can't be where it would: n2, n3",
+        "ns/single declares it, and it is not loaded there: the node may lack AppArmor, or an agent; it is where the pod can't be: n2, n3",
         "",
     );
-    let nowhere = "the pod can be on no node, by its nodeSelector and affinity; the pod can't be where it would: n2, n3";
+    let nowhere =
+        "the pod can be on no node, by its nodeSelector and affinity; it is where the pod can't be: n2, n3";
     check_one("apparmor:p", &on("pool=c"), Verdict::Missing, "", nowhere, "");
     let nowhere = "the pod can be on no node, by its nodeSelector and affinity; the bundle ns/whole has no key adit.json";
     check_one(
