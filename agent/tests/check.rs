@@ -40,7 +40,7 @@ fn api_server(objects: Vec<(&'static str, Value)>) -> (TempDir, PathBuf) {
     let server = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for connection in listener.incoming() {
-            serve(connection.unwrap(), &objects);
+            serve(&connection.unwrap(), &objects);
         }
     });
     let directory = tempfile::tempdir().unwrap();
@@ -60,8 +60,8 @@ fn api_server(objects: Vec<(&'static str, Value)>) -> (TempDir, PathBuf) {
 }
 
 /// Answers one request and closes the connection.
-fn serve(connection: TcpStream, objects: &[(&str, Value)]) {
-    let mut lines = BufReader::new(&connection).lines().map(Result::unwrap);
+fn serve(mut connection: &TcpStream, objects: &[(&str, Value)]) {
+    let mut lines = BufReader::new(connection).lines().map(Result::unwrap);
     let Some(request) = lines.next() else { return };
     lines.find(String::is_empty);
     let path = request.split([' ', '?']).nth(1).unwrap();
@@ -78,7 +78,7 @@ fn serve(connection: TcpStream, objects: &[(&str, Value)]) {
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()
     );
-    (&connection).write_all((head + &answer).as_bytes()).unwrap();
+    connection.write_all((head + &answer).as_bytes()).unwrap();
 }
 
 fn node(name: &str, labels: &[&str]) -> Value {

@@ -170,11 +170,11 @@ async fn check(arguments: Arguments, manifests: Manifests) -> Result<Outcome> {
         let read = lookup::bundles(&client, &arguments.bundle_namespaces, &mut verdicts).await;
         let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?;
         let bundles = Bundles { home: home.clone(), read };
+        warn_of_unread(&bundles);
         Some(Cluster { nodes: lookup::nodes(client).await?, bundles })
     } else {
         None
     };
-    cluster.iter().for_each(|cluster| warn_of_unread(&cluster.bundles));
 
     let with: Vec<&Workload> = workloads.iter().filter(|one| one.has_references()).collect();
     let without = workloads.len() - with.len();
