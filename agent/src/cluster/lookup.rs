@@ -149,6 +149,7 @@ fn failed(permission: &str, error: &kube::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use profiles::bundle::Kind;
+    use profiles::pod::Asked;
     use serde_json::json;
 
     use super::*;
@@ -227,7 +228,7 @@ mod tests {
         let found = pods(client, namespaces(&["shop"]).first()).await.unwrap();
         let [web] = &found[..] else { panic!("{found:?}") };
         assert_eq!((web.name.as_str(), web.constraints.node_name()), ("web", Some("n1")));
-        assert!(web.pod.refers_to(Kind::AppArmor, "p"));
+        assert_eq!(web.pod.containers[0].apparmor, Asked::Localhost("p".to_owned()));
 
         let client = script::client(vec![refusal("/api/v1/pods?", "pods is forbidden", 403)]);
         let error = pods(client, None).await.unwrap_err().to_string();

@@ -180,3 +180,80 @@ fn container_kind(kind: ContainerKind) -> &'static str {
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
+
+#[cfg(test)]
+mod tests {
+    use profiles::label::LABEL_VALUE;
+    use profiles::name::Namespace;
+    use profiles::placement::{Bundles, Cluster, Constraints, Node};
+    use profiles::pod::{Asked, Container, Pod};
+
+    use super::*;
+
+    fn node(number: usize, label: &str) -> Node {
+        let labels = [(format!("seccomp.pavise.dev/web_{label}"), LABEL_VALUE.to_owned())].into();
+        Node { name: format!("n{number}"), labels }
+    }
+
+    fn container(name: &str, seccomp: Asked) -> Container {
+        Container {
+            name: name.to_owned(),
+            kind: ContainerKind::Regular,
+            is_privileged: false,
+            seccomp,
+            apparmor: Asked::Nothing,
+            running: None,
+        }
+    }
+
+    fn localhost(reference: &str) -> Asked {
+        Asked::Localhost(reference.to_owned())
+    }
+
+    /// Claims what is said of a pod on nodes of which one has the profile `web/b`, and all others `web/a`.
+    fn check(nodes: usize, pod: Pod, expected: &[&str]) {
+        let nodes = (1..=nodes).map(|number| node(number, if number == 1 { "b" } else { "a" })).collect();
+        let home = Namespace::new("ns").unwrap();
+        let bundles = Bundles { read: [(home.clone(), Ok(Vec::new()))].into(), home };
+        let cluster = Cluster { nodes, bundles };
+        let workload = Workload {
+            place: None,
+            kind: "Pod".to_owned(),
+            namespace: None,
+            name: "p".to_owned(),
+            path: "spec",
+            pod,
+            constraints: Constraints::default(),
+        };
+        let placement = cluster.place(&workload.pod, &workload.constraints);
+        let answer = Answer { checked: vec![(&workload, placement)], without: 0, others: 0 };
+        assert_eq!(for_people(&answer).lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn profiles_that_no_node_has_together_are_told() {
+        let containers = vec![container("one", localhost("web/a")), container("other", localhost("web/b"))];
+        let expected = [
+            "pod/p",
+            "  container one    seccomp  web/a  resolves on 8 of 9 nodes, not on n1; there is no bundle ns/web",
+            "  container other  seccomp  web/b  resolves on 1 of 9 nodes: n1; there is no bundle ns/web",
+            "  no node has all of these: no nodeSelector helps",
+            "2 references: 2 partly",
+        ];
+        check(9, Pod { containers, ..Pod::default() }, &expected);
+    }
+
+    #[test]
+    fn what_does_not_matter_and_what_nobody_knows_are_told_apart() {
+        let privileged = Container { is_privileged: true, ..container("a", localhost("x")) };
+        let containers = vec![privileged, container("b", Asked::Unknown("O\u{1b}CI".to_owned()))];
+        let expected = [
+            "pod/p",
+            "  container a  seccomp  x     does not matter: runtimes start a privileged container without a seccomp profile",
+            "  container b  seccomp  O\u{fffd}CI  can't be told: no such type of a profile is known",
+            "  7 more containers were not looked at",
+            "2 references: 1 ignored, 1 unknown",
+        ];
+        check(1, Pod { containers, unchecked: 7, ..Pod::default() }, &expected);
+    }
+}
