@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 /// | code | meaning |
 /// |---|---|
 /// | 0 | the command did what it was asked to |
-/// | 1 | it failed, and the reason is on standard error; or its verdict is no: of `lint`, or of `agent --once` |
+/// | 1 | it failed, and the reason is on standard error; or its verdict is no: of `lint`, `check` or `agent --once` |
 /// | 2 | the command line is wrong; `clap` exits with it by itself |
 fn exit_code(result: &anyhow::Result<Outcome>) -> ExitCode {
     match result {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes; [`check`] what is wrong with
-//! what pods ask for; and [`saying`] when either is said.
+//! what pods ask for; [`saying`] when either is said; and [`placement`] on which nodes a pod finds what it
+//! refers to.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
 //! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds
@@ -31,6 +32,7 @@ pub mod label;
 pub mod labelling;
 pub mod name;
 mod pace;
+pub mod placement;
 pub mod plan;
 pub mod platform;
 pub mod pod;

@@ -37,8 +37,9 @@ struct Requirement {
     test: Test,
 }
 
+/// What the value of a label, or its absence, is compared with.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Test {
+pub(crate) enum Test {
     In(BTreeSet<String>),
     NotIn(BTreeSet<String>),
     Present,
@@ -158,7 +159,8 @@ impl Test {
         }
     }
 
-    fn is_passed_by(&self, value: Option<&str>) -> bool {
+    /// Whether a label with this `value`, or its absence, passes.
+    pub(crate) fn is_passed_by(&self, value: Option<&str>) -> bool {
         let is_number =
             |is_right: &dyn Fn(i64) -> bool| value.and_then(|value| value.parse().ok()).is_some_and(is_right);
         match self {

@@ -16,6 +16,7 @@ use testbed::{pavise, progress};
 
 mod apparmor;
 mod catalog;
+mod check;
 mod drift;
 mod guard;
 mod guest;
@@ -67,6 +68,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(drift::TESTS)
         .chain(resilience::TESTS)
         .chain(catalog::TESTS)
+        .chain(check::TESTS)
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)
         .chain(guest::TESTS)

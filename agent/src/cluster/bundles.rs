@@ -157,7 +157,7 @@ impl<J: Judge> Listing<J> {
     }
 }
 
-fn source(config_map: ConfigMap) -> Option<Source> {
+pub(super) fn source(config_map: ConfigMap) -> Option<Source> {
     let id = id(&config_map)?;
     let ConfigMap { metadata, data, binary_data, .. } = config_map;
     Some(Source {

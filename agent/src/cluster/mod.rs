@@ -6,6 +6,7 @@
 
 pub(crate) mod bundles;
 pub(crate) mod events;
+pub(crate) mod lookup;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod pods;
@@ -17,6 +18,7 @@ use std::error::Error;
 
 use anyhow::{Result, anyhow};
 use kube::client::ClientBuilder;
+use kube::config::KubeConfigOptions;
 use kube::runtime::watcher;
 use kube::{Client, Config};
 
@@ -30,6 +32,19 @@ pub(crate) async fn connect(metrics: Metrics) -> Result<Client> {
         let attempted = "finding the API server by KUBECONFIG, ~/.kube/config or a pod's service account";
         anyhow!("{attempted}: {}", in_full(&error))
     })?;
+    client_of(config, metrics)
+}
+
+/// The same by a `context` of the kubeconfig.
+pub(crate) async fn connect_by(context: &str, metrics: Metrics) -> Result<Client> {
+    let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+    let config = Config::from_kubeconfig(&options).await.map_err(|error| {
+        anyhow!("finding the context {context} by KUBECONFIG or ~/.kube/config: {}", in_full(&error))
+    })?;
+    client_of(config, metrics)
+}
+
+fn client_of(config: Config, metrics: Metrics) -> Result<Client> {
     let client = ClientBuilder::try_from(config)
         .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))?;
     Ok(client.with_layer(&Counting(metrics)).build())

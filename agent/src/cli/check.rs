@@ -1,0 +1,204 @@
+//! `pavise check`: says on which nodes pods find the profiles that they refer to, and what is missing.
+//!
+//! Invariant: nothing is changed, neither in the cluster nor on this machine. What is in manifests is read
+//! before the cluster is asked anything, and no cluster is asked if there is nothing to ask.
+
+mod manifests;
+mod shown;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{ArgGroup, Args, ValueEnum};
+use profiles::name::Namespace;
+use profiles::placement::{Bundles, Cluster, Constraints, Placement};
+use profiles::pod::{Asked, Pod};
+use profiles::verdicts::Verdicts;
+
+use super::{Outcome, block_on};
+use crate::cluster::lookup::FoundPod;
+use crate::cluster::{self, lookup};
+use crate::host::platform;
+use crate::observe::logs;
+use crate::observe::metrics::Metrics;
+use manifests::Manifests;
+
+/// What a script wants to know, and what the answer is about.
+const AFTER_HELP: &str = "\
+The answer is by the labels that Pavise has put on Nodes, and is about now. Profiles that something else put on
+nodes have no label, and count as missing. Taints, cordons and resources are not looked at.
+
+Exit codes: 0 if each reference resolves on every node that its pod can be on, 1 if one does not, or if
+something can't be read, 2 if the arguments are wrong";
+
+/// What the user typed.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+#[command(group = ArgGroup::new("pods").required(true).args(["paths", "namespace", "all_namespaces"]))]
+pub(crate) struct Arguments {
+    /// Manifests of pods, or of what makes pods, in YAML or JSON; directories of such files; - for standard
+    /// input. Can be given several times. Of a directory, every file below it is read that ends with .yaml, .yml
+    /// or .json. Objects that make no pods are passed over.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
+
+    /// Check the pods that are in this namespace of the cluster now.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<Namespace>,
+
+    /// Check the pods that are in the cluster now.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+
+    /// The namespaces that the agents read bundles from, separated by commas, as they have them: references
+    /// into the first one need no namespace.
+    #[arg(
+        long = "bundle-namespace",
+        default_value = "pavise-profiles",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
+    bundle_namespaces: Vec<Namespace>,
+
+    /// The context of the kubeconfig to use, unless it is the current one.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+
+    /// How the answer is written.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object.
+    Json,
+}
+
+/// A pod, or what makes pods.
+#[derive(Debug)]
+struct Workload {
+    /// The file and line that it was read from; none if it is in the cluster.
+    place: Option<String>,
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+    /// Where its pods' `spec` is in it.
+    path: &'static str,
+    pod: Pod,
+    constraints: Constraints,
+}
+
+impl Workload {
+    fn found(found: FoundPod) -> Self {
+        let FoundPod { namespace, name, pod, constraints } = found;
+        let namespace = Some(namespace);
+        Self { place: None, kind: "Pod".to_owned(), namespace, name, path: "spec", pod, constraints }
+    }
+
+    /// Whether there is anything to check.
+    fn has_references(&self) -> bool {
+        let is_reference = |asked: &Asked| matches!(asked, Asked::Localhost(_) | Asked::Unknown(_));
+        let refers = |pod: &Pod| {
+            pod.containers.iter().any(|one| is_reference(&one.seccomp) || is_reference(&one.apparmor))
+        };
+        self.pod.unchecked > 0 || refers(&self.pod)
+    }
+}
+
+/// What is said of all of them.
+struct Answer<'c> {
+    /// Those with references, and what comes of them.
+    checked: Vec<(&'c Workload, Placement<'c>)>,
+    /// How many workloads there are without references.
+    without: usize,
+    /// How many objects make no pods.
+    others: usize,
+}
+
+/// Prints on which nodes each reference resolves.
+///
+/// # Errors
+/// A manifest can't be read, or there are no pods in any, or the API server does not answer. What can be read
+/// is checked first.
+pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
+    let mut manifests = Manifests::default();
+    arguments.paths.iter().for_each(|path| manifests.read(path));
+    if manifests.workloads.is_empty() && !arguments.paths.is_empty() {
+        bail!(nothing_to_check(&arguments, &manifests));
+    }
+    let mut failures = std::mem::take(&mut manifests.failures);
+    match block_on(logs::Format::default(), check(arguments, manifests)) {
+        Ok(outcome) if failures.is_empty() => Ok(outcome),
+        outcome => {
+            failures.extend(outcome.err().map(|error| format!("{error:#}")));
+            bail!(failures.join("\n"))
+        }
+    }
+}
+
+fn nothing_to_check(arguments: &Arguments, manifests: &Manifests) -> String {
+    let paths: Vec<String> = arguments.paths.iter().map(|path| path.display().to_string()).collect();
+    let empty = match manifests.others {
+        0 => format!("looking for pods in {}: there are no objects", paths.join(", ")),
+        1 => format!("looking for pods in {}: there are none in 1 object", paths.join(", ")),
+        others => {
+            format!("looking for pods in {}: there are none in {others} objects", paths.join(", "))
+        }
+    };
+    if manifests.failures.is_empty() { empty } else { manifests.failures.join("\n") }
+}
+
+async fn check(arguments: Arguments, manifests: Manifests) -> Result<Outcome> {
+    let Manifests { mut workloads, others, .. } = manifests;
+    let cluster = if arguments.paths.is_empty() || workloads.iter().any(Workload::has_references) {
+        let client = match &arguments.context {
+            Some(context) => cluster::connect_by(context, Metrics::new()).await?,
+            None => cluster::connect(Metrics::new()).await?,
+        };
+        if arguments.paths.is_empty() {
+            let pods = lookup::pods(client.clone(), arguments.namespace.as_ref()).await?;
+            workloads.extend(pods.into_iter().map(Workload::found));
+        }
+        // As `pavise lint` judges them: it decides about words of an explanation, not about a verdict.
+        let mut verdicts = Verdicts::new(platform::of_this_machine()?);
+        let read = lookup::bundles(&client, &arguments.bundle_namespaces, &mut verdicts).await;
+        let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?;
+        let bundles = Bundles { home: home.clone(), read };
+        warn_of_unread(&bundles);
+        Some(Cluster { nodes: lookup::nodes(client).await?, bundles })
+    } else {
+        None
+    };
+
+    let with: Vec<&Workload> = workloads.iter().filter(|one| one.has_references()).collect();
+    let without = workloads.len() - with.len();
+    let checked = match &cluster {
+        Some(cluster) => {
+            with.into_iter().map(|one| (one, cluster.place(&one.pod, &one.constraints))).collect()
+        }
+        None => Vec::new(),
+    };
+    let answer = Answer { checked, without, others };
+    let text = match arguments.output {
+        Format::Human => shown::for_people(&answer),
+        Format::Json => shown::as_json(&answer),
+    };
+    io::stdout().lock().write_all(text.as_bytes()).context("writing the answer")?;
+    let is_fine = answer.checked.iter().all(|(_, placement)| placement.is_fine());
+    Ok(if is_fine { Outcome::Done } else { Outcome::Refused })
+}
+
+/// Says which bundles could not be read.
+fn warn_of_unread(bundles: &Bundles) {
+    for (namespace, read) in &bundles.read {
+        if let Err(error) = read {
+            eprintln!("pavise: the answer is by labels alone for the bundles of {namespace}: {error}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What the API server has, asked once, for `pavise check`.
+//!
+//! Invariant: what is asked for changes nothing. Lists come in pages, and of Nodes their metadata alone.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use anyhow::{Context, Result, anyhow};
+use k8s_openapi::api::core::v1::{self, ConfigMap};
+use kube::Api;
+pub(crate) use kube::Client;
+use kube::api::{ApiResource, ListParams, ObjectList, ObjectMeta, PartialObjectMeta};
+use kube::core::Object;
+use profiles::bundle::{Bundle, KIND_LABEL};
+use profiles::name::Namespace;
+use profiles::placement::{Constraints, Node};
+use profiles::pod::{self, Pod};
+use profiles::verdicts::Verdicts;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::bundles::source;
+use super::said;
+
+/// The metadata of a Node with a thousand labels is 100 KB.
+const PAGE_OF_NODES: u32 = 200;
+/// A pod is some 10 KB.
+const PAGE_OF_PODS: u32 = 200;
+/// A ConfigMap has 1 MiB at most.
+const PAGE_OF_BUNDLES: u32 = 50;
+
+/// A pod, which has not ended.
+#[derive(Debug)]
+pub(crate) struct FoundPod {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) pod: Pod,
+    pub(crate) constraints: Constraints,
+}
+
+/// All Nodes, by their names.
+pub(crate) async fn nodes(client: Client) -> Result<Vec<Node>> {
+    let nodes: Api<v1::Node> = Api::all(client);
+    let mut found = Vec::new();
+    let mut page = ListParams::default().limit(PAGE_OF_NODES);
+    loop {
+        let list = nodes.list_metadata(&page).await.map_err(|error| failed("list nodes", &error))?;
+        let next = next(&page, &list);
+        found.extend(list.items.into_iter().map(node));
+        let Some(next) = next else { break };
+        page = next;
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
+/// The bundles of each of these namespaces, as `verdicts` has them judged; or why they are not known.
+pub(crate) async fn bundles(
+    client: &Client,
+    namespaces: &[Namespace],
+    verdicts: &mut Verdicts,
+) -> BTreeMap<Namespace, Result<Vec<Bundle>, String>> {
+    let mut read = BTreeMap::new();
+    for namespace in namespaces {
+        let bundles = bundles_in(client.clone(), namespace, verdicts).await;
+        read.insert(namespace.clone(), bundles.map_err(|error| format!("{error:#}")));
+    }
+    read
+}
+
+async fn bundles_in(client: Client, namespace: &Namespace, verdicts: &mut Verdicts) -> Result<Vec<Bundle>> {
+    let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
+    let mut found = Vec::new();
+    let mut page = ListParams::default().labels(KIND_LABEL).limit(PAGE_OF_BUNDLES);
+    loop {
+        let list = config_maps.list(&page).await.map_err(|error| failed("list configmaps", &error))?;
+        let next = next(&page, &list);
+        found.extend(list.items.into_iter().filter_map(source).map(|one| Bundle::of(one, verdicts)));
+        let Some(next) = next else { return Ok(found) };
+        page = next;
+    }
+}
+
+/// The pods of `namespace`, or of all namespaces, that have not ended.
+pub(crate) async fn pods(client: Client, namespace: Option<&Namespace>) -> Result<Vec<FoundPod>> {
+    let resource = ApiResource::erase::<v1::Pod>(&());
+    let pods: Api<Object<Value, pod::Status>> = match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace.as_str(), &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let mut found = Vec::new();
+    let mut page = ListParams::default().limit(PAGE_OF_PODS);
+    loop {
+        let list = pods.list(&page).await.map_err(|error| failed("list pods", &error))?;
+        let next = next(&page, &list);
+        for one in list.items {
+            let one = found_pod(one)?;
+            found.extend((!one.pod.has_ended).then_some(one));
+        }
+        let Some(next) = next else { return Ok(found) };
+        page = next;
+    }
+}
+
+/// What of a pod with these `annotations` and this `spec` matters, which the API server or an author wrote.
+///
+/// # Errors
+/// `spec` is not what Kubernetes takes.
+pub(crate) fn read_pod(
+    annotations: &BTreeMap<String, String>,
+    spec: &Value,
+    status: Option<&pod::Status>,
+) -> Result<(Pod, Constraints)> {
+    let constraints = Constraints::deserialize(spec).context("reading where the pod can be")?;
+    let spec = pod::Spec::deserialize(spec).context("reading its containers")?;
+    Ok((Pod::of(annotations, &spec, status), constraints))
+}
+
+/// The page after `page`, of which the API server sent `list`.
+fn next<T: Clone>(page: &ListParams, list: &ObjectList<T>) -> Option<ListParams> {
+    let token = list.metadata.continue_.as_deref().filter(|token| !token.is_empty())?;
+    Some(page.clone().continue_token(token))
+}
+
+fn node(node: PartialObjectMeta<v1::Node>) -> Node {
+    let ObjectMeta { name, labels, .. } = node.metadata;
+    Node { name: name.unwrap_or_default(), labels: labels.unwrap_or_default() }
+}
+
+fn found_pod(found: Object<Value, pod::Status>) -> Result<FoundPod> {
+    let ObjectMeta { namespace, name, annotations, .. } = found.metadata;
+    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+    let read = read_pod(&annotations.unwrap_or_default(), &found.spec, found.status.as_ref());
+    let (pod, constraints) = read.with_context(|| format!("reading the pod {namespace}/{name}"))?;
+    Ok(FoundPod { namespace, name, pod, constraints })
+}
+
+/// What is said of a request that failed, which needed `permission`.
+fn failed(permission: &str, error: &kube::Error) -> anyhow::Error {
+    let advice = match error {
+        kube::Error::Api(status) if status.code == 401 => "log in to the cluster".to_owned(),
+        kube::Error::Api(status) if status.code == 403 => format!("let this user {permission}"),
+        kube::Error::Api(_) => "try again".to_owned(),
+        _ => "is this the right cluster, and does it run? KUBECONFIG and --context choose another".to_owned(),
+    };
+    anyhow!("asking the API server to {permission}: {}; {advice}", said(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use profiles::bundle::Kind;
+    use profiles::pod::Asked;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::script::{self, Exchange};
+    use crate::examples::PLATFORM;
+
+    fn list(kind: &str, items: &Value, token: &str) -> Value {
+        let kind = format!("{kind}List");
+        json!({"apiVersion": "v1", "kind": kind, "metadata": {"continue": token}, "items": items})
+    }
+
+    fn answer(asked: &'static str, answer: Value) -> Exchange {
+        Exchange { asked, status: 200, answer: vec![answer] }
+    }
+
+    fn refusal(asked: &'static str, message: &str, code: u16) -> Exchange {
+        let status = json!({"kind": "Status", "status": "Failure", "message": message, "reason": "Forbidden", "code": code});
+        Exchange { asked, status: code, answer: vec![status] }
+    }
+
+    fn namespaces(names: &[&str]) -> Vec<Namespace> {
+        names.iter().map(|name| Namespace::new(name).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn nodes_come_page_by_page_and_in_order() {
+        let node = |name: &str| json!({"metadata": {"name": name, "labels": {"pool": name}}});
+        let page = |names: &[&str], token| {
+            let items: Vec<Value> = names.iter().map(|name| node(name)).collect();
+            let list = list("PartialObjectMetadata", &json!(items), token);
+            Value::Object(list.as_object().unwrap().clone())
+        };
+        let client = script::client(vec![
+            answer("/api/v1/nodes?&limit=200", page(&["n3", "n1"], "next")),
+            answer("continue=next", page(&["n2"], "")),
+        ]);
+        let nodes = nodes(client).await.unwrap();
+        assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
+        assert_eq!(nodes[1].labels["pool"], "n2");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_can_not_be_read_keeps_no_other_from_being_read() {
+        let bundle = json!({
+            "metadata": {"namespace": "open", "name": "web", "labels": {"pavise.dev/profiles": "seccomp"}},
+            "data": {"a.json": "{}"},
+        });
+        let client = script::client(vec![
+            refusal("/api/v1/namespaces/closed/configmaps", "configmaps is forbidden", 403),
+            answer("/api/v1/namespaces/open/configmaps", list("ConfigMap", &json!([bundle]), "")),
+        ]);
+        let read = bundles(&client, &namespaces(&["closed", "open"]), &mut Verdicts::new(PLATFORM)).await;
+        let [closed, open] = read.values().collect::<Vec<_>>()[..] else { panic!("{read:?}") };
+        let refused = "asking the API server to list configmaps: configmaps is forbidden (403); let this user list configmaps";
+        assert_eq!(closed.as_ref().unwrap_err(), refused);
+        assert_eq!(open.as_ref().unwrap()[0].kind, Some(Kind::Seccomp));
+    }
+
+    #[tokio::test]
+    async fn pods_that_have_not_ended_are_found_with_what_they_refer_to_and_where_they_are() {
+        let pod = |name: &str, phase: &str| {
+            json!({
+                "metadata": {"namespace": "shop", "name": name},
+                "spec": {
+                    "nodeName": "n1",
+                    "containers": [{"name": "c", "securityContext": {
+                        "appArmorProfile": {"type": "Localhost", "localhostProfile": "p"},
+                    }}],
+                },
+                "status": {"phase": phase},
+            })
+        };
+        let items = json!([pod("old", "Succeeded"), pod("web", "Running")]);
+        let client =
+            script::client(vec![answer("/api/v1/namespaces/shop/pods?&limit=200", list("Pod", &items, ""))]);
+        let found = pods(client, namespaces(&["shop"]).first()).await.unwrap();
+        let [web] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((web.name.as_str(), web.constraints.node_name()), ("web", Some("n1")));
+        assert_eq!(web.pod.containers[0].apparmor, Asked::Localhost("p".to_owned()));
+
+        let client = script::client(vec![refusal("/api/v1/pods?", "pods is forbidden", 403)]);
+        let error = pods(client, None).await.unwrap_err().to_string();
+        assert!(error.ends_with("pods is forbidden (403); let this user list pods"), "{error}");
+    }
+}

@@ -1,0 +1,195 @@
+//! On which Nodes a pod can be, by its own words.
+//!
+//! Invariant: what is allowed here is what the scheduler's plugin for node affinity allows
+//! (`GetRequiredNodeAffinity` in Kubernetes' component-helpers, scheduling/corev1/nodeaffinity). All else that
+//! the scheduler looks at, such as taints, is not looked at.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Node;
+use crate::selector::Test;
+
+/// The one field of a Node that a term can ask for (`metadata.name`).
+const NAME: &str = "metadata.name";
+/// The label that the kubelet sets to the operating system of its node.
+const OS: &str = "kubernetes.io/os";
+
+/// What of a pod's `spec` says on which Nodes it can be.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Constraints {
+    node_name: Option<String>,
+    node_selector: Option<BTreeMap<String, String>>,
+    affinity: Option<Affinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NodeAffinity {
+    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
+}
+
+/// Terms, of which a Node has to meet one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NodeSelector {
+    node_selector_terms: Option<Vec<Term>>,
+}
+
+/// Requirements, all of which a Node has to meet. One without any is met by none.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Term {
+    match_expressions: Option<Vec<Requirement>>,
+    match_fields: Option<Vec<Requirement>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Requirement {
+    key: String,
+    operator: Operator,
+    values: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    Gt,
+    Lt,
+}
+
+impl Constraints {
+    /// The Node that the pod is on, or that it names itself, past the scheduler.
+    #[must_use]
+    pub fn node_name(&self) -> Option<&str> {
+        self.node_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Whether the pod can be on `node`, which has to run Linux: no other system has these profiles.
+    pub(super) fn allow(&self, node: &Node) -> bool {
+        if let Some(name) = self.node_name() {
+            return node.name == name;
+        }
+        let is_linux = node.labels.get(OS).is_none_or(|os| os == "linux");
+        let mut selected = self.node_selector.iter().flatten();
+        let affinity = self.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let required =
+            affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
+        is_linux
+            && selected.all(|(key, value)| node.labels.get(key) == Some(value))
+            && required
+                .is_none_or(|one| one.node_selector_terms.iter().flatten().any(|term| term.allows(node)))
+    }
+}
+
+impl Term {
+    fn allows(&self, node: &Node) -> bool {
+        let expressions = || self.match_expressions.iter().flatten();
+        let fields = || self.match_fields.iter().flatten();
+        let of_label = |one: &Requirement| one.is_met_by(node.labels.get(&one.key).map(String::as_str));
+        let of_field = |one: &Requirement| one.key == NAME && one.is_met_by(Some(&node.name));
+        let is_empty = expressions().next().is_none() && fields().next().is_none();
+        !is_empty && expressions().all(of_label) && fields().all(of_field)
+    }
+}
+
+impl Requirement {
+    fn is_met_by(&self, value: Option<&str>) -> bool {
+        let values = || self.values.iter().flatten().cloned().collect();
+        let number = || self.values.as_ref()?.first()?.parse().ok();
+        let test = match self.operator {
+            Operator::In => Some(Test::In(values())),
+            Operator::NotIn => Some(Test::NotIn(values())),
+            Operator::Exists => Some(Test::Present),
+            Operator::DoesNotExist => Some(Test::Absent),
+            Operator::Gt => number().map(Test::Above),
+            Operator::Lt => number().map(Test::Below),
+        };
+        test.is_some_and(|test| test.is_passed_by(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+    use crate::placement::tests::node;
+
+    /// Claims on which of three Nodes a pod with this `spec` can be.
+    fn check(spec: &Value, expected: &str) {
+        let nodes = [
+            node("n1 kubernetes.io/os=linux pool=a cores=4"),
+            node("n2 kubernetes.io/os=linux pool=b cores=16"),
+            node("n3 gpu=yes"),
+            node("w1 kubernetes.io/os=windows pool=a cores=4 gpu=yes"),
+        ];
+        let constraints: Constraints = from_value(spec.clone()).unwrap();
+        let allowed = nodes.iter().filter(|node| constraints.allow(node)).map(|node| node.name.as_str());
+        assert_eq!(allowed.collect::<Vec<_>>().join(" "), expected, "{spec}");
+    }
+
+    fn required(terms: &Value) -> Value {
+        json!({"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
+        }}})
+    }
+
+    #[test]
+    fn a_pod_that_says_nothing_can_be_on_every_node_with_linux() {
+        check(&json!({}), "n1 n2 n3");
+        check(&json!({"nodeSelector": null, "affinity": {"podAffinity": {}}, "nodeName": ""}), "n1 n2 n3");
+        let preferred = json!({"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]});
+        check(&json!({"affinity": {"nodeAffinity": preferred}}), "n1 n2 n3");
+    }
+
+    #[test]
+    fn a_node_selector_asks_for_all_its_labels() {
+        check(&json!({"nodeSelector": {"pool": "a"}}), "n1");
+        check(&json!({"nodeSelector": {"pool": "a", "cores": "16"}}), "");
+    }
+
+    #[test]
+    fn a_named_node_is_the_only_one_whatever_else_is_asked_for() {
+        check(&json!({"nodeName": "n2", "nodeSelector": {"pool": "a"}}), "n2");
+        check(&json!({"nodeName": "gone"}), "");
+    }
+
+    #[test]
+    fn of_the_terms_one_has_to_be_met_with_all_its_requirements() {
+        let of = |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
+        for (requirement, expected) in [
+            (of("pool", "In", json!(["a", "b"])), "n1 n2"),
+            (of("pool", "NotIn", json!(["a"])), "n2 n3"),
+            (of("pool", "Exists", Value::Null), "n1 n2"),
+            (of("pool", "DoesNotExist", Value::Null), "n3"),
+            (of("cores", "Gt", json!(["4"])), "n2"),
+            (of("cores", "Lt", json!(["16"])), "n1"),
+            (of("cores", "Gt", json!(["many"])), ""),
+        ] {
+            check(&required(&json!([{"matchExpressions": [requirement]}])), expected);
+        }
+        let both = json!([of("pool", "Exists", Value::Null), of("cores", "Gt", json!(["4"]))]);
+        check(&required(&json!([{"matchExpressions": both}])), "n2");
+        let named = |name: &str| json!({"matchFields": [of("metadata.name", "In", json!([name]))]});
+        check(&required(&json!([named("n3"), {"matchExpressions": both}])), "n2 n3");
+        check(&required(&json!([{"matchFields": [of("metadata.uid", "Exists", Value::Null)]}])), "");
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_met_by_none() {
+        check(&required(&json!([])), "");
+        check(&required(&json!([{}, {"matchExpressions": []}])), "");
+    }
+}

@@ -1,0 +1,236 @@
+//! What the bundles say of a reference: which labels tell that a Node has it, and why one does not.
+//!
+//! Invariant: what was not read is never taken for what does not exist.
+
+use std::collections::BTreeMap;
+
+use super::Node;
+use crate::apparmor::name::ProfileName;
+use crate::bundle::{Bundle, BundleId, Document, Kind, Profile};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::label::LabelKey;
+use crate::name::Namespace;
+use crate::reference::Reference;
+use crate::seccomp::suggestion;
+use crate::sight::SeccompPath;
+
+/// What was read of the bundles.
+#[derive(Debug)]
+pub struct Bundles {
+    /// The namespace whose bundles need none in references.
+    pub home: Namespace,
+    /// By namespace, what its bundles are, or why that is not known.
+    pub read: BTreeMap<Namespace, Result<Vec<Bundle>, String>>,
+}
+
+/// What a reference can mean.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Target {
+    /// A seccomp document.
+    File(Reference),
+    /// An AppArmor profile.
+    Policy(ProfileName),
+    /// Nothing that a bundle can have, for this reason.
+    Nothing(String),
+}
+
+impl Target {
+    /// What `reference` means to the kubelet and the runtime.
+    pub(super) fn of(kind: Kind, reference: &str) -> Self {
+        if reference.is_empty() {
+            return Self::Nothing("it names no profile".to_owned());
+        }
+        match kind {
+            Kind::Seccomp => match SeccompPath::of(reference) {
+                None => Self::Nothing("it is no path below the kubelet's seccomp directory".to_owned()),
+                Some(path) => match path.as_str().parse() {
+                    Ok(reference) => Self::File(reference),
+                    Err(error) => Self::Nothing(format!("no bundle can have it: {error}")),
+                },
+            },
+            Kind::AppArmor => match ProfileName::new(reference) {
+                Ok(name) => Self::Policy(name),
+                Err(error) => Self::Nothing(format!("no bundle can have it: {error}")),
+            },
+        }
+    }
+}
+
+impl Bundles {
+    /// The labels that each tell that a Node has `target`: its own first.
+    pub(super) fn labels(&self, target: &Target) -> Vec<LabelKey> {
+        let own = match target {
+            Target::File(reference) => LabelKey::of_profile(reference),
+            Target::Policy(name) => LabelKey::of_policy(name),
+            Target::Nothing(_) => return Vec::new(),
+        };
+        let bundles = self.having(target).map(|(bundle, _)| self.label(&bundle.id));
+        std::iter::once(own).chain(bundles).collect()
+    }
+
+    /// Whether `key` is the label of a bundle that was not read, and that may have `target`.
+    pub(super) fn may_have(&self, target: &Target, key: &LabelKey) -> bool {
+        match target {
+            Target::File(reference) => {
+                let label = LabelKey::of_bundle(reference.namespace(), reference.bundle());
+                *key == label && self.bundles_in(reference.namespace().unwrap_or(&self.home)).is_none()
+            }
+            Target::Policy(_) => {
+                let namespace = key.namespace().map(Namespace::new).transpose();
+                !key.is_of_profile()
+                    && namespace
+                        .is_ok_and(|one| self.bundles_in(one.as_ref().unwrap_or(&self.home)).is_none())
+            }
+            Target::Nothing(_) => false,
+        }
+    }
+
+    /// Why the Nodes `lacking` do not have `target`, which others may have.
+    pub(super) fn why(&self, target: &Target, lacking: &[&Node]) -> String {
+        if let Some((bundle, profile)) = self.having(target).next() {
+            return held_back(bundle, profile, lacking);
+        }
+        match target {
+            Target::File(reference) => self.why_no_file(reference),
+            Target::Policy(_) => self.why_no_policy(),
+            Target::Nothing(why) => why.clone(),
+        }
+    }
+
+    /// The reference to something that there is that `reference` was probably meant to be.
+    pub(super) fn nearest(&self, kind: Kind, reference: &str) -> Option<String> {
+        let all = self.references(kind);
+        if all.iter().any(|one| one == reference) {
+            return None;
+        }
+        let is_its_end = |one: &&String| one.strip_suffix(reference).is_some_and(|rest| rest.ends_with('/'));
+        let mut ending = all.iter().filter(is_its_end);
+        match (ending.next(), ending.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => suggestion(reference, all.iter().map(String::as_str)).map(str::to_owned),
+        }
+    }
+
+    /// All that pods can refer to.
+    fn references(&self, kind: Kind) -> Vec<String> {
+        let of_bundle = |bundle: &Bundle| -> Vec<String> {
+            let keys = bundle.profiles.iter();
+            match kind {
+                Kind::Seccomp => keys
+                    .map(|(key, _)| Reference::new(&self.home, &bundle.id, key.clone()).to_string())
+                    .collect(),
+                Kind::AppArmor => {
+                    keys.flat_map(|(_, profile)| names(profile)).map(ToString::to_string).collect()
+                }
+            }
+        };
+        self.of_kind(kind).flat_map(of_bundle).collect()
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Bundle> {
+        self.all().filter(move |bundle| bundle.kind == Some(kind))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Bundle> {
+        self.read.values().flatten().flatten()
+    }
+
+    /// The bundles that have `target`, with the profile.
+    fn having<'b>(&'b self, target: &'b Target) -> impl Iterator<Item = (&'b Bundle, &'b Profile)> {
+        self.all().filter_map(move |bundle| match target {
+            Target::File(reference) => {
+                let is_it =
+                    bundle.kind == Some(Kind::Seccomp) && bundle.id == reference.bundle_id(&self.home);
+                // The home namespace is not said in references.
+                let is_said = reference.namespace() == Some(&self.home);
+                (is_it && !is_said).then(|| bundle.profiles.get(reference.key()))?.map(|one| (bundle, one))
+            }
+            Target::Policy(name) => {
+                let mut profiles = bundle.profiles.values();
+                profiles.find(|profile| names(profile).any(|one| one == name)).map(|one| (bundle, one))
+            }
+            Target::Nothing(_) => None,
+        })
+    }
+
+    /// Those of a namespace; none if they are not known.
+    fn bundles_in(&self, namespace: &Namespace) -> Option<&[Bundle]> {
+        self.read.get(namespace)?.as_deref().ok()
+    }
+
+    fn label(&self, id: &BundleId) -> LabelKey {
+        LabelKey::of_bundle(Some(&id.namespace).filter(|one| **one != self.home), &id.name)
+    }
+
+    fn why_no_file(&self, reference: &Reference) -> String {
+        if reference.namespace() == Some(&self.home) {
+            return format!("bundles of {} are referred to without their namespace", self.home);
+        }
+        let id = reference.bundle_id(&self.home);
+        let bundles = match self.read.get(&id.namespace) {
+            None => return format!("the namespace {} is not among --bundle-namespace", id.namespace),
+            Some(Err(why)) => return format!("the bundles of {} are not known: {why}", id.namespace),
+            Some(Ok(bundles)) => bundles,
+        };
+        let Some(bundle) = bundles.iter().find(|bundle| bundle.id == id) else {
+            return format!("there is no bundle {id}");
+        };
+        match (bundle.kind, first_error(&bundle.diagnostics)) {
+            (Some(Kind::AppArmor), _) => format!("the bundle {id} holds AppArmor texts"),
+            (_, Some(error)) => format!("the bundle {id} has a problem: {error}"),
+            _ => format!("the bundle {id} has no key {}", reference.key()),
+        }
+    }
+
+    fn why_no_policy(&self) -> String {
+        let is_refused =
+            |bundle: &&Bundle| bundle.profiles.values().any(|one| matches!(one, Profile::Refused(_)));
+        let refused = self.of_kind(Kind::AppArmor).filter(is_refused).map(|bundle| bundle.id.to_string());
+        let refused: Vec<String> = refused.collect();
+        let unread = self.read.iter().filter_map(|(namespace, read)| Some((namespace, read.as_ref().err()?)));
+        let unread: Vec<String> = unread
+            .map(|(namespace, why)| format!("; the bundles of {namespace} are not known: {why}"))
+            .collect();
+        let unless = match &refused[..] {
+            [] => String::new(),
+            some => format!(", unless a text that is refused does, in {}", some.join(", ")),
+        };
+        format!("no bundle declares it{unless}{}", unread.concat())
+    }
+}
+
+/// Why Nodes lack `profile`, which `bundle` has.
+fn held_back(bundle: &Bundle, profile: &Profile, lacking: &[&Node]) -> String {
+    let id = &bundle.id;
+    if bundle.nodes.is_none() {
+        return format!("the annotation pavise.dev/node-selector of its bundle {id} can't be read");
+    }
+    if lacking.iter().all(|node| bundle.is_for(Some(&node.labels)) == Some(false)) {
+        return format!("its bundle {id} is for other nodes (pavise.dev/node-selector)");
+    }
+    match (profile, bundle.kind) {
+        (Profile::Refused(findings), _) => {
+            let error = first_error(findings).map(ToString::to_string).unwrap_or_default();
+            format!("{id} has it, and it is refused: {error}")
+        }
+        (Profile::Accepted(..), Some(Kind::AppArmor)) => {
+            format!("{id} declares it, and it is not loaded there: the node may lack AppArmor, or an agent")
+        }
+        (Profile::Accepted(..), _) => {
+            format!("{id} has it, and it is not loaded there: does the agent run?")
+        }
+    }
+}
+
+fn first_error(findings: &[Diagnostic]) -> Option<&Diagnostic> {
+    findings.iter().find(|finding| finding.severity() == Severity::Error)
+}
+
+/// The profiles that an accepted text declares.
+fn names(profile: &Profile) -> impl Iterator<Item = &ProfileName> {
+    let document = match profile {
+        Profile::Accepted(document, _) => Some(document),
+        Profile::Refused(_) => None,
+    };
+    document.into_iter().flat_map(Document::names)
+}
