@@ -1,6 +1,7 @@
 //! What pods use stays where it is, label and profile, whatever becomes of its bundle, the agent and the
 //! kubelet; and goes after them. And the report that says so.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -8,13 +9,13 @@ use serde_json::{Value, json};
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
 use testbed::pavise::{self, PROFILES, SYSTEM};
-use testbed::pods::{bundle, confined_pod};
+use testbed::pods::bundle;
 use testbed::{GUEST_NODE, HOST_NODE};
 
 use crate::Test;
-use crate::said::{delete_pods, report, sleeping_pod};
+use crate::said::{Finding, Kind, delete_pods, expect_said, expect_said_to_be_right, report, sleeping_pod};
 use crate::steps::{
-    ALLOW, PATIENCE, apply, file, labels, wait_for_file, wait_for_labels, wait_until_running,
+    ALLOW, LOG, PATIENCE, apply, container, file, labels, wait_for_file, wait_for_labels, wait_until_running,
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -55,7 +56,7 @@ fn label(reference: &str) -> String {
 /// A DaemonSet with one pod, on the node that has this label.
 fn daemon_set(name: &str, label: &str) -> Value {
     let mut template = sleeping_pod(name, HOST_NODE);
-    template["spec"]["nodeSelector"] = json!({label: "true"});
+    template["spec"]["nodeSelector"][label] = json!("true");
     let labels = json!({"example.com/name": name});
     json!({
         "apiVersion": "apps/v1",
@@ -82,7 +83,7 @@ fn a_selected_label_stays(cluster: &Cluster) -> anyhow::Result<()> {
     wait_for_labels(cluster, &[&label])?;
     // It selects on the label alone, and refers to nothing: the file stays for the label's sake.
     let mut selecting = sleeping_pod("selecting-in-use", HOST_NODE);
-    selecting["spec"]["nodeSelector"] = json!({label.as_str(): "true"});
+    selecting["spec"]["nodeSelector"][&label] = json!("true");
     apply(cluster, &selecting)?;
     apply(cluster, &daemon_set("daemon-in-use", &label))?;
     wait_until_running(cluster, "selecting-in-use")?;
@@ -140,7 +141,12 @@ fn a_used_file_stays(cluster: &Cluster) -> anyhow::Result<()> {
     let reference = "referred-to/a.json";
     apply(cluster, &bundle("referred-to", &[("a.json", ALLOW), ("unused.json", ALLOW)]))?;
     wait_for_file(cluster, reference, Some(ALLOW))?;
-    apply(cluster, &confined_pod("referring", reference))?;
+    let mut referring = sleeping_pod("referring", HOST_NODE);
+    referring["spec"]["securityContext"] = Kind::Seccomp.context(reference);
+    // The first process of a container takes no signal from within that it has no trap for.
+    referring["spec"]["containers"][0]["command"] =
+        json!(["sh", "-c", "trap 'exit 1' TERM; while true; do sleep 1; done"]);
+    apply(cluster, &referring)?;
     wait_until_running(cluster, "referring")?;
     delete_bundle(cluster, "referred-to")?;
     expect_retained(cluster, reference, "default/referring")?;
@@ -149,9 +155,20 @@ fn a_used_file_stays(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(file(cluster, reference).exists(), "the file went before the pod");
 
     // What its container needs to be started anew is there.
-    cluster.kubectl().run(&["delete", "pod", "referring", "--grace-period=0", "--force"])?;
-    apply(cluster, &confined_pod("referring", reference))?;
-    wait_until_running(cluster, "referring")?;
+    cluster.kubectl().run(&["exec", "referring", "--", "kill", "1"])?;
+    wait_for("the container to be started anew", PATIENCE, || {
+        let container = container(cluster, "referring")?;
+        let is_anew =
+            container["restartCount"].as_u64() > Some(0) && container["state"]["running"].is_object();
+        Ok(is_anew.then_some(()))
+    })?;
+
+    // Nobody knows any more what it is to be put back to.
+    fs::write(file(cluster, reference), LOG)?;
+    let finding = Finding::of_main("referring", Kind::Seccomp, reference, "ProfileChanged");
+    expect_said(cluster, HOST_NODE, PATIENCE, &[finding])?;
+    fs::write(file(cluster, reference), ALLOW)?;
+    expect_said_to_be_right(cluster, PATIENCE, "referring")?;
     delete_pods(cluster, &["referring"])?;
     wait_until_gone(cluster, reference)?;
     wait_for("the report to forget it", PATIENCE, || {

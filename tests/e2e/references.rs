@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +17,7 @@ use testbed::{GUEST_NODE, HOST_NODE};
 use crate::resilience::restarts;
 use crate::said::{
     Counted, Finding, Kind, List, delete_pods, entries_of, events, expect_resolved, expect_said,
-    make_asking_pod, sleeping_pod,
+    make_asking_pod, show_latency, sleeping_pod,
 };
 use crate::steps::{ALLOW, PATIENCE, SOON, apply, file, wait_for_file, wait_until_running};
 use crate::{Test, apparmor};
@@ -61,7 +61,7 @@ const fn cell(
 const SECCOMP: &[Cell] = &[
     cell("well-ours", "asked/good.json", None, &[]),
     cell("misspelt", "asked/god.json", MISSING, &["asked/good.json"]),
-    cell("refused", "asked/bad.json", MISSING, &["refuse"]),
+    cell("refused", "asked/bad.json", MISSING, &["refuse", "missing-default-action"]),
     cell("elsewhere", "asked-there/a.json", MISSING, &["select"]),
     cell("well-foreign", "asked-foreign/good.json", None, &[]),
     cell("empty", "asked-foreign/empty.json", INVALID, &[]),
@@ -74,7 +74,8 @@ const SECCOMP: &[Cell] = &[
 const APPARMOR: &[Cell] = &[
     cell("well-ours", "e2e-asked-good", None, &[]),
     cell("misspelt", "e2e-asked-god", MISSING, &["e2e-asked-good"]),
-    cell("refused", "e2e-asked-bad", MISSING, &["refuse"]),
+    cell("refused", "e2e-asked-bad", MISSING, &["refuse", "unconfined-profile"]),
+    cell("uncompiled", "e2e-asked-broken", MISSING, &["refuse", "invalid-policy"]),
     cell("elsewhere", "e2e-asked-there", MISSING, &["select"]),
     cell("well-foreign", "e2e-asked-foreign", None, &[]),
 ];
@@ -225,18 +226,32 @@ fn apparmor_is_told(cluster: &Cluster) -> anyhow::Result<()> {
         apparmor::guest(cluster, &format!("printf '{text}' | apparmor_parser {how} -K"))
     };
     let foreign = "profile e2e-asked-foreign { file, }";
-    let good = apparmor::text("e2e-asked-good", "");
-    let unconfined = "profile e2e-asked-bad flags=(unconfined) { file, }\n";
+    // Of a text that is refused before it is compiled nobody knows what it declares: its key has to say so.
+    let asked = |texts: &[(&str, &str)]| apparmor::bundle("asked-policy", texts);
     let there = apparmor::bundle("asked-policy-there", &[("a", &apparmor::text("e2e-asked-there", ""))]);
+    let [good, added, fixed, compiled] =
+        ["good", "god", "bad", "broken"].map(|name| apparmor::text(&format!("e2e-asked-{name}"), ""));
     load(foreign, "-r")?;
-    apply(cluster, &apparmor::bundle("asked-policy", &[("good", &good), ("bad", unconfined)]))?;
+    apply(
+        cluster,
+        &asked(&[
+            ("e2e-asked-good", &good),
+            ("e2e-asked-bad", "profile e2e-asked-bad flags=(unconfined) { file, }\n"),
+            ("e2e-asked-broken", "profile e2e-asked-broken {\n  fil,\n}\n"),
+        ]),
+    )?;
     apply(cluster, &only_for(there.clone(), HOST_NODE))?;
     apparmor::wait_for_kernel(cluster, "e2e-asked-good (enforce)", true)?;
     let matrix = Matrix::new(cluster, GUEST_NODE, Kind::AppArmor, APPARMOR, apparmor::PATIENCE)?;
     matrix.expect_told()?;
 
-    let (added, fixed) = (apparmor::text("e2e-asked-god", ""), apparmor::text("e2e-asked-bad", ""));
-    apply(cluster, &apparmor::bundle("asked-policy", &[("good", &good), ("bad", &fixed), ("god", &added)]))?;
+    let texts = [
+        ("e2e-asked-good", &good),
+        ("e2e-asked-god", &added),
+        ("e2e-asked-bad", &fixed),
+        ("e2e-asked-broken", &compiled),
+    ];
+    apply(cluster, &asked(&texts.map(|(key, text)| (key, text.as_str()))))?;
     apply(cluster, &only_for(there, GUEST_NODE))?;
     matrix.expect_put_right()?;
     delete_bundles(cluster, &["asked-policy", "asked-policy-there"])?;
@@ -287,9 +302,11 @@ fn a_finding_stays_one_event(cluster: &Cluster) -> anyhow::Result<()> {
     let (name, reference) = ("asking-again", "asked-again/a.json");
     let missing = "pavise_pod_problems{kind=\"seccomp\",reason=\"ProfileMissing\"}";
     let counted = Counted::on(cluster, HOST_NODE)?;
+    let start = SystemTime::now();
     apply(cluster, &confined_pod(name, reference))?;
     let finding = Finding::of_main(name, Kind::Seccomp, reference, "ProfileMissing");
-    expect_said(cluster, HOST_NODE, PATIENCE, &[finding])?;
+    expect_said(cluster, HOST_NODE, SOON, &[finding])?;
+    show_latency(cluster, name, start)?;
     let before = events(cluster, name)?;
     ensure!(before.len() == 1, "it is more than one Event: {before:?}");
 

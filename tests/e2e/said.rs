@@ -2,7 +2,7 @@
 //! which nothing is ever started.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
@@ -146,21 +146,24 @@ impl Finding {
         Self { pod, list: List::Regular, container, kind, reference, reason, words: &[] }
     }
 
+    /// What its Event is about, beside the container: of one that runs, it is the container itself.
+    fn about(&self) -> &str {
+        if self.reason == "ProfileNotEnforced" { &self.container } else { &self.reference }
+    }
+
     /// Claims that one of these Events is about it, and says all of it.
     fn expect_event(&self, events: &[Value], node: &str) -> anyhow::Result<()> {
         let of_pod = events.iter().filter(|event| event["regarding"]["name"] == self.pod);
         let alike: Vec<&Value> = of_pod.filter(|event| event["reason"] == self.reason).collect();
-        let told = alike.iter().find(|event| {
-            let text = event["note"].as_str().unwrap_or_default();
-            [&self.container, &self.reference].into_iter().all(|word| text.contains(word.as_str()))
-        });
+        let told = alike.iter().find(|event| says(event, &self.container) && says(event, self.about()));
         let told =
             told.with_context(|| format!("no Event says {self:?}; of that reason there is {alike:?}"))?;
-        let text = told["note"].as_str().unwrap_or_default();
         ensure!(told["type"] == "Warning", "it is no warning: {told}");
         ensure!(told["regarding"]["kind"] == "Pod", "it is about something else: {told}");
-        for word in self.words.iter().chain([&node]) {
-            ensure!(text.contains(word), "it does not say {word:?}: {text}");
+        let is_by = told["reportingInstance"].as_str().is_some_and(|instance| instance.contains(node));
+        ensure!(is_by || says(told, node), "it does not say where: {told}");
+        for word in self.words {
+            ensure!(says(told, word), "it does not say {word:?}: {told}");
         }
         Ok(())
     }
@@ -214,10 +217,35 @@ pub(crate) fn expect_reported(
     })
 }
 
+/// Shows how long after `since` it was said what is wrong with a pod: by the clock of the host's node.
+pub(crate) fn show_latency(cluster: &Cluster, pod: &str, since: SystemTime) -> anyhow::Result<()> {
+    let first = events(cluster, pod)?.into_iter().next().with_context(|| format!("nobody spoke of {pod}"))?;
+    let time = first["eventTime"].as_str().context("an Event has no time")?;
+    let time = humantime::parse_rfc3339(time).with_context(|| format!("reading {time}"))?;
+    let latency = time.duration_since(since).unwrap_or_default();
+    eprintln!(
+        "    an Event {:.2} s after the pod was asked for, kubectl's start included",
+        latency.as_secs_f64()
+    );
+    Ok(())
+}
+
 /// Waits until it is said of a pod that all is put right, and the report has no word about it any more.
 pub(crate) fn expect_resolved(
     cluster: &Cluster,
     node: &str,
+    patience: Duration,
+    pod: &str,
+) -> anyhow::Result<()> {
+    expect_said_to_be_right(cluster, patience, pod)?;
+    wait_for(&format!("the report of {node} to leave out {pod}"), patience, || {
+        Ok(entries_of(cluster, node, pod)?.is_empty().then_some(()))
+    })
+}
+
+/// Waits until it is said of a pod that all is put right.
+pub(crate) fn expect_said_to_be_right(
+    cluster: &Cluster,
     patience: Duration,
     pod: &str,
 ) -> anyhow::Result<()> {
@@ -226,9 +254,6 @@ pub(crate) fn expect_resolved(
         let Some(event) = event else { return Ok(None) };
         ensure!(event["type"] == "Normal", "it is a warning: {event}");
         Ok(Some(()))
-    })?;
-    wait_for(&format!("the report of {node} to leave out {pod}"), patience, || {
-        Ok(entries_of(cluster, node, pod)?.is_empty().then_some(()))
     })
 }
 
@@ -263,6 +288,10 @@ pub(crate) fn entries_of(cluster: &Cluster, node: &str, pod: &str) -> anyhow::Re
     Ok(entries(cluster, node)?.into_iter().filter(|entry| is_of(entry, pod)).collect())
 }
 
+fn says(event: &Value, word: &str) -> bool {
+    event["note"].as_str().is_some_and(|note| note.contains(word))
+}
+
 fn is_of(entry: &Value, pod: &str) -> bool {
     entry["pod"] == format!("default/{pod}")
 }
@@ -289,7 +318,7 @@ impl<'a> Counted<'a> {
     /// Counts when nothing changes any more of what earlier tests did.
     pub(crate) fn on(cluster: &'a Cluster, node: &'static str) -> anyhow::Result<Self> {
         let mut last = None;
-        let before = wait_for(&format!("the numbers of {node} to stay"), SOON, || {
+        let before = wait_for(&format!("the numbers of {node} to stay"), Duration::from_mins(1), || {
             let now = gauges(&retry("the metrics", SOON, || pavise::ask_agent(cluster, node, "/metrics"))?)?;
             if last.as_ref() == Some(&now) {
                 return Ok(Some(now));

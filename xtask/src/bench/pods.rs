@@ -181,7 +181,8 @@ impl Bench<'_> {
         let remark = format!("idle, with {} pods", PODS + SINGLES);
         let writes = Amount::Count(self.writes()? - writes);
         report.judge("API writes in a minute", Amount::Count(0), writes, &remark);
-        report.judge("Processor time in a minute", Amount::Share(0.000_5), share, &remark);
+        // No goal: the agent looks again and again for containers that real nodes have.
+        report.tell("Processor time in a minute", share, &remark);
         Ok(())
     }
 

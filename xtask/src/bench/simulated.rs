@@ -22,7 +22,7 @@ use super::process::Process;
 pub(super) const NODE: &str = "simulated";
 
 /// How long the agent may take to be ready, and an answer of it to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running agent.
 pub(super) struct SimulatedAgent {
