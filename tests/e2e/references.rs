@@ -355,29 +355,27 @@ fn a_foreign_file_is_judged(cluster: &Cluster) -> anyhow::Result<()> {
     let (pod, reference) = ("asking-somebody", "somebodys/a.json");
     let path = file(cluster, reference);
     let directory = path.parent().context("a file has a directory")?;
+    let counted = Counted::on(cluster, HOST_NODE)?;
     make_asking_pod(cluster, HOST_NODE, pod, List::Regular, Kind::Seccomp, &[("main", reference)])?;
-    let mut findings = vec![Finding::of_main(pod, Kind::Seccomp, reference, "ProfileMissing")];
     // Not even its directory is there.
-    expect_said(cluster, HOST_NODE, SOON, &findings)?;
+    let missing = Finding::of_main(pod, Kind::Seccomp, reference, "ProfileMissing");
+    expect_said(cluster, HOST_NODE, PATIENCE, &[missing])?;
     fs::create_dir(directory).context("making a directory of somebody else")?;
     for (what, deed, reason) in DEEDS {
         deed(&path).with_context(|| format!("having the file {what}"))?;
-        wait_for(&format!("the report to say {reason:?} of a file that is {what}"), PATIENCE, || {
-            let entries = entries_of(cluster, HOST_NODE, pod)?;
-            let reasons: Vec<_> = entries.iter().filter_map(|entry| entry["reason"].as_str()).collect();
-            Ok((reasons == reason.as_slice()).then_some(()))
+        let problems = [MISSING, INVALID, UNSAFE].map(|one| {
+            let name =
+                format!("pavise_pod_problems{{kind=\"seccomp\",reason=\"{}\"}}", one.unwrap_or_default());
+            (name, u64::from(one == *reason))
+        });
+        let problems = problems.each_ref().map(|(name, count)| (name.as_str(), *count));
+        counted.expect_more(SOON, &problems).with_context(|| format!("the file is {what}"))?;
+        // What holds for a moment only is not said.
+        wait_for(&format!("an Event about a file that is {what}"), SOON, || {
+            let said = events(cluster, pod)?;
+            Ok(reason.is_none_or(|reason| said.iter().any(|event| event["reason"] == reason)).then_some(()))
         })?;
-        findings.extend(reason.map(|reason| Finding::of_main(pod, Kind::Seccomp, reference, reason)));
     }
-    let start = "each of them to be an Event";
-    testbed::kubectl::retry(start, PATIENCE, || {
-        let said: Vec<_> =
-            events(cluster, pod)?.into_iter().map(|mut event| event["reason"].take()).collect();
-        for finding in &findings {
-            ensure!(said.contains(&json!(finding.reason)), "nobody said {}: {said:?}", finding.reason);
-        }
-        Ok(())
-    })?;
     expect_resolved(cluster, HOST_NODE, PATIENCE, pod)?;
 
     // It is a profile like any other: a container can have it.

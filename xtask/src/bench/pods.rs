@@ -31,6 +31,9 @@ const SINGLES: usize = 50;
 /// How long the agent may take for all pods, and the API server to take them.
 const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(5);
+/// How long there is nothing to write for an agent that has nothing to write: of many changes of its report it
+/// writes one in ten seconds.
+const QUIET: Duration = Duration::from_secs(12);
 
 /// Two containers of a pod have profiles of this bundle, and the third one of the other.
 const THERE: &str = "there";
@@ -254,7 +257,7 @@ impl Bench<'_> {
     fn settled_writes(&self) -> anyhow::Result<u64> {
         wait_for("the agent to have nothing more to write", PATIENCE, || {
             let before = self.writes()?;
-            sleep(SETTLED);
+            sleep(QUIET);
             Ok(Some(before).filter(|before| self.writes().is_ok_and(|now| now == *before)))
         })
     }
