@@ -330,7 +330,7 @@ impl<'a> Counted<'a> {
         Ok(Self { cluster, node, before })
     }
 
-    /// Waits until there are so many more of each, and as many as before of all else of the same name.
+    /// Waits until there are so many more of each of these.
     pub(crate) fn expect_more(&self, patience: Duration, more: &[(&str, u64)]) -> anyhow::Result<()> {
         retry(&format!("the metrics of {}", self.node), patience, || {
             let metrics = pavise::ask_agent(self.cluster, self.node, "/metrics")?;
