@@ -32,18 +32,18 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// A kernel in an emulator, and a kubelet that looks every ten seconds.
-const PATIENCE: Duration = Duration::from_secs(90);
-const POLICY: &str = "/sys/kernel/security/apparmor";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const POLICY: &str = "/sys/kernel/security/apparmor";
 
 /// A profile that allows all but what `rules` deny.
-fn text(name: &str, rules: &str) -> String {
+pub(crate) fn text(name: &str, rules: &str) -> String {
     format!(
         "#include <tunables/global>\nprofile {name} flags=(attach_disconnected) {{\n  \
          #include <abstractions/base>\n  file,\n  {rules}\n}}\n"
     )
 }
 
-fn bundle(name: &str, texts: &[(&str, &str)]) -> Value {
+pub(crate) fn bundle(name: &str, texts: &[(&str, &str)]) -> Value {
     let data: serde_json::Map<String, Value> =
         texts.iter().map(|(key, text)| ((*key).to_owned(), json!(text))).collect();
     json!({
@@ -54,12 +54,12 @@ fn bundle(name: &str, texts: &[(&str, &str)]) -> Value {
     })
 }
 
-fn delete_bundle(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+pub(crate) fn delete_bundle(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     cluster.kubectl().run(&["delete", "configmap", name, "-n", PROFILES]).map(drop)
 }
 
 /// A pod on the guest's node that sleeps under the AppArmor profile `profile`.
-fn pod(name: &str, profile: &str) -> Value {
+pub(crate) fn pod(name: &str, profile: &str) -> Value {
     let mut pod = confined_pod(name, "");
     pod["spec"]["securityContext"] =
         json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": profile}});
@@ -67,7 +67,7 @@ fn pod(name: &str, profile: &str) -> Value {
     pod
 }
 
-fn guest(cluster: &Cluster, script: &str) -> anyhow::Result<String> {
+pub(crate) fn guest(cluster: &Cluster, script: &str) -> anyhow::Result<String> {
     cluster.guest()?.run(&["sh", "-c", script])
 }
 
@@ -77,7 +77,7 @@ fn kernel(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     Ok(profiles.lines().map(str::to_owned).collect())
 }
 
-fn wait_for_kernel(cluster: &Cluster, line: &str, is_there: bool) -> anyhow::Result<()> {
+pub(crate) fn wait_for_kernel(cluster: &Cluster, line: &str, is_there: bool) -> anyhow::Result<()> {
     let what = if is_there { "to have" } else { "not to have" };
     wait_for(&format!("the kernel {what} {line}"), PATIENCE, || {
         Ok((kernel(cluster)?.iter().any(|one| one == line) == is_there).then_some(()))
@@ -96,7 +96,7 @@ fn wait_for_label(cluster: &Cluster, name: &str, is_there: bool) -> anyhow::Resu
     })
 }
 
-fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
+pub(crate) fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
     wait_for(&format!("{pod} to run"), PATIENCE, || {
         let pod = cluster.kubectl().get(&["pod", pod])?;
         Ok(pod["status"]["containerStatuses"][0]["state"]["running"].is_object().then_some(()))
@@ -107,7 +107,7 @@ fn exec(cluster: &Cluster, pod: &str, script: &str) -> anyhow::Result<String> {
     cluster.kubectl().run(&["exec", pod, "--", "sh", "-c", script])
 }
 
-fn delete_pod(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
+pub(crate) fn delete_pod(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
     cluster.kubectl().run(&["delete", "pod", pod, "--grace-period=0", "--force"]).map(drop)
 }
 

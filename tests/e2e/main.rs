@@ -18,12 +18,16 @@ mod apparmor;
 mod catalog;
 mod check;
 mod drift;
+mod enforcement;
 mod guard;
 mod guest;
+mod in_use;
 mod observe;
 mod own_node;
 mod podman;
+mod references;
 mod resilience;
+mod said;
 mod steps;
 mod sync;
 mod targeting;
@@ -72,6 +76,9 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)
         .chain(guest::TESTS)
+        .chain(references::TESTS)
+        .chain(enforcement::TESTS)
+        .chain(in_use::TESTS)
         .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()

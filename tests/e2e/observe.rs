@@ -8,6 +8,7 @@ use testbed::pavise;
 use testbed::pods::bundle;
 
 use crate::Test;
+use crate::said::number;
 use crate::steps::{ALLOW, SOON, apply, wait_for_labels};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -24,8 +25,8 @@ fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<(
 }
 
 fn a_refused_profile_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
-    let refused = || number(cluster, r#"pavise_problems{kind="seccomp",problem="refused"}"#);
-    let written = || number(cluster, r#"pavise_installs_total{kind="seccomp",outcome="written"}"#);
+    let refused = || number(cluster, HOST_NODE, r#"pavise_problems{kind="seccomp",problem="refused"}"#);
+    let written = || number(cluster, HOST_NODE, r#"pavise_installs_total{kind="seccomp",outcome="written"}"#);
     retry("the agent to be ready", SOON, || pavise::ask_agent(cluster, HOST_NODE, "/readyz"))?;
     let before = (refused()?, written()?);
     apply(cluster, &bundle("counted", &[("good.json", ALLOW), ("bad.json", "{}")]))?;
@@ -37,15 +38,11 @@ fn a_refused_profile_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
         pavise::ask_agent(cluster, HOST_NODE, "/readyz")? == "ready\n",
         "a refused profile keeps the agent unready"
     );
-    let watches =
-        number(cluster, r#"pavise_api_requests_total{verb="watch",resource="configmaps",code="2xx"}"#)?;
+    let watches = number(
+        cluster,
+        HOST_NODE,
+        r#"pavise_api_requests_total{verb="watch",resource="configmaps",code="2xx"}"#,
+    )?;
     ensure!(watches > 0, "no watch of bundles is counted");
     Ok(())
-}
-
-/// The value of one of the agent's metrics; 0 if it is not there.
-fn number(cluster: &Cluster, metric: &str) -> anyhow::Result<u64> {
-    let metrics = pavise::ask_agent(cluster, HOST_NODE, "/metrics")?;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
-    Ok(value.unwrap_or("0").parse()?)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use testbed::cluster::Cluster;
 use testbed::pavise::{PROFILES, SYSTEM};
@@ -17,6 +17,8 @@ use ureq::{Agent, Body};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Has the API server leave out of an object what is not its metadata.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// Where the Events of pods are.
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 /// What makes a ConfigMap a bundle, as a part of a URL.
 const BUNDLES: &str = "labelSelector=pavise.dev/profiles";
 
@@ -53,9 +55,20 @@ impl Api {
 
     /// Creates a bundle, given as JSON. Returns when the API server has answered.
     pub(super) fn create(&self, bundle: &str) -> anyhow::Result<()> {
-        let url = format!("{}/api/v1/namespaces/{PROFILES}/configmaps", self.server);
-        let request = self.agent.post(url).content_type("application/json");
-        answer(request.send(bundle)).context("creating a bundle").map(drop)
+        self.create_in(&format!("/api/v1/namespaces/{PROFILES}/configmaps"), bundle)
+    }
+
+    /// Creates any object, given as JSON, where the API server has those of its kind.
+    pub(super) fn create_in(&self, path: &str, object: &str) -> anyhow::Result<()> {
+        let request = self.agent.post(format!("{}{path}", self.server)).content_type("application/json");
+        answer(request.send(object)).with_context(|| format!("creating an object in {path}")).map(drop)
+    }
+
+    /// Changes an object by a JSON merge patch (RFC 7386).
+    pub(super) fn patch(&self, path: &str, change: &str) -> anyhow::Result<()> {
+        let request = self.agent.patch(format!("{}{path}", self.server));
+        let request = request.content_type("application/merge-patch+json");
+        answer(request.send(change)).with_context(|| format!("patching {path}")).map(drop)
     }
 
     /// Deletes all bundles.
@@ -86,18 +99,46 @@ impl Api {
         &self,
         node: &str,
     ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<(Instant, BTreeSet<String>)>> + use<>> {
-        let url = format!(
-            "{}/api/v1/nodes?watch=true&fieldSelector=metadata.name={node}&timeoutSeconds={}",
-            self.server,
-            PATIENCE.as_secs()
-        );
-        let response = self.agent.get(url).header("accept", METADATA).call().context("watching the Node")?;
+        let told = self.watch(&format!("/api/v1/nodes?fieldSelector=metadata.name={node}"), METADATA)?;
+        Ok(told.map(|told| told.map(|(at, node)| (at, labels_of(&node)))))
+    }
+
+    /// The reason of each Event about the pod `name` from now on, with the moment at which it was told.
+    pub(super) fn watch_events(
+        &self,
+        name: &str,
+    ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<(Instant, String)>> + use<>> {
+        let told =
+            self.watch(&format!("{EVENTS}?fieldSelector=regarding.name={name}"), "application/json")?;
+        let reason = |event: Value| event["reason"].as_str().unwrap_or_default().to_owned();
+        Ok(told.map(move |told| told.map(|(at, event)| (at, reason(event)))))
+    }
+
+    /// How many Events have this reason.
+    pub(super) fn events(&self, reason: &str) -> anyhow::Result<usize> {
+        let list = answer(self.agent.get(format!("{}{EVENTS}", self.server)).call());
+        let list =
+            serde_json::from_str::<Value>(&list.context("listing Events")?).context("reading Events")?;
+        let events = list["items"].as_array().into_iter().flatten();
+        Ok(events.filter(|event| event["reason"] == reason).count())
+    }
+
+    /// Each object that was changed, with the moment at which that was told. The path has a query.
+    fn watch(
+        &self,
+        path: &str,
+        accept: &str,
+    ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<(Instant, Value)>> + use<>> {
+        let what = format!("watching {path}");
+        let url = format!("{}{path}&watch=true&timeoutSeconds={}", self.server, PATIENCE.as_secs());
+        let response = self.agent.get(url).header("accept", accept).call().with_context(|| what.clone())?;
+        ensure!(response.status() == StatusCode::OK, "{what}: the API server answers {}", response.status());
         let lines = BufReader::new(response.into_body().into_reader()).lines();
-        Ok(lines.map(|line| {
-            let line = line.context("watching the Node")?;
+        Ok(lines.map(move |line| {
+            let line = line.with_context(|| what.clone())?;
             let told = Instant::now();
-            let event: Value = serde_json::from_str(&line).context("reading what became of the Node")?;
-            Ok((told, labels_of(&event["object"])))
+            let mut event: Value = serde_json::from_str(&line).with_context(|| what.clone())?;
+            Ok((told, event["object"].take()))
         }))
     }
 }

@@ -8,13 +8,15 @@
 //! - "labelled": when a watch of the Node tells of it. Labels are set for what is durable.
 //!
 //! The cluster has the host's node alone: an emulated machine beside it would take the cores that are measured
-//! on. `apparmor` has a guest beside it, and measures in there.
+//! on. `apparmor` has a guest beside it, and measures in there. `pods` has a node that is simulated.
 
 mod api;
 mod apparmor;
 mod bundles;
+mod pods;
 mod process;
 mod report;
+mod simulated;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -52,7 +54,8 @@ const ROUNDS: [usize; 2] = [5, 3];
 /// What is measured.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// seccomp profiles on this machine's own node, or AppArmor profiles in the guest
+    /// seccomp profiles on this machine's own node, AppArmor profiles in the guest, or many pods on a node
+    /// that is simulated
     #[arg(default_value = "seccomp")]
     of: Of,
 }
@@ -61,12 +64,14 @@ pub(crate) struct Options {
 enum Of {
     Seccomp,
     Apparmor,
+    Pods,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     match options.of {
         Of::Seccomp => seccomp(),
         Of::Apparmor => apparmor::run(),
+        Of::Pods => pods::run(),
     }
 }
 
