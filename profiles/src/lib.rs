@@ -35,6 +35,7 @@ pub mod pod;
 mod policies;
 mod policy;
 pub mod reference;
+pub mod report;
 pub mod seccomp;
 #[cfg(test)]
 mod seed;

@@ -133,6 +133,11 @@ impl Pods {
         pods.remove(id);
     }
 
+    /// Whether it is known which there are.
+    pub(crate) fn are_known(&self) -> bool {
+        self.all.is_some()
+    }
+
     /// The pods that are known to refer to the AppArmor profile `name`.
     pub(crate) fn referring_to<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a PodId> {
         let pods = self.all.iter().flatten();

@@ -22,6 +22,7 @@ mod guest;
 mod observe;
 mod own_node;
 mod podman;
+mod report;
 mod resilience;
 mod steps;
 mod sync;
@@ -69,6 +70,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(catalog::TESTS)
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)
+        .chain(report::TESTS)
         .chain(guest::TESTS)
         .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));

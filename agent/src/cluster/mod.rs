@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod pods;
+pub(crate) mod report;
 mod requests;
 #[cfg(test)]
 mod script;

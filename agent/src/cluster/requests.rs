@@ -12,6 +12,8 @@ use tower::{Layer, Service};
 
 use crate::observe::metrics::Metrics;
 
+/// Where the reports of nodes are.
+const REPORTS: &str = "/apis/pavise.dev/v1alpha1/nodeprofilereports/";
 /// No answer came.
 const NONE: &str = "none";
 
@@ -95,8 +97,11 @@ fn verb(method: &Method, query: Option<&str>) -> &'static str {
     }
 }
 
-/// What a path of the API is about: `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`.
+/// What a path of the API is about: a report, `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`.
 fn resource(path: &str) -> &'static str {
+    if path.starts_with(REPORTS) {
+        return "nodeprofilereports";
+    }
     let mut parts = path.trim_start_matches("/api/v1/").split('/');
     match (parts.next(), parts.nth(1)) {
         (Some("nodes"), _) => "nodes",
@@ -158,6 +163,12 @@ mod tests {
             r#"{verb="watch",resource="pods",code="2xx"} 1"#,
         );
         check(Method::PATCH, "/api/v1/nodes/a?", None, r#"{verb="patch",resource="nodes",code="none"} 1"#);
+        check(
+            Method::PATCH,
+            "/apis/pavise.dev/v1alpha1/nodeprofilereports/a?",
+            Some(200),
+            r#"{verb="patch",resource="nodeprofilereports",code="2xx"} 1"#,
+        );
         check(Method::POST, "/apis/x", Some(503), r#"{verb="other",resource="other",code="5xx"} 1"#);
     }
 }

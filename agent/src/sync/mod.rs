@@ -8,6 +8,7 @@
 
 mod journal;
 pub(crate) mod policies;
+pub(crate) mod report;
 pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use profiles::plan::{Compile, Keep, LabelChange, Plan};
 use profiles::reference::Reference;
+use profiles::report::Answer;
 use profiles::sight::{Looks, Sights};
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
@@ -32,6 +34,7 @@ use crate::host::{Care, Host, Installed};
 use crate::observe::status::Status;
 use journal::Journal;
 use policies::{Answered, Policies};
+use report::{Outlet, Reports};
 
 /// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
 pub(crate) struct SyncLoop<H, W> {
@@ -44,6 +47,8 @@ pub(crate) struct SyncLoop<H, W> {
     /// Tells when the disk, or the kernel's policy, is to be looked at.
     changes: LocalBoxStream<'static, ()>,
     write_labels: W,
+    /// None where nobody is to be told.
+    reports: Option<Reports>,
     status: Arc<Status>,
     started: Instant,
 }
@@ -71,9 +76,15 @@ where
             events: stream::select_all(events),
             changes: rescan::settled(changes).boxed_local(),
             write_labels,
+            reports: None,
             status,
             started: Instant::now(),
         }
+    }
+
+    /// The same, with a report of the node that goes to `outlet`.
+    pub(crate) fn reporting_to(self, outlet: Option<Outlet>) -> Self {
+        Self { reports: outlet.map(Reports::new), ..self }
     }
 
     /// Runs until `stop` completes. Stopping changes nothing on the node, whatever is under way.
@@ -116,6 +127,7 @@ where
             if is_done(&self.state, self.now()) {
                 return Ok(true);
             }
+            let report_at = self.report();
             tokio::select! {
                 () = &mut stop => return Ok(false),
                 Some(event) = self.events.next() => self.take_all_ready(event),
@@ -125,6 +137,8 @@ where
                 }
                 () = tokio::time::sleep_until(rescan_at) => rescan_at = self.scan(Care::Read)?,
                 () = sleep_until(wake_at) => {}
+                Some(answer) = next_report_answer(&mut self.reports) => self.take_report_answer(answer),
+                () = sleep_until(report_at) => {}
             }
         }
     }
@@ -263,6 +277,20 @@ where
         self.take(Event::LabelsSent(change));
     }
 
+    /// Reports what there is to report. Returns when there may be more, if nothing happens before.
+    fn report(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let at = self.reports.as_mut()?.turn(&self.state, || self.status.reasons(), now)?;
+        self.started.checked_add(at.elapsed())
+    }
+
+    fn take_report_answer(&mut self, answer: Answer) {
+        let now = self.now();
+        if let Some(reports) = &mut self.reports {
+            reports.take(answer, now);
+        }
+    }
+
     fn now(&self) -> Time {
         Time::since_start(self.started.elapsed())
     }
@@ -271,6 +299,11 @@ where
 /// The next text that is back from the compiler, if one is out.
 async fn next_answer(policies: &mut Option<Policies>) -> Option<Answered> {
     policies.as_mut()?.next().await
+}
+
+/// The answer to what is asked about the report, if anything is.
+async fn next_report_answer(reports: &mut Option<Reports>) -> Option<Answer> {
+    reports.as_mut()?.answer().await
 }
 
 async fn sleep_until(instant: Option<Instant>) {

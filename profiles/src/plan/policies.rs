@@ -54,7 +54,7 @@ impl State {
     }
 
     /// When `profile` is to go, if no pod refers to it then: none if it is to stay, or if that is not known.
-    fn policy_due(&self, profile: &KernelProfile) -> Option<Time> {
+    pub(crate) fn policy_due(&self, profile: &KernelProfile) -> Option<Time> {
         let since = self.policies.unclaimed_since(profile)?;
         Some(since.max(self.all_known_since()?) + self.config.removal_delay)
     }

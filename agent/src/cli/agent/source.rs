@@ -1,6 +1,7 @@
 //! Where the agent's bundles come from, and what it tells its labels to.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -10,12 +11,16 @@ use futures::{FutureExt, StreamExt};
 use profiles::name::NodeName;
 use profiles::plan::LabelChange;
 use profiles::platform::Platform;
+use profiles::report::Agent;
 use profiles::state::{Config, Event};
 use tracing::info;
 
-use crate::cluster::{self, bundles, node::OwnNode, pods};
+use crate::cluster::{self, bundles, node::OwnNode, pods, report::Reporter};
 use crate::directory::BundleDirectory;
 use crate::observe::metrics::Metrics;
+use crate::sync::report::Outlet;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the user typed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,17 +48,19 @@ impl FromStr for Source {
 pub(super) struct Connections {
     pub(super) events: Vec<LocalBoxStream<'static, Event>>,
     pub(super) write_labels: Box<dyn Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>>,
+    pub(super) report: Option<Outlet>,
 }
 
 /// Connects with the API server, of which nothing is asked yet. What will be counts in `metrics`.
 pub(super) async fn cluster(
     node: NodeName,
+    pod: Option<String>,
     platform: Platform,
     rules: &Config,
     metrics: Metrics,
 ) -> Result<Connections> {
     let client = cluster::connect(metrics).await?;
-    info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
+    info!(%node, version = VERSION, "Agent started");
     let mut events = Vec::new();
     if rules.has_apparmor {
         events.push(pods::watch(client.clone(), &node).boxed_local());
@@ -63,14 +70,28 @@ pub(super) async fn cluster(
     for namespace in rules.namespaces() {
         events.push(bundles::watch(client.clone(), namespace.clone(), platform).boxed_local());
     }
-    Ok(Connections { events, write_labels: Box::new(move |change| node.write(change).boxed_local()) })
+    let reporter = Rc::new(Reporter::new(client, &node));
+    let ask = move |request| {
+        let reporter = reporter.clone();
+        async move { reporter.ask(request).await }.boxed_local()
+    };
+    let agent = Agent { version: VERSION.to_owned(), pod };
+    Ok(Connections {
+        events,
+        write_labels: Box::new(move |change| node.write(change).boxed_local()),
+        report: Some(Outlet { agent, platform, ask: Box::new(ask) }),
+    })
 }
 
 /// Connects with a directory of bundles.
 pub(super) fn directory(path: &Path, platform: Platform, rules: &Config) -> Result<Connections> {
     let bundles = BundleDirectory::open(path, &rules.home, &rules.others, platform)?;
-    info!(source = %path.display(), version = env!("CARGO_PKG_VERSION"), "Agent started");
+    info!(source = %path.display(), version = VERSION, "Agent started");
     // Where there is no Node, no change of labels is ever planned.
     let write_labels = |_| future::pending().boxed_local();
-    Ok(Connections { events: vec![bundles.watch().boxed_local()], write_labels: Box::new(write_labels) })
+    Ok(Connections {
+        events: vec![bundles.watch().boxed_local()],
+        write_labels: Box::new(write_labels),
+        report: None,
+    })
 }
