@@ -1,8 +1,14 @@
 //! What tests of several modules start from.
 
+use std::time::Duration;
+
 use profiles::bundle::{Bundle, BundleId, Source};
+use profiles::name::Namespace;
 use profiles::platform::{Architecture, Kernel, Platform};
 use profiles::pod::{Asked, Container, ContainerKind, Pod};
+use profiles::report::{Agent, Circumstances, Report};
+use profiles::state::{Config, Event, NodeLabels, State};
+use profiles::time::Time;
 use profiles::verdicts::Verdicts;
 
 /// A node as most are.
@@ -30,6 +36,31 @@ pub(crate) fn judged(source: Source) -> Bundle {
 /// A ConfigMap of AppArmor texts, of which nothing is said but its `data`.
 pub(crate) fn apparmor_source(namespace: &str, name: &str, data: &[(&str, &str)]) -> Source {
     Source { kind: "apparmor".to_owned(), ..source(namespace, name, data) }
+}
+
+/// The report of a node of which nothing is known but that it exists.
+pub(crate) fn report() -> Report {
+    let (home, others) = (Namespace::new("n").unwrap(), [].into());
+    let removal_delay = Duration::from_mins(5);
+    let mut state = State::new(Config {
+        home,
+        others,
+        removal_delay,
+        has_node: true,
+        has_apparmor: false,
+        lacks_apparmor: true,
+        node: None,
+    });
+    state.apply(Event::NodeListed(NodeLabels::default()), Time::default());
+    let agent = Agent { version: "1".to_owned(), pod: None };
+    let circumstances = Circumstances {
+        agent: &agent,
+        platform: PLATFORM,
+        unready: &[],
+        seccomp_default: None,
+        clock: "2026-01-01T00:00:00Z",
+    };
+    state.report(Time::default(), &circumstances).unwrap()
 }
 
 /// A pod with a container of this AppArmor profile.

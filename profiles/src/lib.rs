@@ -3,7 +3,8 @@
 //! ```text
 //!  bundles (desired) ──┐                            ┌─▶ plan ──────┬─▶ install, remove, keep  (the disk)
 //!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels                 (the Node)
-//!  labels of the Node ─┘      ▲                     └─▶ summary, waits, findings         (metrics, probes, log)
+//!  labels of the Node ─┘      ▲                     ├─▶ summary, waits, findings         (metrics, probes, log)
+//!                             │                     └─▶ report                 (an object of the API server)
 //!                             └── the outcome of each step, as an Event
 //! ```
 //!
@@ -39,6 +40,7 @@ pub mod pod;
 mod policies;
 mod policy;
 pub mod reference;
+pub mod report;
 mod resolution;
 pub mod saying;
 pub mod seccomp;

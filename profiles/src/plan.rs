@@ -183,7 +183,7 @@ impl State {
     }
 
     /// Whether it is known what the node has, in all places that labels speak of.
-    fn is_all_scanned(&self) -> bool {
+    pub(crate) fn is_all_scanned(&self) -> bool {
         self.is_scanned && (self.policies.is_scanned || !self.config.has_apparmor)
     }
 
@@ -255,7 +255,7 @@ impl State {
     }
 
     /// When `file` is to go, if no pod needs it then: none if it is to stay, or if that is not known yet.
-    fn removal_due(&self, reference: &Reference, file: &File) -> Option<Time> {
+    pub(crate) fn removal_due(&self, reference: &Reference, file: &File) -> Option<Time> {
         let known_since = self.known_since(reference.namespace().map(Namespace::as_str))?;
         let due = file.removal_due(known_since, self.config.removal_delay)?;
         let bundle = self.bundles.get(&reference.bundle_id(&self.config.home));

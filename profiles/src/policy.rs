@@ -243,6 +243,11 @@ impl KernelProfile {
         (!self.is_claimed()).then_some(self.since)
     }
 
+    /// Whether processes keep it from being removed.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.is_in_use
+    }
+
     /// Whether there is no reason to remember it.
     pub(crate) fn is_forgettable(&self) -> bool {
         !self.is_claimed() && !self.is_owned

@@ -26,6 +26,7 @@ mod observe;
 mod own_node;
 mod podman;
 mod references;
+mod report;
 mod resilience;
 mod said;
 mod steps;
@@ -75,6 +76,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)
+        .chain(report::TESTS)
         .chain(guest::TESTS)
         .chain(references::TESTS)
         .chain(enforcement::TESTS)

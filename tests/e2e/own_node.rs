@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use libtest_mimic::Trial;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
 use testbed::command;
@@ -24,6 +24,9 @@ const LABELS: &str = "the agent may change only labels below";
 const METADATA: &str = "the agent may change nothing of a Node's metadata but labels";
 const TAINTS: &str = "the agent may change no taint";
 const MANAGERS: &str = "the agent may not change who manages what of a Node";
+const OTHER_REPORT: &str = "the agent may report only on the Node that its token was issued for";
+const REPORT_OWNER: &str = "the owner of a report may only be its Node";
+const REPORT_METADATA: &str = "the agent may set no finalizer, label or annotation of a report";
 const SPEC: &str = "the agent may change nothing of a Node's spec";
 const REPORTER: &str = "the agent may write Events only as pavise.dev/agent, and for the Node that its token";
 const PODS: &str = "the agent may write Events only about pods";
@@ -134,6 +137,38 @@ const ATTEMPTS: &[Attempt] = &[
         ],
         RBAC,
     ),
+    attempt(
+        "report_on_another_node",
+        &["patch", "npr", OTHER_NODE, "--type=merge", "-p", r#"{"status":{"totals":{"problems":0}}}"#],
+        OTHER_REPORT,
+    ),
+    attempt(
+        "have_its_report_belong_to_something_else",
+        &[
+            "patch",
+            "npr",
+            HOST_NODE,
+            "--type=merge",
+            "-p",
+            r#"{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"x","uid":"1"}]}}"#,
+        ],
+        REPORT_OWNER,
+    ),
+    attempt(
+        "keep_its_report_from_being_deleted",
+        &[
+            "patch",
+            "npr",
+            HOST_NODE,
+            "--type=merge",
+            "-p",
+            r#"{"metadata":{"finalizers":["example.com/f"]}}"#,
+        ],
+        REPORT_METADATA,
+    ),
+    attempt("label_its_report", &["label", "npr", HOST_NODE, "example.com/a=b"], REPORT_METADATA),
+    attempt("delete_a_report", &["delete", "npr", HOST_NODE], RBAC),
+    attempt("list_reports", &["get", "npr"], RBAC),
     attempt("delete_a_node", &["delete", "node", OTHER_NODE], RBAC),
     attempt("delete_an_event", &["delete", EVENTS, "somebodys"], RBAC),
     attempt("delete_all_events", &["delete", EVENTS, "--all", "-n", SYSTEM], RBAC),
@@ -231,6 +266,7 @@ pub(crate) fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
 fn is_refused(cluster: &Cluster, attempt: &Attempt) -> anyhow::Result<()> {
     let other = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": OTHER_NODE}, "spec": {"unschedulable": true}});
     cluster.kubectl().apply(&other.to_string())?;
+    cluster.kubectl().apply(&report_on(OTHER_NODE).to_string())?;
     let kubectl = cluster.kubectl_with_token(&pavise::agent_token(cluster)?);
     expect_refusal(&attempt.kubectl.join(" "), kubectl.run(attempt.kubectl), attempt.refusal)
 }
@@ -287,6 +323,22 @@ fn core_events_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
         "message": "container c: …",
     });
     expect_refusal("writing an Event of the core group", kubectl.apply(&event.to_string()), RBAC)
+}
+
+/// A report of which all is there that has to be.
+fn report_on(node: &str) -> Value {
+    let counts =
+        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), json!(0))).collect::<Map<_, _>>();
+    let mut totals =
+        counts(&["bundles", "profilesDesired", "profilesLoaded", "problems", "retained", "unresolved"]);
+    totals.insert("profiles".to_owned(), json!("0/0"));
+    let what = json!({"architecture": "amd64", "kernel": "6.12", "appArmor": "Disabled", "kubeletSeccompDefault": "Unknown"});
+    json!({
+        "apiVersion": "pavise.dev/v1alpha1",
+        "kind": "NodeProfileReport",
+        "metadata": {"name": node},
+        "status": {"agent": {"version": "0"}, "node": what, "conditions": [], "totals": totals},
+    })
 }
 
 /// Without this, a token that is worth nothing at all would pass every other test.

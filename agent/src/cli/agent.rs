@@ -51,6 +51,10 @@ pub(crate) struct Arguments {
     )]
     node_name: Option<NodeName>,
 
+    /// The pod that this agent is: it stands in the Node's report.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: Option<String>,
+
     /// Do all that can be done now, and exit: with 0 if all that is asked for is served, with 1 if not.
     #[arg(long)]
     once: bool,
@@ -153,10 +157,10 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         ..rules
     };
     let host = host.with_proc(arguments.proc.clone(), rules.has_apparmor);
-    let Connections { events, write_labels, announcer } = match &arguments.source {
+    let Connections { events, write_labels, announcer, report } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
-            source::cluster(node, platform, &rules, status.metrics.clone()).await?
+            source::cluster(node, arguments.pod_name, platform, &rules, status.metrics.clone()).await?
         }
         Source::Directory(path) if host.puts_profiles_into(path) => bail!(
             "serving the bundles in {} (see --source): the agent puts profiles there itself, and would serve what it \
@@ -178,8 +182,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
             None => stopped(true),
         };
     }
-    let sync = sync.announcing(announcer);
-    sync.run(stop).await?;
+    sync.announcing(announcer).reporting_to(report).run(stop).await?;
     stopped(false)
 }
 

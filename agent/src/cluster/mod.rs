@@ -10,6 +10,7 @@ pub(crate) mod lookup;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod pods;
+pub(crate) mod report;
 mod requests;
 #[cfg(test)]
 mod script;

@@ -18,6 +18,7 @@ use profiles::state::{Event, NodeLabels};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use super::report::NodeUid;
 use super::{advice, said, watch_advice, watch_said};
 
 /// How long the API server may take for a change, after which nobody knows how it ended.
@@ -30,20 +31,21 @@ type Metadata = PartialObjectMeta<Node>;
 /// The Node that this agent runs on.
 pub(crate) struct OwnNode {
     api: Api<Metadata>,
-    name: NodeName,
+    pub(super) name: NodeName,
+    pub(super) uid: NodeUid,
 }
 
 impl OwnNode {
     /// The Node called `name`.
     pub(crate) fn new(client: Client, name: NodeName) -> Self {
-        Self { api: Api::all(client), name }
+        Self { api: Api::all(client), name, uid: NodeUid::default() }
     }
 
     /// Watches its labels, for ever.
     pub(crate) fn watch(&self) -> impl Stream<Item = Event> + use<> {
         let config =
             watcher::Config::default().fields(&format!("metadata.name={}", self.name)).streaming_lists();
-        let mut sighting = Sighting::new(self.name.clone());
+        let mut sighting = Sighting { uid: self.uid.clone(), ..Sighting::new(self.name.clone()) };
         watcher(self.api.clone(), config)
             .default_backoff()
             .filter_map(move |event| future::ready(sighting.take(event)))
@@ -83,11 +85,13 @@ struct Sighting {
     is_seen: bool,
     /// The labels that were told last.
     told: Option<BTreeMap<String, String>>,
+    /// For whoever has to know which Node of this name it is.
+    uid: NodeUid,
 }
 
 impl Sighting {
     fn new(name: NodeName) -> Self {
-        Self { name, is_seen: false, told: None }
+        Self { name, is_seen: false, told: None, uid: NodeUid::default() }
     }
 
     fn take(&mut self, event: watcher::Result<watcher::Event<Metadata>>) -> Option<Event> {
@@ -99,17 +103,20 @@ impl Sighting {
             Ok(watcher::Event::InitApply(node)) => {
                 self.is_seen = true;
                 self.told.clone_from(&node.metadata.labels);
+                self.uid.replace(node.metadata.uid.clone());
                 Some(Event::NodeListed(labels_of(&node.metadata)))
             }
             // The kubelet's reports of the Node's state are no news of its labels.
             Ok(watcher::Event::Apply(node)) if self.told == node.metadata.labels => None,
             Ok(watcher::Event::Apply(node)) => {
                 self.told.clone_from(&node.metadata.labels);
+                self.uid.replace(node.metadata.uid.clone());
                 Some(Event::NodeLabels(labels_of(&node.metadata)))
             }
             Ok(watcher::Event::InitDone) if self.is_seen => None,
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
                 self.told = None;
+                self.uid.replace(None);
                 warn!(node = %self.name, "Node does not exist; it is labelled when it does, or check --node-name");
                 Some(Event::NodeGone)
             }
@@ -199,7 +206,14 @@ mod tests {
     #[test]
     fn a_list_without_the_node_says_that_it_is_gone() {
         let mut sighting = Sighting { is_seen: true, ..Sighting::new(NodeName::new("n").unwrap()) };
+        let node = Metadata {
+            metadata: ObjectMeta { uid: Some("u".to_owned()), ..metadata("7") },
+            ..Metadata::default()
+        };
+        assert!(matches!(sighting.take(Ok(watcher::Event::Apply(node))), Some(Event::NodeLabels(_))));
+        assert_eq!(sighting.uid.borrow().as_deref(), Some("u"));
         assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
         assert!(matches!(sighting.take(Ok(watcher::Event::InitDone)), Some(Event::NodeGone)));
+        assert_eq!(*sighting.uid.borrow(), None);
     }
 }

@@ -12,6 +12,8 @@ use tower::{Layer, Service};
 
 use crate::observe::metrics::Metrics;
 
+/// Where the reports of nodes are.
+const REPORTS: &str = "/apis/pavise.dev/v1alpha1/nodeprofilereports/";
 /// No answer came.
 const NONE: &str = "none";
 
@@ -96,9 +98,12 @@ fn verb(method: &Method, query: Option<&str>) -> &'static str {
     }
 }
 
-/// What a path of the API is about: `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`,
+/// What a path of the API is about: a report, `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`,
 /// `/apis/events.k8s.io/v1/namespaces/…/events`.
 fn resource(path: &str) -> &'static str {
+    if path.starts_with(REPORTS) {
+        return "nodeprofilereports";
+    }
     let core = path.strip_prefix("/api/v1/");
     let path = core.or_else(|| path.strip_prefix("/apis/events.k8s.io/v1/")).unwrap_or(path);
     let mut parts = path.split('/');
@@ -168,6 +173,12 @@ mod tests {
             "/apis/events.k8s.io/v1/namespaces/n/events?",
             Some(201),
             r#"{verb="create",resource="events",code="2xx"} 1"#,
+        );
+        check(
+            Method::PATCH,
+            "/apis/pavise.dev/v1alpha1/nodeprofilereports/a?",
+            Some(200),
+            r#"{verb="patch",resource="nodeprofilereports",code="2xx"} 1"#,
         );
         check(Method::PUT, "/apis/x", Some(503), r#"{verb="other",resource="other",code="5xx"} 1"#);
     }

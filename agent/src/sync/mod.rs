@@ -9,6 +9,7 @@
 pub(crate) mod announce;
 mod journal;
 pub(crate) mod policies;
+pub(crate) mod report;
 pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use profiles::plan::{Compile, Keep, LabelChange, Plan};
 use profiles::reference::Reference;
+use profiles::report::Answer;
 use profiles::saying::{Outcome, Write};
 use profiles::sight::{Looks, Sights};
 use profiles::state::{Config, Event, State};
@@ -35,6 +37,7 @@ use crate::observe::status::Status;
 use announce::Announcer;
 use journal::Journal;
 use policies::{Answered, Policies};
+use report::{Outlet, Reports};
 
 /// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
 pub(crate) struct SyncLoop<H, W> {
@@ -49,6 +52,8 @@ pub(crate) struct SyncLoop<H, W> {
     write_labels: W,
     /// None where there is nobody to be told of pods.
     announcer: Option<Announcer>,
+    /// None where nobody is to be told.
+    reports: Option<Reports>,
     status: Arc<Status>,
     started: Instant,
 }
@@ -77,6 +82,7 @@ where
             changes: rescan::settled(changes).boxed_local(),
             write_labels,
             announcer: None,
+            reports: None,
             status,
             started: Instant::now(),
         }
@@ -85,6 +91,11 @@ where
     /// Has `announcer` say what is wrong with pods.
     pub(crate) fn announcing(self, announcer: Option<Announcer>) -> Self {
         Self { announcer, ..self }
+    }
+
+    /// The same, with a report of the node that goes to `outlet`.
+    pub(crate) fn reporting_to(self, outlet: Option<Outlet>) -> Self {
+        Self { reports: outlet.map(Reports::new), ..self }
     }
 
     /// Runs until `stop` completes. Stopping changes nothing on the node, whatever is under way.
@@ -128,7 +139,8 @@ where
             if is_done(&self.state, self.now()) {
                 return Ok(true);
             }
-            let wake_at = acts_at.into_iter().chain(speaks_at).min();
+            let report_at = self.report();
+            let wake_at = acts_at.into_iter().chain(speaks_at).chain(report_at).min();
             tokio::select! {
                 () = &mut stop => return Ok(false),
                 Some(event) = self.events.next() => self.take_all_ready(event),
@@ -138,6 +150,7 @@ where
                     rescan_at = rescan_at.min(self.scan(Care::Glance)?);
                 }
                 () = tokio::time::sleep_until(rescan_at) => rescan_at = self.scan(Care::Read)?,
+                Some(answer) = next_report_answer(&mut self.reports) => self.take_report_answer(answer),
                 () = sleep_until(wake_at) => {}
             }
         }
@@ -300,6 +313,20 @@ where
         at.and_then(|at| self.started.checked_add(at.elapsed()))
     }
 
+    /// Reports what there is to report. Returns when there may be more, if nothing happens before.
+    fn report(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let at = self.reports.as_mut()?.turn(&self.state, || self.status.reasons(), now);
+        self.instant(at)
+    }
+
+    fn take_report_answer(&mut self, answer: Answer) {
+        let now = self.now();
+        if let Some(reports) = &mut self.reports {
+            reports.take(answer, now);
+        }
+    }
+
     fn now(&self) -> Time {
         Time::since_start(self.started.elapsed())
     }
@@ -308,6 +335,11 @@ where
 /// The next text that is back from the compiler, if one is out.
 async fn next_answer(policies: &mut Option<Policies>) -> Option<Answered> {
     policies.as_mut()?.next().await
+}
+
+/// The answer to what is asked about the report, if anything is.
+async fn next_report_answer(reports: &mut Option<Reports>) -> Option<Answer> {
+    reports.as_mut()?.answer().await
 }
 
 async fn sleep_until(instant: Option<Instant>) {

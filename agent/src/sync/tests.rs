@@ -1,6 +1,7 @@
 //! The loop with a host that fails on demand, and paused time.
 
 mod policies;
+mod reporting;
 mod shown;
 
 use std::cell::RefCell;

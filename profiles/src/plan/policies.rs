@@ -53,7 +53,7 @@ impl State {
     }
 
     /// When `profile` is to go, if no pod needs it then: none if it is to stay, or if that is not known.
-    pub(super) fn policy_due(&self, profile: &KernelProfile) -> Option<Time> {
+    pub(crate) fn policy_due(&self, profile: &KernelProfile) -> Option<Time> {
         let since = self.policies.unclaimed_since(profile)?;
         Some(since.max(self.all_known_since()?) + self.config.removal_delay)
     }

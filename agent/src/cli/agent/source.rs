@@ -11,13 +11,17 @@ use futures::{FutureExt, StreamExt};
 use profiles::name::NodeName;
 use profiles::plan::LabelChange;
 use profiles::platform::Platform;
+use profiles::report::Agent;
 use profiles::state::{Config, Event};
 use tracing::info;
 
-use crate::cluster::{self, bundles, events, node::OwnNode, pods};
+use crate::cluster::{self, bundles, events, node::OwnNode, pods, report::Reporter};
 use crate::directory::BundleDirectory;
 use crate::observe::metrics::Metrics;
 use crate::sync::announce::Announcer;
+use crate::sync::report::Outlet;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the user typed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,17 +51,20 @@ pub(super) struct Connections {
     pub(super) write_labels: Box<dyn Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>>,
     /// None where there are no pods to speak of.
     pub(super) announcer: Option<Announcer>,
+    /// None where there is no Node to report on.
+    pub(super) report: Option<Outlet>,
 }
 
 /// Connects with the API server, of which nothing is asked yet. What will be counts in `metrics`.
 pub(super) async fn cluster(
     node: NodeName,
+    pod: Option<String>,
     platform: Platform,
     rules: &Config,
     metrics: Metrics,
 ) -> Result<Connections> {
     let client = cluster::connect(metrics).await?;
-    info!(%node, version = env!("CARGO_PKG_VERSION"), "Agent started");
+    info!(%node, version = VERSION, "Agent started");
     let mut events = vec![pods::watch(client.clone(), &node).boxed_local()];
     let writer = Rc::new(events::Writer::of_agent(client.clone(), &node));
     let write_event = move |write| {
@@ -70,16 +77,30 @@ pub(super) async fn cluster(
     for namespace in rules.namespaces() {
         events.push(bundles::watch(client.clone(), namespace.clone(), platform).boxed_local());
     }
-    let write_labels = Box::new(move |change| node.write(change).boxed_local());
-    Ok(Connections { events, write_labels, announcer })
+    let reporter = Rc::new(Reporter::new(client, &node));
+    let ask = move |request| {
+        let reporter = reporter.clone();
+        async move { reporter.ask(request).await }.boxed_local()
+    };
+    let agent = Agent { version: VERSION.to_owned(), pod };
+    Ok(Connections {
+        events,
+        write_labels: Box::new(move |change| node.write(change).boxed_local()),
+        announcer,
+        report: Some(Outlet { agent, platform, ask: Box::new(ask) }),
+    })
 }
 
 /// Connects with a directory of bundles.
 pub(super) fn directory(path: &Path, platform: Platform, rules: &Config) -> Result<Connections> {
     let bundles = BundleDirectory::open(path, &rules.home, &rules.others, platform)?;
-    info!(source = %path.display(), version = env!("CARGO_PKG_VERSION"), "Agent started");
+    info!(source = %path.display(), version = VERSION, "Agent started");
     // Where there is no Node, no change of labels is ever planned.
     let write_labels = |_| future::pending().boxed_local();
-    let (events, write_labels) = (vec![bundles.watch().boxed_local()], Box::new(write_labels));
-    Ok(Connections { events, write_labels, announcer: None })
+    Ok(Connections {
+        events: vec![bundles.watch().boxed_local()],
+        write_labels: Box::new(write_labels),
+        announcer: None,
+        report: None,
+    })
 }
