@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use profiles::bundle::{Bundle, BundleId, Source};
-use profiles::name::Namespace;
-use profiles::platform::{Architecture, Kernel, Platform};
+use profiles::name::{Namespace, NodeName};
+use profiles::platform::{AppArmor, Architecture, Kernel, Platform};
 use profiles::pod::{Asked, Container, ContainerKind, Pod};
 use profiles::report::{Agent, Circumstances, Report};
 use profiles::state::{Config, Event, NodeLabels, State};
@@ -46,10 +46,8 @@ pub(crate) fn report() -> Report {
         home,
         others,
         removal_delay,
-        has_node: true,
-        has_apparmor: false,
-        lacks_apparmor: true,
-        node: None,
+        node: Some(NodeName::new("node1").unwrap()),
+        apparmor: AppArmor::Disabled,
     });
     state.apply(Event::NodeListed(NodeLabels::default()), Time::default());
     let agent = Agent { version: "1".to_owned(), pod: None };
@@ -57,7 +55,7 @@ pub(crate) fn report() -> Report {
         agent: &agent,
         platform: PLATFORM,
         unready: &[],
-        seccomp_default: None,
+        findings: &[],
         clock: "2026-01-01T00:00:00Z",
     };
     state.report(Time::default(), &circumstances).unwrap()

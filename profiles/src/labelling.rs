@@ -120,7 +120,7 @@ impl State {
         for (slot, grant) in &self.policies.grants {
             findings.extend(self.findings_of_slot(slot, grant));
         }
-        if !self.config.has_node {
+        if !self.config.has_node() {
             return findings;
         }
         if self.is_all_listed() {

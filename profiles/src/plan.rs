@@ -184,7 +184,7 @@ impl State {
 
     /// Whether it is known what the node has, in all places that labels speak of.
     pub(crate) fn is_all_scanned(&self) -> bool {
-        self.is_scanned && (self.policies.is_scanned || !self.config.has_apparmor)
+        self.is_scanned && (self.policies.is_scanned || !self.config.has_apparmor())
     }
 
     fn plan_removal(
@@ -209,7 +209,7 @@ impl State {
 
     /// Whether `label` has to go, and may still stand.
     fn is_going_first(&self, label: &LabelKey, standings: &Standings) -> bool {
-        let may_stand = self.config.has_node && self.labels.may_stand(label);
+        let may_stand = self.config.has_node() && self.labels.may_stand(label);
         may_stand && standings.get(label) == Some(&Standing::Down)
     }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The kind of machine that a document is read for. Written `<architecture> with kernel <kernel>`.
@@ -15,6 +17,17 @@ pub struct Platform {
     pub architecture: Architecture,
     /// The release of its kernel.
     pub kernel: Kernel,
+}
+
+/// Whether a node has AppArmor.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum AppArmor {
+    /// It has.
+    Enabled,
+    /// It has none: bundles of AppArmor texts are for other nodes.
+    Disabled,
+    /// It may have it, but its agent can't see it: bundles of AppArmor texts are for other nodes.
+    Unknown,
 }
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ impl State {
 
     /// Finds out anew who has which name. To be called whenever that may have changed.
     pub(crate) fn reclaim(&mut self, now: Time) {
-        if !self.config.has_apparmor {
+        if !self.config.has_apparmor() {
             return;
         }
         let mut policies = std::mem::take(&mut self.policies);

@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use writing::{Answer, Next, Request, Writing};
 
-use crate::platform::Platform;
+use crate::check::PodFinding;
+use crate::platform::{AppArmor, Platform};
 use limits::{MOST_BUNDLES, MOST_DETAILS, MOST_PODS};
 
 /// What the agent of a node says about it. What is wrong is listed, what is all right is counted.
@@ -83,15 +84,6 @@ pub struct Node {
     /// What the kubelet gives to containers that ask for no seccomp profile (its setting seccompDefault), as
     /// far as running containers show it.
     pub kubelet_seccomp_default: SeccompDefault,
-}
-
-/// Whether there is AppArmor.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum AppArmor {
-    /// There is.
-    Enabled,
-    /// There is none: bundles of AppArmor texts are for other nodes.
-    Disabled,
 }
 
 /// What containers get that ask for no seccomp profile.
@@ -289,8 +281,8 @@ pub struct Circumstances<'a> {
     pub platform: Platform,
     /// What is in the way of being ready, in words; nothing when the agent is.
     pub unready: &'a [String],
-    /// Whether the kubelet gives `RuntimeDefault` to containers that ask for no seccomp profile, if that is known.
-    pub seccomp_default: Option<bool>,
+    /// What is wrong with the node's pods.
+    pub findings: &'a [PodFinding],
     /// The date and time, in UTC, by RFC 3339, to the second.
     pub clock: &'a str,
 }

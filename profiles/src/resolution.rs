@@ -16,6 +16,7 @@ use crate::diagnostic::Diagnostic;
 use crate::file::{File, Want};
 use crate::findings::{cut, visible};
 use crate::label::LabelKey;
+use crate::platform::AppArmor;
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::sight::{Effect, FileSight, Judged, PolicySight, SeccompPath};
@@ -85,13 +86,13 @@ impl Problem {
 impl State {
     /// Whether all is known that references are resolved by.
     pub(crate) fn is_resolvable(&self) -> bool {
-        let is_kernel_known = self.policies.is_scanned || !self.config.has_apparmor;
+        let is_kernel_known = self.policies.is_scanned || !self.config.has_apparmor();
         self.is_all_listed() && self.is_scanned && is_kernel_known
     }
 
     /// What becomes of `reference`, which a pod asks for, at `now`.
     pub(crate) fn resolve(&self, kind: Kind, reference: &str, now: Time) -> Resolution {
-        if kind == Kind::AppArmor && self.config.lacks_apparmor {
+        if kind == Kind::AppArmor && self.config.apparmor == AppArmor::Disabled {
             let advice = Self::select_advice(Some(reference));
             let message = format!("{} has no AppArmor, and {FAILED}, {advice}", self.node());
             return Problem::found(PodReason::AppArmorUnavailable, message);
@@ -106,7 +107,7 @@ impl State {
         }
         match kind {
             Kind::Seccomp => self.resolve_file(reference, now),
-            Kind::AppArmor if self.config.has_apparmor => self.resolve_policy(reference, now),
+            Kind::AppArmor if self.config.has_apparmor() => self.resolve_policy(reference, now),
             Kind::AppArmor => Resolution::Unchecked,
         }
     }

@@ -18,6 +18,7 @@ use crate::file::{File, Want};
 use crate::label::LabelKey;
 use crate::name::{Namespace, NodeName, ProfileKey};
 use crate::plan::{Deed, LabelChange};
+use crate::platform::AppArmor;
 use crate::pod::{ContainerId, Pod, PodId, Pods};
 use crate::policies::Policies;
 use crate::policy::KernelProfile;
@@ -34,20 +35,26 @@ pub struct Config {
     pub others: BTreeSet<Namespace>,
     /// How long a profile and its label stay after no bundle asks for it any more.
     pub removal_delay: Duration,
-    /// Whether there is a Node to be labelled. Where there is none, no label and no pod stands in the way of a
-    /// removal.
-    pub has_node: bool,
-    /// Whether the node's kernel has AppArmor. Where it does not, bundles of AppArmor texts are for other
-    /// nodes.
-    pub has_apparmor: bool,
-    /// Whether it is known to have none. The kernel of a node can also have an AppArmor that this agent can't
-    /// see.
-    pub lacks_apparmor: bool,
-    /// The node's name, as messages about it have it; none where there is no Node.
+    /// The Node to be labelled. Where there is none, no label and no pod stands in the way of a removal.
     pub node: Option<NodeName>,
+    /// Whether the node's kernel has AppArmor that this agent can use. Where it does not, bundles of AppArmor
+    /// texts are for other nodes.
+    pub apparmor: AppArmor,
 }
 
 impl Config {
+    /// Whether there is a Node to be labelled.
+    #[must_use]
+    pub fn has_node(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether AppArmor profiles can be loaded here.
+    #[must_use]
+    pub fn has_apparmor(&self) -> bool {
+        self.apparmor == AppArmor::Enabled
+    }
+
     /// All namespaces that bundles are read from.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         std::iter::once(&self.home).chain(self.others.iter().filter(|other| **other != self.home))
@@ -469,7 +476,7 @@ impl State {
 
     /// Whether `bundle` is for this node; none if that can't be told.
     pub(crate) fn is_here(&self, bundle: &Bundle) -> Option<bool> {
-        if bundle.kind == Some(Kind::AppArmor) && !self.config.has_apparmor {
+        if bundle.kind == Some(Kind::AppArmor) && !self.config.has_apparmor() {
             return Some(false);
         }
         bundle.is_for(self.others.as_ref())

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::file::File;
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
-use crate::state::{Config, State};
+use crate::state::State;
 use crate::time::Time;
 
 /// So long after all bundles are known texts that are being compiled are waited for: an author of many that take
@@ -157,7 +157,7 @@ impl State {
         let unlisted = self.config.namespaces().filter(|one| !self.listed.contains_key(*one)).count();
         let is_due = |file: &&File| file.missing().is_some() && file.blocked_until(now).is_none();
         let writes = self.files.values().filter(is_due).count();
-        let Config { has_node, has_apparmor, .. } = self.config;
+        let (has_node, has_apparmor) = (self.config.has_node(), self.config.has_apparmor());
         let compiles = self.policies.grants.values().filter_map(Grant::document);
         let compiles: BTreeSet<Digest> =
             compiles.map(Document::digest).filter(|text| self.policies.is_pending(*text)).collect();

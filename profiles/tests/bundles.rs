@@ -11,8 +11,8 @@ use profiles::bundle::{Bundle, BundleId, Source};
 use profiles::catalog::asking::{Asking, Judged};
 use profiles::diagnostic::Diagnostic;
 use profiles::label::LabelKey;
-use profiles::name::Namespace;
-use profiles::platform::Platform;
+use profiles::name::{Namespace, NodeName};
+use profiles::platform::{AppArmor, Platform};
 use profiles::reference::Reference;
 use profiles::state::{Config, Event, State};
 use profiles::time::Time;
@@ -58,10 +58,8 @@ fn said_together(sources: Vec<Source>) -> Vec<Diagnostic> {
         home: home.clone(),
         others: BTreeSet::new(),
         removal_delay,
-        has_node: true,
-        has_apparmor: false,
-        lacks_apparmor: false,
-        node: None,
+        node: Some(NodeName::new("node1").unwrap()),
+        apparmor: AppArmor::Disabled,
     };
     let mut state = State::new(config);
     let mut verdicts = Verdicts::new(platform());

@@ -13,6 +13,7 @@ use clap::Args;
 use futures::future::{self, Either};
 use futures::{FutureExt, StreamExt, stream};
 use profiles::name::{Namespace, NodeName};
+use profiles::platform::AppArmor;
 use profiles::state;
 use tracing::info;
 
@@ -110,10 +111,8 @@ impl Arguments {
             home: home.clone(),
             others: others.iter().filter(|other| *other != home).cloned().collect(),
             removal_delay: self.removal_delay,
-            has_node: self.source == Source::Cluster,
-            has_apparmor: false,
-            lacks_apparmor: false,
-            node: self.node_name.clone(),
+            node: self.node_name.clone().filter(|_| self.source == Source::Cluster),
+            apparmor: AppArmor::Unknown,
         })
     }
 
@@ -151,12 +150,8 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         Source::Cluster => arguments.apparmor.open(&arguments.state_dir, &arguments.proc)?,
         Source::Directory(_) => Apparmor::OutOfReach,
     };
-    let rules = state::Config {
-        has_apparmor: matches!(apparmor, Apparmor::Enabled { .. }),
-        lacks_apparmor: matches!(apparmor, Apparmor::Disabled),
-        ..rules
-    };
-    let host = host.with_proc(arguments.proc.clone(), rules.has_apparmor);
+    let rules = state::Config { apparmor: apparmor.kind(), ..rules };
+    let host = host.with_proc(arguments.proc.clone(), rules.has_apparmor());
     let Connections { events, write_labels, announcer, report } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
@@ -253,7 +248,7 @@ mod tests {
                 (Ok(cli::Command::Agent(parsed)), Ok(expected)) => {
                     assert_eq!(parsed.source, expected);
                     let has_node = expected == Source::Cluster;
-                    assert_eq!(parsed.rules().unwrap().has_node, has_node);
+                    assert_eq!(parsed.rules().unwrap().has_node(), has_node);
                     assert_eq!(parsed.listen() != Listen::Nowhere, has_node);
                 }
                 (Err(error), Err(expected)) => {

@@ -64,6 +64,7 @@ mod tests {
     use profiles::bundle::Kind;
     use profiles::check::{PodFinding, PodReason, ReferenceState};
     use profiles::name::Namespace;
+    use profiles::platform::AppArmor;
     use profiles::pod::{ContainerKind, Pod, PodId};
     use profiles::saying::{How, SETTLING};
     use profiles::state::{Config, Event};
@@ -92,10 +93,8 @@ mod tests {
             home: Namespace::new("home").unwrap(),
             others: BTreeSet::new(),
             removal_delay: Duration::ZERO,
-            has_node: true,
-            has_apparmor: false,
-            lacks_apparmor: true,
-            node: None,
+            node: Some(NodeName::new("node1").unwrap()),
+            apparmor: AppArmor::Disabled,
         });
         let pods = pods.iter().map(|pod| (id(pod), Pod::default())).collect();
         state.apply(Event::PodsListed(pods), Time::default());

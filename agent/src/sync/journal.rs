@@ -351,6 +351,8 @@ mod tests {
 
     use profiles::bundle::Source;
     use profiles::digest::Digest;
+    use profiles::name::NodeName;
+    use profiles::platform::AppArmor;
     use profiles::state::{Config, NodeLabels};
     use profiles::time::Time;
 
@@ -387,10 +389,8 @@ mod tests {
             home: namespace(),
             others,
             removal_delay: Duration::from_mins(5),
-            has_node: true,
-            has_apparmor: false,
-            lacks_apparmor: false,
-            node: None,
+            node: Some(NodeName::new("node1").unwrap()),
+            apparmor: AppArmor::Disabled,
         })
     }
 
@@ -411,15 +411,8 @@ mod tests {
     fn a_text_that_nobody_has_any_more_is_forgotten() {
         let (mut journal, others) = (journal(), BTreeSet::new());
         let removal_delay = Duration::from_mins(5);
-        let config = Config {
-            home: namespace(),
-            others,
-            removal_delay,
-            has_node: false,
-            has_apparmor: true,
-            lacks_apparmor: false,
-            node: None,
-        };
+        let config =
+            Config { home: namespace(), others, removal_delay, node: None, apparmor: AppArmor::Enabled };
         let mut state = State::new(config);
         let text = |number: u32| format!("profile a {{\n  file,\n}}\n# {number}\n");
         for number in 0..3 {

@@ -135,12 +135,11 @@ where
             }
             self.journal.acted(&self.state, self.now());
             self.status.update(&self.state, self.now());
-            let speaks_at = self.check_pods();
+            let speaks_at = self.speak();
             if is_done(&self.state, self.now()) {
                 return Ok(true);
             }
-            let report_at = self.report();
-            let wake_at = acts_at.into_iter().chain(speaks_at).chain(report_at).min();
+            let wake_at = acts_at.into_iter().chain(speaks_at).min();
             tokio::select! {
                 () = &mut stop => return Ok(false),
                 Some(event) = self.events.next() => self.take_all_ready(event),
@@ -254,15 +253,19 @@ where
         is_look || !inspect.is_empty()
     }
 
-    /// Checks the node's pods, once for all that came together, and says what is wrong with them. Returns when
-    /// there may be more to say, if nothing happens before.
-    fn check_pods(&mut self) -> Option<Instant> {
+    /// Checks the node's pods, once for all that came together, says what is wrong with them, and reports. Returns
+    /// when there may be more to say, if nothing happens before.
+    fn speak(&mut self) -> Option<Instant> {
         let now = self.now();
         let checks = self.state.check_pods(now);
         let logs_at = self.journal.checked(&checks, now);
         let announcer = self.announcer.as_mut();
         let writes_at = announcer.and_then(|announcer| announcer.checked(&self.state, &checks, now));
-        self.instant(logs_at.into_iter().chain(writes_at).min())
+        let unready = || self.status.reasons();
+        let reports = self.reports.as_mut();
+        let reports_at =
+            reports.and_then(|reports| reports.turn(&self.state, &checks.findings, unready, now));
+        self.instant(logs_at.into_iter().chain(writes_at).chain(reports_at).min())
     }
 
     fn said(&mut self, write: &Write, outcome: Outcome) {
@@ -311,13 +314,6 @@ where
 
     fn instant(&self, at: Option<Time>) -> Option<Instant> {
         at.and_then(|at| self.started.checked_add(at.elapsed()))
-    }
-
-    /// Reports what there is to report. Returns when there may be more, if nothing happens before.
-    fn report(&mut self) -> Option<Instant> {
-        let now = self.now();
-        let at = self.reports.as_mut()?.turn(&self.state, || self.status.reasons(), now);
-        self.instant(at)
     }
 
     fn take_report_answer(&mut self, answer: Answer) {

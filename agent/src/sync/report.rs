@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 use futures::future::LocalBoxFuture;
+use profiles::check::PodFinding;
 use profiles::platform::Platform;
 use profiles::report::{Agent, Answer, Circumstances, Next, Request, Writing};
 use profiles::state::State;
@@ -39,11 +40,12 @@ impl Reports {
         Self { outlet, writing: Writing::new(Duration::from_secs(jitter)), under_way: None }
     }
 
-    /// Asks what is to be asked at `now`, of an agent that is not ready for these reasons. Returns when to come
-    /// here again, if nothing happens before.
+    /// Asks what is to be asked at `now`, on whose node this is wrong with pods, of an agent that is not ready for
+    /// these reasons. Returns when to come here again, if nothing happens before.
     pub(super) fn turn(
         &mut self,
         state: &State,
+        findings: &[PodFinding],
         unready: impl FnOnce() -> Vec<String>,
         now: Time,
     ) -> Option<Time> {
@@ -51,12 +53,7 @@ impl Reports {
         let report = || {
             let clock = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
             let (platform, unready) = (*platform, unready());
-            // Nothing tells it.
-            let seccomp_default = state.seccomp_default();
-            state.report(
-                now,
-                &Circumstances { agent, platform, unready: &unready, seccomp_default, clock: &clock },
-            )
+            state.report(now, &Circumstances { agent, platform, unready: &unready, findings, clock: &clock })
         };
         match writing.next(report, now) {
             Next::Ask(request) => {

@@ -15,8 +15,9 @@ use futures::channel::mpsc::{UnboundedSender, unbounded};
 use profiles::bundle::{Bundle, BundleId, Document};
 use profiles::digest::Digest;
 use profiles::label::LABEL_VALUE;
-use profiles::name::Namespace;
+use profiles::name::{Namespace, NodeName};
 use profiles::plan::Install;
+use profiles::platform::AppArmor;
 use profiles::pod::{Asked, Container, ContainerId, ContainerKind, Pod, PodId};
 use profiles::reference::Reference;
 use profiles::sight::{Confinement, FileSight, Inspect, SeccompPath};
@@ -174,10 +175,8 @@ fn rules() -> Config {
         home: Namespace::new("home").unwrap(),
         others: BTreeSet::new(),
         removal_delay: Duration::from_mins(5),
-        has_node: true,
-        has_apparmor: false,
-        lacks_apparmor: false,
-        node: None,
+        node: Some(NodeName::new("node1").unwrap()),
+        apparmor: AppArmor::Disabled,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Containers and what the kernel says of them, as scripts.
 
 use super::*;
-use crate::name::Namespace;
+use crate::name::{Namespace, NodeName};
+use crate::platform::AppArmor;
 use crate::pod::ContainerKind;
 use crate::sight::{Effect, Judged};
 use crate::state::{Config, Event};
@@ -19,10 +20,8 @@ impl Scene {
             home: Namespace::new("home").unwrap(),
             others: [].into(),
             removal_delay: Duration::from_mins(5),
-            has_node: true,
-            has_apparmor: true,
-            lacks_apparmor: false,
-            node: None,
+            node: Some(NodeName::new("node1").unwrap()),
+            apparmor: AppArmor::Enabled,
         };
         let mut scene = Self { state: State::new(config), now: Time::default(), kernel: BTreeMap::new() };
         scene.apply(Event::Listed { namespace: Namespace::new("home").unwrap(), bundles: Vec::new() });

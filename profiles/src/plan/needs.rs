@@ -72,7 +72,7 @@ impl State {
 
     fn are_free(&self, needs: impl IntoIterator<Item = Need>) -> bool {
         let is_free = |need| self.pods.needing(&need).next().is_none();
-        !self.config.has_node || self.pods.are_known() && needs.into_iter().all(is_free)
+        !self.config.has_node() || self.pods.are_known() && needs.into_iter().all(is_free)
     }
 }
 

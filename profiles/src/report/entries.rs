@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::limits::{MOST_BUNDLES, MOST_DETAILS, cut, first};
 use super::{
-    AppArmor, BundleEntry, Circumstances, Condition, Node, Omitted, PodReference, READY, Report,
-    SeccompDefault, Totals, Truth,
+    BundleEntry, Circumstances, Condition, Node, Omitted, PodReference, READY, Report, SeccompDefault,
+    Totals, Truth,
 };
 use crate::bundle::{Bundle, BundleId, Kind, Profile};
 use crate::check::{PodFinding, PodReason};
@@ -25,8 +25,7 @@ impl State {
     #[must_use]
     pub fn report(&self, now: Time, circumstances: &Circumstances<'_>) -> Option<Report> {
         self.labels.observed.as_ref()?;
-        let Circumstances { agent, platform, seccomp_default, clock, .. } = *circumstances;
-        let findings = self.check_pods(now).findings;
+        let Circumstances { agent, platform, findings, clock, .. } = *circumstances;
         let unresolved =
             findings.iter().filter(|finding| finding.reason != PodReason::ProfileOutdated).count();
         let (problems, retained) = (self.reported_problems(now, clock), self.reported_retained(now, clock));
@@ -54,8 +53,8 @@ impl State {
             node: Node {
                 architecture: platform.architecture.to_string(),
                 kernel: platform.kernel.to_string(),
-                app_armor: if self.config.has_apparmor { AppArmor::Enabled } else { AppArmor::Disabled },
-                kubelet_seccomp_default: match seccomp_default {
+                app_armor: self.config.apparmor,
+                kubelet_seccomp_default: match self.seccomp_default() {
                     Some(true) => SeccompDefault::RuntimeDefault,
                     Some(false) => SeccompDefault::Unconfined,
                     None => SeccompDefault::Unknown,

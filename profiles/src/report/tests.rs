@@ -10,7 +10,8 @@ use crate::bundle::{Bundle, BundleId, Kind, Source};
 use crate::check::{PodFinding, PodReason};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::digest::Digest;
-use crate::name::Namespace;
+use crate::name::{Namespace, NodeName};
+use crate::platform::AppArmor;
 use crate::pod::examples::pod;
 use crate::pod::{ContainerKind, PodId};
 use crate::state::{Compiled, Config, Event, Found, NodeLabels, State};
@@ -51,10 +52,8 @@ fn config(has_apparmor: bool) -> Config {
         home,
         others,
         removal_delay: Duration::from_mins(5),
-        has_node: true,
-        has_apparmor,
-        lacks_apparmor: !has_apparmor,
-        node: None,
+        node: Some(NodeName::new("node1").unwrap()),
+        apparmor: if has_apparmor { AppArmor::Enabled } else { AppArmor::Disabled },
     }
 }
 
@@ -69,14 +68,15 @@ fn report(has_apparmor: bool, events: &[Event], seconds: u64, unready: &[String]
         state.apply(event.clone(), Time::default());
     }
     let agent = Agent { version: "1".to_owned(), pod: Some("pavise-agent-x".to_owned()) };
+    let now = Time::since_start(Duration::from_secs(seconds));
     let circumstances = Circumstances {
         agent: &agent,
         platform: Platform::EXAMPLE,
         unready,
-        seccomp_default: Some(true),
+        findings: &state.check_pods(now).findings,
         clock,
     };
-    state.report(Time::since_start(Duration::from_secs(seconds)), &circumstances).unwrap()
+    state.report(now, &circumstances).unwrap()
 }
 
 fn bundle(name: &str, kind: &str, selector: &str, data: &[(&str, &str)]) -> Bundle {
@@ -278,7 +278,7 @@ fn without_a_node_there_is_no_report() {
         agent: &agent,
         platform: Platform::EXAMPLE,
         unready: &[],
-        seccomp_default: None,
+        findings: &[],
         clock: "now",
     };
     for (event, is_reported) in [(Event::NodeGone, false), (node().remove(0), true), (Event::NodeGone, false)]

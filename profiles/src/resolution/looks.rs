@@ -22,7 +22,7 @@ impl State {
         for container in containers.flat_map(|(_, pod)| &pod.containers) {
             // Of a privileged one, the file is not read.
             files.extend(asked(container, Kind::Seccomp).filter(|_| !container.is_privileged));
-            policies.extend(asked(container, Kind::AppArmor).filter(|_| self.config.has_apparmor));
+            policies.extend(asked(container, Kind::AppArmor).filter(|_| self.config.has_apparmor()));
         }
         let files = files.into_iter().filter_map(SeccompPath::of);
         let policies = policies.into_iter().filter_map(policy_name);

@@ -127,7 +127,7 @@ fn nothing_is_said_before_all_is_known() {
         scene.play(line);
     }
     assert_eq!(said(&scene.state.check_pods(scene.now)), "Pending");
-    scene.state.config.has_apparmor = true;
+    scene.state.config.apparmor = crate::platform::AppArmor::Enabled;
     assert_eq!(scene.state.check_pods(scene.now), PodChecks::default(), "the kernel is not known");
 }
 
@@ -380,7 +380,7 @@ fn a_text_waits_for_all_of_its_names() {
 #[test]
 fn a_node_without_apparmor_says_what_becomes_of_the_pod() {
     let mut scene = scene(&["list"]);
-    (scene.state.config.has_apparmor, scene.state.config.lacks_apparmor) = (false, true);
+    scene.state.config.apparmor = crate::platform::AppArmor::Disabled;
     look(&mut scene, referring(AppArmor, "team/web"), None);
     let advice = "the kubelet fails such a pod for good: delete it, and add the nodeSelector \
                   apparmor.pavise.dev/team_web_a5cb1ff62f8ed32c: \"true\", so that the next one comes to a node that has the profile";
@@ -388,7 +388,7 @@ fn a_node_without_apparmor_says_what_becomes_of_the_pod() {
         said(&scene.state.check_pods(scene.now)),
         format!("AppArmorUnavailable: node1 has no AppArmor, and {advice}")
     );
-    scene.state.config.lacks_apparmor = false;
+    scene.state.config.apparmor = crate::platform::AppArmor::Unknown;
     assert_eq!(said(&scene.state.check_pods(scene.now)), "Unchecked", "the agent can't see it");
 
     let rejected = Pod { is_rejected: true, has_ended: true, ..referring(AppArmor, "team/web") };
@@ -425,7 +425,8 @@ fn what_asks_for_no_profile_of_the_node_is_left_alone() {
         Container { is_privileged: true, ..container(Seccomp, Asked::Localhost("web/a".to_owned())) };
     scene.apply(Event::PodsListed([(id("p"), pod_of(privileged))].into()));
     assert_eq!(scene.state.looks(), Looks::default(), "the runtime does not read it either");
-    assert_eq!(said(&scene.state.check_pods(scene.now)), "Unchecked");
+    let checks = scene.state.check_pods(scene.now);
+    assert_eq!(checks.references, BTreeMap::from([((Seccomp, ReferenceState::Unchecked), 1)]));
     look(&mut scene, Pod { has_ended: true, ..referring(Seccomp, "web/a") }, None);
     assert_eq!(scene.state.check_pods(scene.now), PodChecks::default());
 }

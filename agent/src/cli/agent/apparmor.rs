@@ -1,5 +1,6 @@
 //! The node's AppArmor, and the compiler beside the agent.
 
+use profiles::platform::AppArmor;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +46,17 @@ pub(super) enum Apparmor {
     Disabled,
     /// It may have one that the agent does not see.
     OutOfReach,
+}
+
+impl Apparmor {
+    /// The same, for the rules.
+    pub(super) fn kind(&self) -> AppArmor {
+        match self {
+            Self::Enabled { .. } => AppArmor::Enabled,
+            Self::Disabled => AppArmor::Disabled,
+            Self::OutOfReach => AppArmor::Unknown,
+        }
+    }
 }
 
 impl Arguments {

@@ -192,7 +192,7 @@ where
     let compiler = node.clone();
     let ask = Box::new(move |_| compile(compiler.clone()).boxed_local());
     let policies = Policies::new(Box::new(FakePolicies(node.clone())), ask, 2);
-    let rules = Config { has_apparmor: true, ..rules() };
+    let rules = Config { apparmor: AppArmor::Enabled, ..rules() };
     let sync = SyncLoop::new(
         FakeHost(world),
         Some(policies),

@@ -71,6 +71,7 @@ where
 
 /// The Node, and no bundle.
 fn start(sender: &UnboundedSender<Event>) {
+    send(sender, Event::PodsListed(BTreeMap::new()));
     send(sender, Event::NodeLabels(NodeLabels::default()));
     send(sender, listed(&[]));
 }
@@ -99,6 +100,7 @@ async fn each_change_is_one_write_and_an_idle_agent_writes_nothing() {
 async fn a_new_agent_that_finds_all_as_it_was_writes_nothing_and_keeps_since_when() {
     let server = Server::default();
     let first = play_with(&server, async |sender, _| {
+        send(&sender, Event::PodsListed(BTreeMap::new()));
         send(&sender, Event::NodeLabels(NodeLabels::default()));
         send(&sender, Event::Listed { namespace: rules().home, bundles: vec![with_content("x", "{}")] });
         seconds(2).await;
@@ -109,6 +111,7 @@ async fn a_new_agent_that_finds_all_as_it_was_writes_nothing_and_keeps_since_whe
     let before = "2001-02-03T04:05:06Z";
     before.clone_into(&mut server.borrow_mut().there.as_mut().unwrap().problems[0].since);
     let second = play_with(&server, async |sender, _| {
+        send(&sender, Event::PodsListed(BTreeMap::new()));
         send(&sender, Event::NodeLabels(NodeLabels::default()));
         seconds(1).await;
         send(&sender, Event::Listed { namespace: rules().home, bundles: vec![with_content("x", "{}")] });
@@ -181,12 +184,14 @@ async fn without_a_node_and_after_the_end_nothing_is_asked() {
         send(&sender, listed(&["x"]));
         seconds(60).await;
         assert!(server.borrow().asked.is_empty());
+        send(&sender, Event::PodsListed(BTreeMap::new()));
         send(&sender, Event::NodeLabels(NodeLabels::default()));
         seconds(1).await;
         send(&sender, Event::NodeGone);
         seconds(1).await;
         send(&sender, Event::Applied(with_content("x", "{}")));
         seconds(60).await;
+        send(&sender, Event::PodsListed(BTreeMap::new()));
         send(&sender, Event::NodeLabels(NodeLabels::default()));
         seconds(1).await;
         send(&sender, Event::Applied(bundle("y")));

@@ -18,6 +18,7 @@ use super::*;
 use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::apparmor::policy::{Contents, Mode, Policy};
 use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::platform::AppArmor;
 use crate::pod::{Pod, PodId, Pods, examples};
 use crate::state::{Compiled, Event};
 use scene::Scene;
@@ -46,7 +47,7 @@ pub(super) fn settled(script: &[(&str, &str)]) {
 /// A node with AppArmor whose disk is empty.
 pub(crate) fn apparmor() -> Scene {
     let mut scene = Scene::new();
-    scene.state.config.has_apparmor = true;
+    scene.state.config.apparmor = AppArmor::Enabled;
     scene.play("scan");
     scene
 }

@@ -11,6 +11,8 @@ use super::*;
 use crate::apparmor::kernel::{FoundPolicy, InKernel};
 use crate::bundle::{BundleId, Kind};
 use crate::claims::Grant;
+use crate::name::NodeName;
+use crate::platform::AppArmor;
 use crate::pod::{Need, Pod, PodId, examples};
 use crate::state::{Compiled, Config, Event, NodeLabels};
 
@@ -485,10 +487,8 @@ fn fresh() -> State {
         home: Namespace::new("home").unwrap(),
         others: [Namespace::new("team").unwrap()].into(),
         removal_delay: Duration::from_mins(5),
-        has_node: true,
-        has_apparmor: true,
-        lacks_apparmor: false,
-        node: None,
+        node: Some(NodeName::new("node1").unwrap()),
+        apparmor: AppArmor::Enabled,
     })
 }
 

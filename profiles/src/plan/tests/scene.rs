@@ -30,8 +30,8 @@ use super::kernel::{self, loaded};
 use crate::bundle::{Bundle, BundleId, Profile, Source};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::file::Want;
-use crate::name::Namespace;
-use crate::platform::Platform;
+use crate::name::{Namespace, NodeName};
+use crate::platform::{AppArmor, Platform};
 use crate::state::{Config, Event, Found, NodeLabels, State};
 use crate::verdicts::Verdicts;
 
@@ -72,10 +72,8 @@ impl Scene {
             home: name(HOME),
             others: [name(TEAM)].into(),
             removal_delay: Duration::from_secs(DELAY),
-            has_node: true,
-            has_apparmor: false,
-            lacks_apparmor: false,
-            node: None,
+            node: Some(NodeName::new("node1").unwrap()),
+            apparmor: AppArmor::Disabled,
         };
         let mut scene = Self {
             state: State::new(config),
@@ -121,7 +119,7 @@ impl Scene {
                 namespace: Namespace::new(HOME).unwrap(),
                 strays: rest.split_whitespace().map(|stray| (stray.to_owned(), "why")).collect(),
             }),
-            "no-node" => self.state.config.has_node = false,
+            "no-node" => self.state.config.node = None,
             "delete" => self.apply(Event::Deleted(bundle_id(rest))),
             "done" => {
                 let installed = |install: Install| Event::Installed {

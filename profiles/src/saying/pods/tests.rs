@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::{How, Next, Outcome, REPEAT, SETTLING, Write};
 use super::*;
 use crate::name::{Namespace, NodeName};
+use crate::platform::AppArmor;
 use crate::pod::ContainerId;
 use crate::state::{Config, Event};
 
@@ -28,10 +29,8 @@ impl Scene {
                 home: Namespace::new("home").unwrap(),
                 others: [].into(),
                 removal_delay: Duration::ZERO,
-                has_node: true,
-                has_apparmor: true,
-                lacks_apparmor: false,
-                node: None,
+                node: Some(NodeName::new("node1").unwrap()),
+                apparmor: AppArmor::Enabled,
             }),
             saying: saying(),
             checks: PodChecks::default(),
