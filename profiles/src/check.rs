@@ -3,7 +3,7 @@
 //! Invariant: while nothing changes that it is about, a finding stays the same, word for word: so it is one
 //! Event, and one entry of the report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::Kind;
 use crate::pod::{Asked, Container, ContainerKind, Pod, PodId};
@@ -82,6 +82,8 @@ pub struct PodChecks {
     pub findings: Vec<PodFinding>,
     /// References of containers, each counted in one state.
     pub references: BTreeMap<(Kind, ReferenceState), usize>,
+    /// The pods of which a reference is pending.
+    pub pending: BTreeSet<PodId>,
     /// Running containers with a reference, each counted in one state for each kind.
     pub containers: BTreeMap<(Kind, ContainerState), usize>,
 }
@@ -211,7 +213,10 @@ impl PodChecks {
             for (kind, reference) in references(container) {
                 let state = match resolutions.get(&(kind, reference)) {
                     Some(Resolution::Resolved) => ReferenceState::Resolved,
-                    Some(Resolution::Pending) => ReferenceState::Pending,
+                    Some(Resolution::Pending) => {
+                        self.pending.insert(id.clone());
+                        ReferenceState::Pending
+                    }
                     Some(Resolution::Unchecked) | None => ReferenceState::Unchecked,
                     Some(Resolution::Unresolved(problem)) => {
                         self.find(id, container, kind, reference, problem);

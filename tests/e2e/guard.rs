@@ -12,6 +12,7 @@ use testbed::machine::Machine;
 use testbed::node::Kind;
 
 use crate::Test;
+use crate::steps::PATIENCE;
 
 pub(crate) const TESTS: &[(&str, Test)] =
     &[("a_killed_owner_leaves_nothing_behind", a_killed_owner_leaves_nothing_behind)];
@@ -33,8 +34,15 @@ pub(crate) fn hold_a_cluster_if_asked() {
     }
 }
 
+/// The machine as it is, if it has not changed for a while.
+fn at_rest() -> anyhow::Result<Option<Machine>> {
+    let machine = Machine::observe()?;
+    std::thread::sleep(Duration::from_secs(2));
+    Ok(machine.expect_unchanged().is_ok().then_some(machine))
+}
+
 fn a_killed_owner_leaves_nothing_behind(_: &Cluster) -> anyhow::Result<()> {
-    let before = Machine::observe()?;
+    let before = wait_for("the pods of other tests to be gone", PATIENCE, at_rest)?;
     let mut owner = Command::new(std::env::current_exe()?)
         .arg(HOLD)
         .stdin(Stdio::null())

@@ -65,18 +65,6 @@ impl Containers {
 
     /// What the kernel says of these containers; none of one that has no process, or that it does not tell of.
     pub(crate) fn ask(&mut self, ids: &BTreeSet<&ContainerId>) -> BTreeMap<ContainerId, Option<Said>> {
-        let is_seen = shows_the_node(&self.proc);
-        if !is_seen && !self.is_said {
-            info!(
-                proc = %self.proc.display(),
-                "Whether containers run under their profiles can't be told: the node's processes can't be seen here \
-                 (see --proc)"
-            );
-        }
-        self.is_said = !is_seen;
-        if !is_seen {
-            return ids.iter().map(|id| ((*id).clone(), None)).collect();
-        }
         let clock = Clock::now();
         let mut said: BTreeMap<ContainerId, Option<Said>> =
             ids.iter().map(|id| ((*id).clone(), self.said_again(id, clock))).collect();
@@ -89,7 +77,22 @@ impl Containers {
             said.insert(id.clone(), self.said(first, clock));
             self.known.insert(id, first);
         }
+        self.tell_whether_hidden(&said);
         said
+    }
+
+    /// Says so if none is found because none can be seen. A procfs that does not show all of the node's processes
+    /// may still show those of its containers: so it is where the kubelet runs in a container itself.
+    fn tell_whether_hidden(&mut self, said: &BTreeMap<ContainerId, Option<Said>>) {
+        let is_hidden = !said.is_empty() && said.values().all(Option::is_none) && !shows_the_node(&self.proc);
+        if is_hidden && !self.is_said {
+            info!(
+                proc = %self.proc.display(),
+                "Whether containers run under their profiles can't be told: the node's processes can't be seen here \
+                 (see --proc)"
+            );
+        }
+        self.is_said = is_hidden;
     }
 
     /// What is said of a container whose first process is known; none if that is gone.

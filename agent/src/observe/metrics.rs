@@ -381,6 +381,7 @@ mod tests {
             message: "there is none".to_owned(),
         };
         let checks = PodChecks {
+            pending: [].into(),
             findings: vec![finding.clone(), finding],
             references: [((Kind::Seccomp, ReferenceState::Unresolved), 2)].into(),
             containers: [((Kind::Seccomp, ContainerState::NotEnforced), 3)].into(),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Review, Saying};
 use crate::bundle::Kind;
-use crate::check::{PodChecks, PodFinding, PodReason, ReferenceState};
+use crate::check::{PodChecks, PodFinding, PodReason};
 use crate::pod::{Container, ContainerKind, Pod, PodId};
 use crate::state::State;
 use crate::statement::{LONGEST_NOTE, Reason, Statement, Subject, cut};
@@ -33,18 +33,18 @@ impl Saying {
         };
         self.subjects.retain(|subject, known| is_spoken_of(&id_of(subject, &known.uid)));
 
-        let is_pending = checks.references.keys().any(|(_, state)| *state == ReferenceState::Pending);
-        let is_complete = !checks.references.is_empty() && !is_pending;
+        let are_checked = !checks.references.is_empty();
+        let is_complete = |id: &PodId| are_checked && !checks.pending.contains(id);
         // What is wrong before all is known for the first time may have been said before a restart.
         let is_news = self.are_pods_known;
-        self.are_pods_known |= is_complete;
+        self.are_pods_known |= are_checked && checks.pending.is_empty();
 
         let is_right = |id: &PodId| !wrong.contains_key(id);
         let spoken_of = self.subjects.iter().map(|(subject, known)| id_of(subject, &known.uid));
         let right: Vec<PodId> = spoken_of.filter(is_right).collect();
-        let right = right.iter().map(|id| review(id, &[], is_complete));
+        let right = right.iter().map(|id| review(id, &[], is_complete(id)));
         let wrong = wrong.iter().filter(|(id, _)| is_spoken_of(id));
-        let wrong = wrong.map(|(id, findings)| review(id, findings, is_complete));
+        let wrong = wrong.map(|(id, findings)| review(id, findings, is_complete(id)));
         for review in right.chain(wrong) {
             self.take(review, is_news, now);
         }

@@ -245,14 +245,17 @@ fn a_pod_that_was_rejected_is_spoken_of_though_it_has_ended() {
 }
 
 #[test]
-fn the_end_waits_until_all_is_known() {
+fn the_end_waits_until_all_is_known_of_the_pod() {
     let mut scene = Scene::new(&["web"]);
     scene.find(&[missing()]);
     scene.pass(SECOND);
+    scene.checks.pending = [id("web")].into();
     scene.resolve(ReferenceState::Pending);
     scene.pass(Duration::from_mins(1));
     scene.expect(&[("ProfileMissing", 1)]);
-    scene.resolve(ReferenceState::Resolved);
+    // Another pod's references have nothing to do with it.
+    scene.checks.pending = [id("other")].into();
+    scene.resolve(ReferenceState::Pending);
     scene.pass(SECOND);
     scene.expect(&[("ProfileMissing", 1), ("ProfilesResolved", 1)]);
 }
