@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{How, Next, Outcome, REPEAT, SETTLING, Write};
 use super::*;
+use crate::check::ReferenceState;
 use crate::name::{Namespace, NodeName};
 use crate::platform::AppArmor;
 use crate::pod::ContainerId;
