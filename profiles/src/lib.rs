@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!  bundles (desired) ──┐                            ┌─▶ plan ──────┬─▶ install, remove, keep  (the disk)
+//!  pods of the node ───┤                            │              ├─▶ look, inspect          (disk, kernel)
 //!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels                 (the Node)
-//!  labels of the Node ─┘      ▲                     ├─▶ summary, waits, findings         (metrics, probes, log)
-//!                             │                     └─▶ report                 (an object of the API server)
+//!  labels of the Node ─┘      ▲                     ├─▶ summary, waits, findings      (metrics, probes, log)
+//!                             │                     ├─▶ check_pods           (Events on pods, metrics, log)
+//!                             │                     └─▶ report              (an object of the API server)
 //!                             └── the outcome of each step, as an Event
 //! ```
 //!
