@@ -204,7 +204,7 @@ pub struct Retained {
     pub reference: String,
     /// Why it stays.
     pub by: RetainedBy,
-    /// Pods that refer to it, as NAMESPACE/NAME, if those retain it: some of them.
+    /// Pods that need it, as NAMESPACE/NAME, if those retain it: some of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_PODS))]
     pub pods: Vec<String>,
@@ -220,7 +220,7 @@ pub enum RetainedBy {
     Bundles,
     /// The removal delay has not passed.
     RemovalDelay,
-    /// Pods of this node refer to it.
+    /// Pods of this node need it: they refer to it, or select on its label.
     Pods,
     /// Processes run under it.
     Processes,
