@@ -1,14 +1,17 @@
-//! `pavise` puts seccomp profiles where Kubernetes needs them, and tells the truth about it.
+//! `pavise` puts seccomp and AppArmor profiles where Kubernetes needs them, and tells the truth about it.
 //!
 //! ```text
 //!  ConfigMaps ─ watch ─┐
 //!    or a directory ───┤                                          ┌─▶ files below <kubelet root>/seccomp  (host)
-//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Plan ─┼─▶ ledger                              (host)
-//!  disk ─ notify, scan ┘        (profiles: pure, told the time)   └─▶ labels of the Node               (cluster)
+//!  its pods ─── watch ─┤                                          ├─▶ ledger                              (host)
+//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Plan ─┼─▶ labels of the Node               (cluster)
+//!  disk ─ notify, scan ┘        (profiles: pure, told the time)   └─▶ looks at files, policy, containers  (host)
 //!                                        ▲    │                            │
 //!                                        │    │   the outcome of each step, as an Event
 //!                                        └────┼────────────────────────────┘
-//!                                             └─▶ numbers and reasons ─▶ /metrics, /readyz             (observe)
+//!                                             ├─▶ numbers and reasons ───▶ /metrics, /readyz           (observe)
+//!                                             ├─▶ findings about pods ───▶ Events on them, the log     (cluster)
+//!                                             └─▶ report ────────────────▶ NodeProfileReport           (cluster)
 //! ```
 //!
 //! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
 /// | code | meaning |
 /// |---|---|
 /// | 0 | the command did what it was asked to |
-/// | 1 | it failed, and the reason is on standard error; or its verdict is no: of `lint`, `check` or `agent --once` |
+/// | 1 | it failed, and says why; or its verdict is no: of `lint`, `check` or `agent --once` |
 /// | 2 | the command line is wrong; `clap` exits with it by itself |
 fn exit_code(result: &anyhow::Result<Outcome>) -> ExitCode {
     match result {

@@ -1,5 +1,5 @@
-//! `pavise check` itself: what it prints and how it exits, without a cluster and with an API server that has three
-//! nodes.
+//! `pavise check` itself: what it prints and how it exits, without a cluster and with an API server that has
+//! three nodes.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
@@ -13,8 +13,8 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What comes of `pavise check` with this kubeconfig and text on standard input: the exit code, standard output
-/// and standard error.
+/// What comes of `pavise check` with this kubeconfig and text on standard input: the exit code, standard
+/// output and standard error.
 fn check(kubeconfig: &Path, arguments: &[&str], text: &str) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pavise"));
     command.env_clear().env("KUBECONFIG", kubeconfig).current_dir("/").arg("check").args(arguments);
@@ -33,8 +33,8 @@ fn check_alone(arguments: &[&str], text: &str, code: i32, error: &str) {
     assert!(said.contains(error), "{said}");
 }
 
-/// An API server for as long as the test runs, which answers what is in `objects` by their paths, and refuses all
-/// else; and a kubeconfig for it.
+/// An API server for as long as the test runs, which answers what is in `objects` by their paths, and refuses
+/// all else; and a kubeconfig for it.
 fn api_server(objects: Vec<(&'static str, Value)>) -> (TempDir, PathBuf) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());

@@ -1,8 +1,8 @@
 //! What is wrong with bundles, said once for all nodes.
 //!
-//! [`review`] decides what there is to say about a ConfigMap; when each statement is written is the business of
-//! [`crate::saying`]. What a ConfigMap holds is judged when it is seen; what there is to say of AppArmor texts
-//! is known when they are compiled, which [`asking`] sees to. Nothing else waits for that.
+//! [`review`] decides what there is to say about a ConfigMap; when each statement is written is the business
+//! of [`crate::saying`]. What a ConfigMap holds is judged when it is seen; what there is to say of AppArmor
+//! texts is known when they are compiled, which [`asking`] sees to. Nothing else waits for that.
 
 pub mod asking;
 mod review;

@@ -22,10 +22,11 @@ use crate::time::{Retry, Time};
 
 /// How often each container is asked about, if nothing happens.
 const PAUSE: Duration = Duration::from_mins(5);
-/// What is due within this time is asked along with what is due now: it may be found in the same pass over the
-/// node's processes.
+/// What is due within this time is asked along with what is due now: it may be found in the same pass over
+/// the node's processes.
 const TOGETHER: Duration = Duration::from_mins(1);
-/// The shortest time between two questions for the sake of the kernel's AppArmor policy, which others change too.
+/// The shortest time between two questions for the sake of the kernel's AppArmor policy, which others change
+/// too.
 const POLICY_PAUSE: Duration = Duration::from_secs(10);
 /// How long the kernel has to say the same against a container.
 const CONFIRMATION: Duration = Duration::from_secs(1);
@@ -81,8 +82,8 @@ struct Asks {
     file: Option<SeccompPath>,
     /// The name of an AppArmor profile.
     apparmor: Option<String>,
-    /// Whether the node's kernel may not be the one that confines it: kata runs it in a virtual machine, gVisor
-    /// on a kernel of its own.
+    /// Whether the node's kernel may not be the one that confines it: kata runs it in a virtual machine,
+    /// gVisor on a kernel of its own.
     is_elsewhere: bool,
 }
 
@@ -364,14 +365,15 @@ impl State {
     }
 
     /// Whether containers that ask for no seccomp profile have one nevertheless, as with the kubelet's
-    /// `seccompDefault`: by what the kernel says of one of them, each five minutes of another. None if there was
-    /// none to be asked about.
+    /// `seccompDefault`: by what the kernel says of one of them, each five minutes of another. None if there
+    /// was none to be asked about.
     #[must_use]
     pub fn seccomp_default(&self) -> Option<bool> {
         self.enforcement.sample.is_filtered
     }
 
-    /// Adds what is to be said of containers that run, or will, and are not under the profiles that they ask for.
+    /// Adds what is to be said of containers that run, or will, and are not under the profiles that they ask
+    /// for.
     pub(crate) fn check_enforcement(&self, checks: &mut PodChecks) {
         let pods = self.pods.all().into_iter().flatten().filter(|(_, pod)| !pod.has_ended);
         for (id, pod) in pods {

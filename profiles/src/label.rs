@@ -127,8 +127,8 @@ fn before_domain(key: &str) -> Option<&str> {
     [SECCOMP, APPARMOR, BUNDLE].into_iter().find_map(|domain| prefix.strip_suffix(domain))
 }
 
-/// `name`, shortened if a label can't hold it: of what is kept, `_` stands for what no label can have, and `x`
-/// goes before what it can't start with. It is ASCII.
+/// `name`, shortened if a label can't hold it: of what is kept, `_` stands for what no label can have, and
+/// `x` goes before what it can't start with. It is ASCII.
 fn fitted(name: &str) -> String {
     let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
     let is_allowed = |c: char| is_alphanumeric(c) || matches!(c, '-' | '.' | '_');

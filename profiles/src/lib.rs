@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!  bundles (desired) ──┐                            ┌─▶ plan ──────┬─▶ install, remove, keep  (the disk)
+//!  pods of the node ───┤                            │              ├─▶ look, inspect          (disk, kernel)
 //!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels                 (the Node)
-//!  labels of the Node ─┘      ▲                     ├─▶ summary, waits, findings         (metrics, probes, log)
-//!                             │                     └─▶ report                 (an object of the API server)
+//!  labels of the Node ─┘      ▲                     ├─▶ summary, waits, findings      (metrics, probes, log)
+//!                             │                     ├─▶ check_pods           (Events on pods, metrics, log)
+//!                             │                     └─▶ report              (an object of the API server)
 //!                             └── the outcome of each step, as an Event
 //! ```
 //!
-//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes; [`check`] what is wrong with
-//! what pods ask for; [`saying`] when either is said; and [`placement`] on which nodes a pod finds what it
-//! refers to.
+//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes; [`check`] what is wrong
+//! with what pods ask for; [`saying`] when either is said; and [`placement`] on which nodes a pod finds what
+//! it refers to.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
 //! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds

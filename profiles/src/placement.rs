@@ -47,8 +47,8 @@ pub struct Placement<'c> {
     pub candidates: usize,
     /// Its references, in the order of its containers.
     pub references: Vec<Resolution<'c>>,
-    /// What to add to its `nodeSelector`, each with the value [`LABEL_VALUE`]. Empty if there is nothing to add,
-    /// or nothing that would help.
+    /// What to add to its `nodeSelector`, each with the value [`LABEL_VALUE`]. Empty if there is nothing to
+    /// add, or nothing that would help.
     pub selector: BTreeSet<LabelKey>,
     /// The Nodes on which all resolve that resolve on any.
     pub together: Vec<&'c str>,

@@ -39,7 +39,8 @@ pub struct Pod {
     pub containers: Vec<Container>,
     /// How many containers it has beyond those, which nobody looks at.
     pub unchecked: usize,
-    /// The labels of ours that the scheduler has to find on its Node (`nodeSelector`, required node affinity).
+    /// The labels of ours that the scheduler has to find on its Node (`nodeSelector`, required node
+    /// affinity).
     pub selects: BTreeSet<LabelKey>,
     /// Its `runtimeClassName`: something else than the node's default runtime may run it.
     pub runtime_class: Option<String>,
@@ -113,8 +114,8 @@ pub struct ContainerId(pub String);
 /// Something that a pod needs on its node for as long as it has not ended.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Need {
-    /// The profile that a container may be started with: its name in the kernel, or its path below the seccomp
-    /// directory. However a pod writes a path, it is one.
+    /// The profile that a container may be started with: its name in the kernel, or its path below the
+    /// seccomp directory. However a pod writes a path, it is one.
     Profile(Kind, String),
     /// A label of the Node.
     Label(LabelKey),
@@ -139,8 +140,8 @@ impl Pods {
         self.all = Some(pods);
     }
 
-    /// A pod is new, or has changed. Before all are known, one says nothing. Returns whether it needs something
-    /// else than before.
+    /// A pod is new, or has changed. Before all are known, one says nothing. Returns whether it needs
+    /// something else than before.
     pub(crate) fn applied(&mut self, id: &PodId, pod: Pod) -> bool {
         let Some(pods) = &mut self.all else { return false };
         let needs = pod.needs();
@@ -219,8 +220,8 @@ impl Pod {
 pub(crate) mod examples {
     use super::*;
 
-    /// A pod with a container for each of these words: `a`, an AppArmor profile, or `web/a.json`, a seccomp one.
-    /// `%bundle.pavise.dev/web` is a label that it selects on.
+    /// A pod with a container for each of these words: `a`, an AppArmor profile, or `web/a.json`, a seccomp
+    /// one. `%bundle.pavise.dev/web` is a label that it selects on.
     pub(crate) fn pod(words: impl IntoIterator<Item: AsRef<str>>) -> Pod {
         let mut pod = Pod::default();
         for word in words {

@@ -5,9 +5,9 @@
 //!  State ──▶ Report::settled (since when) ──▶ Writing (when) ──▶ read, write
 //! ```
 //!
-//! Invariants: a report has details of deviations only, so neither its size nor how often it changes depends on
-//! how many profiles and pods are all right. Its lists, its texts and its bytes are bounded, whoever wrote what
-//! stands in them. Without a change there is no other report: order and words follow from what is known.
+//! Invariants: a report has details of deviations only, so neither its size nor how often it changes depends
+//! on how many profiles and pods are all right. Its lists, its texts and its bytes are bounded, whoever wrote
+//! what stands in them. Without a change there is no other report: order and words follow from what is known.
 
 mod entries;
 mod limits;
@@ -112,9 +112,9 @@ pub enum Truth {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which aspect. The type `Ready` says that the agent has brought the node in line with its bundles, as its
-    /// /readyz does; `ProfilesLoaded` that all that bundles ask of this node is loaded as they ask for it;
-    /// `ReferencesResolved` that the node has all profiles that its pods ask for, and they are in force.
+    /// Which aspect. The type `Ready` says that the agent has brought the node in line with its bundles, as
+    /// its /readyz does; `ProfilesLoaded` that all that bundles ask of this node is loaded as they ask for
+    /// it; `ReferencesResolved` that the node has all profiles that its pods ask for, and they are in force.
     #[serde(rename = "type")]
     pub kind: String,
     /// Whether it is so.
@@ -179,13 +179,13 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub bundle: Option<String>,
-    /// The reference, the bundle and key of an AppArmor text, or the name of an AppArmor profile; none if it is
-    /// about the bundle.
+    /// The reference, the bundle and key of an AppArmor text, or the name of an AppArmor profile; none if it
+    /// is about the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub name: Option<String>,
-    /// What is wrong, in one word, such as refused findings have (docs/bundles.md), or foreign, drifted, uncompiled,
-    /// unwritten or unremoved.
+    /// What is wrong, in one word, such as refused findings have (docs/bundles.md), or foreign, drifted,
+    /// uncompiled, unwritten or unremoved.
     pub code: String,
     /// The same in a sentence, with what to do about it.
     #[schemars(length(max = 512))]
@@ -204,7 +204,7 @@ pub struct Retained {
     pub reference: String,
     /// Why it stays.
     pub by: RetainedBy,
-    /// Pods that refer to it, as NAMESPACE/NAME, if those retain it: some of them.
+    /// Pods that need it, as NAMESPACE/NAME, if those retain it: some of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_PODS))]
     pub pods: Vec<String>,
@@ -220,7 +220,7 @@ pub enum RetainedBy {
     Bundles,
     /// The removal delay has not passed.
     RemovalDelay,
-    /// Pods of this node refer to it.
+    /// Pods of this node need it: they refer to it, or select on its label.
     Pods,
     /// Processes run under it.
     Processes,

@@ -6,8 +6,8 @@
 //! counts up in that Event.
 //!
 //! Invariants: what is not true any more is not written, also if it was due. While nothing changes, a
-//! statement is written twice an hour, and one about an object with which nothing is wrong never. That nothing
-//! is wrong any more is not said before all is known.
+//! statement is written twice an hour, and one about an object with which nothing is wrong never. That
+//! nothing is wrong any more is not said before all is known.
 
 mod pods;
 

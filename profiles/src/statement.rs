@@ -1,7 +1,7 @@
 //! What is said about an object of the API: a statement becomes one Event.
 //!
-//! Invariant: the name of the Event follows from the statement alone. So who says the same again, also after a
-//! restart, does it under the same name.
+//! Invariant: the name of the Event follows from the statement alone. So who says the same again, also after
+//! a restart, does it under the same name.
 
 use std::fmt;
 

@@ -18,8 +18,8 @@ use crate::reference::Reference;
 use crate::state::State;
 use crate::time::Time;
 
-/// So long after all bundles are known texts that are being compiled are waited for: an author of many that take
-/// long is not to hold up the rollout of a new agent.
+/// So long after all bundles are known texts that are being compiled are waited for: an author of many that
+/// take long is not to hold up the rollout of a new agent.
 const COMPILING: Duration = Duration::from_mins(2);
 
 /// How many there are of what is known of one [`Kind`]. But for the bundles, all are profiles; a text that is

@@ -19,8 +19,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("check_tells_which_pods_of_a_namespace_are_on_a_wrong_node", check_tells_which_pods),
 ];
 
-/// Runs `pavise check -o json` in the agent's container on the host's node, by the agent's identity, which may read
-/// Nodes, pods and bundles: what it answers, and its exit code.
+/// Runs `pavise check -o json` in the agent's container on the host's node, by the agent's identity, which
+/// may read Nodes, pods and bundles: what it answers, and its exit code.
 fn check(cluster: &Cluster, arguments: &[&str], manifests: &str) -> anyhow::Result<(Value, Option<i32>)> {
     let pod = pavise::agent_pod(cluster, HOST_NODE)?;
     let name = pod["metadata"]["name"].as_str().context("the agent's pod has no name")?;

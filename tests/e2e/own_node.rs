@@ -188,7 +188,8 @@ const ATTEMPTS: &[Attempt] = &[
 /// Events as the agent writes them.
 const EVENTS: &str = "events.v1.events.k8s.io";
 
-/// An attempt to write an Event that differs in this from what the agent may write, by the name that its test has.
+/// An attempt to write an Event that differs in this from what the agent may write, by the name that its test
+/// has.
 struct EventAttempt {
     name: &'static str,
     difference: fn() -> Value,
@@ -309,8 +310,8 @@ fn is_refused_event(cluster: &Cluster, attempt: &EventAttempt) -> anyhow::Result
     expect_refusal(attempt.name, written, attempt.refusal)
 }
 
-/// With the core group's fields, the same could be said past the policy if it did not see to that; RBAC keeps it
-/// from being tried.
+/// With the core group's fields, the same could be said past the policy if it did not see to that; RBAC keeps
+/// it from being tried.
 fn core_events_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl_with_token(&pavise::agent_token(cluster)?);
     let event = json!({

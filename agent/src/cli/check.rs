@@ -38,8 +38,8 @@ something can't be read, 2 if the arguments are wrong";
 #[command(group = ArgGroup::new("pods").required(true).args(["paths", "namespace", "all_namespaces"]))]
 pub(crate) struct Arguments {
     /// Manifests of pods, or of what makes pods, in YAML or JSON; directories of such files; - for standard
-    /// input. Can be given several times. Of a directory, every file below it is read that ends with .yaml, .yml
-    /// or .json. Objects that make no pods are passed over.
+    /// input. Can be given several times. Of a directory, every file below it is read that ends with .yaml,
+    /// .yml or .json. Objects that make no pods are passed over.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
 

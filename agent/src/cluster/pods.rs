@@ -89,8 +89,8 @@ impl Sighting {
     }
 }
 
-/// Whether there is something to be done about `pod`, or to be said: one that has ended is as good as gone, but
-/// for those that the kubelet refused for want of AppArmor.
+/// Whether there is something to be done about `pod`, or to be said: one that has ended is as good as gone,
+/// but for those that the kubelet refused for want of AppArmor.
 fn matters(pod: &Pod) -> bool {
     !pod.has_ended || pod.is_rejected
 }

@@ -1,10 +1,11 @@
 //! The `NodeProfileReport` of our own Node: what `kubectl get npr` shows.
 //!
-//! Server-side apply makes and changes it in one request. It is one write, as the definition has no subresource
-//! `status`: nobody but the agent writes any part of it. The Node owns it, so it goes with the Node.
+//! Server-side apply makes and changes it in one request. It is one write, as the definition has no
+//! subresource `status`: nobody but the agent writes any part of it. The Node owns it, so it goes with the
+//! Node.
 //!
-//! Invariant: nothing is written before the Node was seen, or after it was gone. A cluster that does not know such
-//! objects is a line in the log.
+//! Invariant: nothing is written before the Node was seen, or after it was gone. A cluster that does not know
+//! such objects is a line in the log.
 
 #[cfg(test)]
 mod definition;

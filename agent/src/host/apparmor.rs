@@ -1,10 +1,10 @@
 //! AppArmor policy in the kernel, with its ledger and its store.
 //!
 //! Invariants: a load is look, store, ledger, write, verify; a removal is look, remove, verify, ledger. So
-//! whatever step a crash comes after, all that is ours in the kernel is in the ledger, and all that the ledger
-//! has is in the store. Each batch writes the ledger once. What is ours is told by the blob that the kernel
-//! says it came from, never by its name; a kernel that does not tell is believed for what was loaded in this
-//! boot. Nothing is removed while a process runs under it: it would be confined no more.
+//! whatever step a crash comes after, all that is ours in the kernel is in the ledger, and all that the
+//! ledger has is in the store. Each batch writes the ledger once. What is ours is told by the blob that the
+//! kernel says it came from, never by its name; a kernel that does not tell is believed for what was loaded
+//! in this boot. Nothing is removed while a process runs under it: it would be confined no more.
 //!
 //! Profiles in a kernel end with it. So what has the name of one of ours after a reboot, before we loaded it,
 //! was loaded by somebody else, and is theirs unless it is equal.
@@ -50,8 +50,8 @@ pub(crate) type PolicyOutcomes<T> = Vec<(ProfileName, Result<T, HostError>)>;
 
 /// What the loop does to the node's AppArmor policy. The seam at which tests inject failures.
 pub(crate) trait PolicyHost {
-    /// Compares what the ledger has with what the kernel has. What is somebody else's since the last reboot is
-    /// given up, and not among it. Where nothing is wrong, nothing is written.
+    /// Compares what the ledger has with what the kernel has. What is somebody else's since the last reboot
+    /// is given up, and not among it. Where nothing is wrong, nothing is written.
     ///
     /// # Errors
     /// The kernel's policy, or the ledger, is out of reach.

@@ -4,8 +4,8 @@
 //! found again without one. What is told was read of one and the same process, which was in the container's
 //! cgroup; of what ends meanwhile, nothing is told.
 //!
-//! A pass costs some 20 µs of processor time for each process of the node, and asking again some 30 µs for each
-//! container.
+//! A pass costs some 20 µs of processor time for each process of the node, and asking again some 30 µs for
+//! each container.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,8 +38,8 @@ pub(crate) struct Containers {
 /// The first process of a container: the one that started before all others.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct First {
-    /// In ticks since the node was started (`starttime` of proc(5)): with the number, it tells a process from all
-    /// others.
+    /// In ticks since the node was started (`starttime` of proc(5)): with the number, it tells a process from
+    /// all others.
     started: u64,
     number: u32,
 }
@@ -63,7 +63,8 @@ impl Containers {
         Self { proc, has_apparmor, known: BTreeMap::new(), is_said: false }
     }
 
-    /// What the kernel says of these containers; none of one that has no process, or that it does not tell of.
+    /// What the kernel says of these containers; none of one that has no process, or that it does not tell
+    /// of.
     pub(crate) fn ask(&mut self, ids: &BTreeSet<&ContainerId>) -> BTreeMap<ContainerId, Option<Said>> {
         let clock = Clock::now();
         let mut said: BTreeMap<ContainerId, Option<Said>> =
@@ -148,8 +149,8 @@ impl Containers {
         Ok(label.map(|label| label.trim_end_matches(['\n', '\0']).to_owned()))
     }
 
-    /// The first process of each of these containers that has one, in one pass over all processes. What is known
-    /// of processes that are not there any more is forgotten.
+    /// The first process of each of these containers that has one, in one pass over all processes. What is
+    /// known of processes that are not there any more is forgotten.
     fn find(&mut self, ids: &BTreeSet<String>) -> io::Result<BTreeMap<ContainerId, First>> {
         let mut found: BTreeMap<ContainerId, First> = BTreeMap::new();
         if ids.is_empty() {
@@ -178,11 +179,11 @@ impl Containers {
     }
 }
 
-/// What may be containers' names in a `/proc/<pid>/cgroup`. Each line is `<number>:<controllers>:<path>`; in the
-/// path, containerd and CRI-O have `cri-containerd-<id>.scope`, `crio-<id>.scope`, `<id>`, or
+/// What may be containers' names in a `/proc/<pid>/cgroup`. Each line is `<number>:<controllers>:<path>`; in
+/// the path, containerd and CRI-O have `cri-containerd-<id>.scope`, `crio-<id>.scope`, `<id>`, or
 /// `<slice>:cri-containerd:<id>`, by their cgroup drivers. It begins with `/..` if the reader is in another
-/// cgroup namespace (`cgroup_namespaces(7)`), as in a container; what follows is the same. `crio-conmon-<id>` is of
-/// the program that watches the container.
+/// cgroup namespace (`cgroup_namespaces(7)`), as in a container; what follows is the same. `crio-conmon-<id>`
+/// is of the program that watches the container.
 fn names(groups: &[u8]) -> impl Iterator<Item = &str> {
     let lines = groups.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
     let paths = lines.filter_map(|line| line.splitn(3, ':').nth(2));
@@ -208,7 +209,8 @@ struct Clock {
 impl Clock {
     /// None if the kernel does not tell.
     fn now() -> Option<Self> {
-        // In this order: what comes between makes the start of processes later, and nothing outdated that is not.
+        // In this order: what comes between makes the start of processes later, and nothing outdated that is
+        // not.
         let since_boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
         let boot = SystemTime::now().checked_sub(since_boot)?;
         // Not by procfs: see `super::process`.

@@ -1,8 +1,8 @@
 //! What the agent put on this node, on the node's own disk: one ledger for files, one for AppArmor policy.
 //!
-//! Invariants: a path or name is in its ledger before the agent touches it, so after a crash nothing of ours is taken
-//! for somebody else's. A ledger that can't be read is an error, never an empty one: forgetting what is ours
-//! would leave it behind for good.
+//! Invariants: a path or name is in its ledger before the agent touches it, so after a crash nothing of ours
+//! is taken for somebody else's. A ledger that can't be read is an error, never an empty one: forgetting what
+//! is ours would leave it behind for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -100,9 +100,9 @@ pub(crate) struct FileRecord {
     pub(crate) directories: BTreeSet<String>,
 }
 
-/// The contents that are ours at a path, each with the time from which on it was to be there, or was put there by
-/// whoever wrote what was adopted: milliseconds since 1970, by the node's clock. None if it was put there by an
-/// agent that did not take note of it. Putting it back changes nothing of that.
+/// The contents that are ours at a path, each with the time from which on it was to be there, or was put
+/// there by whoever wrote what was adopted: milliseconds since 1970, by the node's clock. None if it was put
+/// there by an agent that did not take note of it. Putting it back changes nothing of that.
 pub(crate) type Contents = BTreeMap<Digest, Option<u64>>;
 
 impl Record for FileRecord {

@@ -64,7 +64,8 @@ pub(crate) trait Host {
     /// What is at these places, whoever put it there. From then on, what changes there is told.
     fn look(&mut self, places: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight>;
 
-    /// What the kernel says of these containers; none of one that has no process, or that it does not tell of.
+    /// What the kernel says of these containers; none of one that has no process, or that it does not tell
+    /// of.
     fn inspect(&mut self, containers: &BTreeSet<Inspect>) -> BTreeMap<ContainerId, Option<Confinement>>;
 
     /// Takes profiles off the disk. What the ledger does not have is left, and so is what is no file any

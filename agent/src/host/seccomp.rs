@@ -121,8 +121,8 @@ impl NodeHost {
         })
     }
 
-    /// The same with the node's procfs at `proc`. On a kernel before 5.8 that `has_apparmor`, `attr/current` is
-    /// what AppArmor says.
+    /// The same with the node's procfs at `proc`. On a kernel before 5.8 that `has_apparmor`, `attr/current`
+    /// is what AppArmor says.
     pub(crate) fn with_proc(self, proc: PathBuf, has_apparmor: bool) -> Self {
         Self { containers: Containers::new(proc, has_apparmor), ..self }
     }

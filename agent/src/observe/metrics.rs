@@ -161,8 +161,8 @@ impl Metrics {
         }
     }
 
-    /// A profile was to be loaded, with this outcome; none is a failure. If that was for a new content, it was
-    /// asked for since `latency`.
+    /// A profile was to be loaded, with this outcome; none is a failure. If that was for a new content, it
+    /// was asked for since `latency`.
     pub(crate) fn installed(&self, kind: Kind, outcome: Option<&'static str>, latency: Option<Duration>) {
         self.installs.get_or_create(&[of(kind), ("outcome", outcome.unwrap_or(FAILED))]).inc();
         if let (Some(WRITTEN), Some(latency)) = (outcome, latency) {

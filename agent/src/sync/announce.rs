@@ -1,7 +1,7 @@
 //! What the agent says of its node's pods, as Events.
 //!
-//! Invariants: at most one write is under way, and nothing waits for it: what is put right meanwhile may make a
-//! write that is not sent yet needless. When what is said is decided by [`profiles::saying`].
+//! Invariants: at most one write is under way, and nothing waits for it: what is put right meanwhile may make
+//! a write that is not sent yet needless. When what is said is decided by [`profiles::saying`].
 
 use futures::FutureExt;
 use futures::future::{Fuse, FusedFuture, LocalBoxFuture};
@@ -27,8 +27,8 @@ impl Announcer {
         Self { saying: Saying::of_pods(node), write, writing: Fuse::terminated() }
     }
 
-    /// Takes over what `checks` found, and starts what is to be written now. Returns when there is more to do,
-    /// if nothing happens before.
+    /// Takes over what `checks` found, and starts what is to be written now. Returns when there is more to
+    /// do, if nothing happens before.
     pub(super) fn checked(&mut self, state: &State, checks: &PodChecks, now: Time) -> Option<Time> {
         self.saying.pods(state, checks, now);
         if !self.writing.is_terminated() {
@@ -101,8 +101,9 @@ mod tests {
         state
     }
 
-    /// Says for `duration` what is wrong with the pods that `wrong` names at so many seconds, with an API server
-    /// that takes a second for each write. Returns after how many milliseconds which pod was spoken of, and how.
+    /// Says for `duration` what is wrong with the pods that `wrong` names at so many seconds, with an API
+    /// server that takes a second for each write. Returns after how many milliseconds which pod was spoken
+    /// of, and how.
     async fn said(duration: Duration, wrong: fn(u64) -> &'static [&'static str]) -> Vec<(u128, String, How)> {
         let (log, under_way) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(0)));
         let started = Instant::now();

@@ -2,9 +2,9 @@
 //!
 //! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave.
 //! The disk never waits for the API server: a change of labels is a stream like any other, whose events come
-//! when they come, and so is a write of an Event. A scan is made when the disk settles after a change, and now and then; what the loop
-//! writes itself leads to one more, which finds all right. Nothing is decided here; that is the business of
-//! [`profiles::state`] and [`profiles::plan`].
+//! when they come, and so is a write of an Event. A scan is made when the disk settles after a change, and
+//! now and then; what the loop writes itself leads to one more, which finds all right. Nothing is decided
+//! here; that is the business of [`profiles::state`] and [`profiles::plan`].
 
 pub(crate) mod announce;
 mod journal;
@@ -253,8 +253,8 @@ where
         is_look || !inspect.is_empty()
     }
 
-    /// Checks the node's pods, once for all that came together, says what is wrong with them, and reports. Returns
-    /// when there may be more to say, if nothing happens before.
+    /// Checks the node's pods, once for all that came together, says what is wrong with them, and reports.
+    /// Returns when there may be more to say, if nothing happens before.
     fn speak(&mut self) -> Option<Instant> {
         let now = self.now();
         let checks = self.state.check_pods(now);

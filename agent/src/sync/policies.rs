@@ -1,7 +1,7 @@
 //! What the loop does about AppArmor: texts go to the compiler, and what comes back into the node's store.
 //!
-//! Invariant: a text is with the compiler for as long as it takes and somebody wants it, and nothing waits for
-//! it. What comes back is judged, and is durable, before the rules hear of it. What nobody wants any more
+//! Invariant: a text is with the compiler for as long as it takes and somebody wants it, and nothing waits
+//! for it. What comes back is judged, and is durable, before the rules hear of it. What nobody wants any more
 //! takes no turn of the compiler, no memory, and no room on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! The report of the node: what stands in it follows from the state, after each turn of the loop.
 //!
-//! Invariants: nothing waits for it, and it changes nothing of what the loop does. When the agent ends, what is
-//! under way is dropped, and nothing is written.
+//! Invariants: nothing waits for it, and it changes nothing of what the loop does. When the agent ends, what
+//! is under way is dropped, and nothing is written.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
@@ -40,8 +40,8 @@ impl Reports {
         Self { outlet, writing: Writing::new(Duration::from_secs(jitter)), under_way: None }
     }
 
-    /// Asks what is to be asked at `now`, on whose node this is wrong with pods, of an agent that is not ready for
-    /// these reasons. Returns when to come here again, if nothing happens before.
+    /// Asks what is to be asked at `now`, on whose node this is wrong with pods, of an agent that is not
+    /// ready for these reasons. Returns when to come here again, if nothing happens before.
     pub(super) fn turn(
         &mut self,
         state: &State,

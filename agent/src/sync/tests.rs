@@ -180,7 +180,8 @@ fn rules() -> Config {
     }
 }
 
-/// Runs the loop in `world`, on a node without pods, while `script` feeds it events. Returns all that was done.
+/// Runs the loop in `world`, on a node without pods, while `script` feeds it events. Returns all that was
+/// done.
 async fn play<F>(world: World, script: impl FnOnce(UnboundedSender<Event>, Shared) -> F) -> Vec<String>
 where
     F: Future<Output = ()>,

@@ -39,8 +39,8 @@ impl Scene {
         self.kernel.insert(ContainerId(id.to_owned()), confinement(said));
     }
 
-    /// Asks the kernel what the plan says. Returns about which containers, and after how many seconds there is more
-    /// to do.
+    /// Asks the kernel what the plan says. Returns about which containers, and after how many seconds there
+    /// is more to do.
     fn ask(&mut self) -> (String, Option<u64>) {
         let inspect = self.state.plan(self.now).inspect;
         let asked: Vec<&str> = inspect.iter().map(|inspect| inspect.id.0.as_str()).collect();
@@ -81,8 +81,8 @@ impl Scene {
     }
 }
 
-/// A pod of a line such as `p class=kata c(id privileged s=web/a.json a=web) d()`: containers with their runtime's
-/// name, and the profiles that they ask for.
+/// A pod of a line such as `p class=kata c(id privileged s=web/a.json a=web) d()`: containers with their
+/// runtime's name, and the profiles that they ask for.
 fn pod(line: &str) -> (PodId, Pod) {
     let (name, rest) = line.split_once(' ').unwrap();
     let mut pod = Pod::default();
@@ -132,8 +132,8 @@ fn confinement(said: &str) -> Confinement {
     }
 }
 
-/// Claims what is found of a pod of which the kernel says the same twice: the beginning of each finding, and the
-/// states.
+/// Claims what is found of a pod of which the kernel says the same twice: the beginning of each finding, and
+/// the states.
 fn check(line: &str, said: &str, findings: &[&str], states: &str) {
     let mut scene = Scene::new(&[line]);
     if !said.is_empty() {

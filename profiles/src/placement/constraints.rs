@@ -1,8 +1,8 @@
 //! On which Nodes a pod can be, by its own words.
 //!
 //! Invariant: what is allowed here is what the scheduler's plugin for node affinity allows
-//! (`GetRequiredNodeAffinity` in Kubernetes' component-helpers, scheduling/corev1/nodeaffinity). All else that
-//! the scheduler looks at, such as taints, is not looked at.
+//! (`GetRequiredNodeAffinity` in Kubernetes' component-helpers, scheduling/corev1/nodeaffinity). All else
+//! that the scheduler looks at, such as taints, is not looked at.
 
 use std::collections::BTreeMap;
 

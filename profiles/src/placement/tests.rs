@@ -7,7 +7,8 @@ use crate::platform::Platform;
 use crate::pod::Container;
 use crate::verdicts::Verdicts;
 
-/// A Node by its name and labels: `n1 pool=a`. What is no pair is a label of ours: `n1 seccomp:web_a bundle:web`.
+/// A Node by its name and labels: `n1 pool=a`. What is no pair is a label of ours: `n1 seccomp:web_a
+/// bundle:web`.
 pub(super) fn node(text: &str) -> Node {
     let mut words = text.split(' ');
     let name = words.next().unwrap().to_owned();
@@ -31,8 +32,8 @@ fn with_selector(source: Source, selector: &str) -> Source {
     Source { annotations, ..source }
 }
 
-/// What is on three nodes: `n1` and `n2` have the seccomp profile `web/a`, `n2` and `n3` the AppArmor profile `p`,
-/// and all of them all of the bundle `whole`.
+/// What is on three nodes: `n1` and `n2` have the seccomp profile `web/a`, `n2` and `n3` the AppArmor profile
+/// `p`, and all of them all of the bundle `whole`.
 fn cluster() -> Cluster {
     let sources = [
         bundle("seccomp", "web", &[("a", GOOD), ("b", GOOD), ("c", BAD)]),
@@ -88,7 +89,8 @@ fn anywhere() -> Constraints {
     Constraints::default()
 }
 
-/// Claims what comes of one reference: the verdict, the nodes that have it, why others do not, and what was meant.
+/// Claims what comes of one reference: the verdict, the nodes that have it, why others do not, and what was
+/// meant.
 fn check_one(reference: &str, constraints: &Constraints, verdict: Verdict, on: &str, why: &str, meant: &str) {
     let cluster = cluster();
     let placement = cluster.place(&pod(&[reference]), constraints);

@@ -1,11 +1,11 @@
 //! What stays because pods of the node need it.
 //!
-//! A profile is needed by the pods that refer to it, which start their containers anew, and by those that select
-//! on its label or that of its bundle. A label is needed by those that select on it, whatever has become of the
-//! profile: a kubelet that is restarted fails such a pod with `NodeAffinity` if the label is gone (`generalFilter`
-//! in Kubernetes' pkg/kubelet/lifecycle/predicate.go, unless the feature gate `NotEvictPodOnKubeletRestart` is
-//! on), and the DaemonSet controller deletes one of its own at once (`NodeShouldRunDaemonPod` in
-//! `pkg/controller/daemon/daemon_controller.go`).
+//! A profile is needed by the pods that refer to it, which start their containers anew, and by those that
+//! select on its label or that of its bundle. A label is needed by those that select on it, whatever has
+//! become of the profile: a kubelet that is restarted fails such a pod with `NodeAffinity` if the label is
+//! gone (`generalFilter` in Kubernetes' pkg/kubelet/lifecycle/predicate.go, unless the feature gate
+//! `NotEvictPodOnKubeletRestart` is on), and the DaemonSet controller deletes one of its own at once
+//! (`NodeShouldRunDaemonPod` in `pkg/controller/daemon/daemon_controller.go`).
 //!
 //! Invariant: where there is a Node, all is needed until its pods are known.
 

@@ -1,9 +1,9 @@
 //! What a pod asks for, by what the API has of it.
 //!
-//! Invariant: a profile counts as asked for exactly if the kubelet may start a container of the pod with it, by
-//! the kubelet's own precedence (`GetProfile` in Kubernetes' pkg/security/apparmor/helpers.go for AppArmor,
-//! `getSeccompProfile` in pkg/kubelet/kuberuntime/helpers.go for seccomp). Whatever else is in a pod can neither
-//! hide nor add a reference. What is kept of one pod is bounded, whatever its author wrote.
+//! Invariant: a profile counts as asked for exactly if the kubelet may start a container of the pod with it,
+//! by the kubelet's own precedence (`GetProfile` in Kubernetes' pkg/security/apparmor/helpers.go for
+//! AppArmor, `getSeccompProfile` in pkg/kubelet/kuberuntime/helpers.go for seccomp). Whatever else is in a
+//! pod can neither hide nor add a reference. What is kept of one pod is bounded, whatever its author wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,17 +13,17 @@ use serde::de::IgnoredAny;
 use super::{Asked, Container, ContainerId, ContainerKind, Pod};
 use crate::label::LabelKey;
 
-/// How many containers of one pod are looked at. A pod can have thousands, each with another reference, and its
-/// author must not decide how much memory that takes here. Those beyond are the pod's own loss: no AppArmor
-/// profile is removed while a process runs under it, whatever refers to it.
+/// How many containers of one pod are looked at. A pod can have thousands, each with another reference, and
+/// its author must not decide how much memory that takes here. Those beyond are the pod's own loss: no
+/// AppArmor profile is removed while a process runs under it, whatever refers to it.
 pub const MOST: usize = 64;
 
 /// How many bytes of names and references are kept of one pod. Containers for which there is no room are not
 /// looked at either.
 const MOST_BYTES: usize = 16 * 1024;
 
-/// How many bytes of a reference are kept. No path can be that long (`PATH_MAX`), and of an AppArmor profile the
-/// API takes 4,095.
+/// How many bytes of a reference are kept. No path can be that long (`PATH_MAX`), and of an AppArmor profile
+/// the API takes 4,095.
 const LONGEST_REFERENCE: usize = 4_096;
 
 /// The same of the type of a profile that this agent does not know.
@@ -229,9 +229,9 @@ impl Spec {
     }
 
     /// The labels of ours that the Node has, or it would be another Node. The terms of an affinity are
-    /// alternatives, and labels of all of them count: that another one holds as well today may change tomorrow,
-    /// by labels that are not ours, and what counts too much only goes later. `NotIn` and `DoesNotExist` ask
-    /// for no label, and no value of ours is a number for `Gt` and `Lt`.
+    /// alternatives, and labels of all of them count: that another one holds as well today may change
+    /// tomorrow, by labels that are not ours, and what counts too much only goes later. `NotIn` and
+    /// `DoesNotExist` ask for no label, and no value of ours is a number for `Gt` and `Lt`.
     fn selects(&self) -> BTreeSet<LabelKey> {
         let required =
             self.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()?.required.as_ref());
@@ -285,8 +285,8 @@ impl Status {
 
 impl Setting {
     /// What it asks for. That it has no type is not allowed by any version of the API until now: it may be of
-    /// one that is to come. Of a type that it does not know, the kubelet starts no container for AppArmor, and
-    /// an unconfined one for seccomp.
+    /// one that is to come. Of a type that it does not know, the kubelet starts no container for AppArmor,
+    /// and an unconfined one for seccomp.
     fn asked(&self) -> Asked {
         match self.r#type.as_deref().unwrap_or_default() {
             "RuntimeDefault" => Asked::RuntimeDefault,

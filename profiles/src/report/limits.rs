@@ -1,8 +1,8 @@
 //! How much a report may hold.
 //!
-//! Invariant: whatever is in them, the lists have [`BYTES`] as JSON at most, and a report less than 192 KiB: an
-//! object of the API server may have some 1.5 MiB (etcd's `--max-request-bytes`), and dashboards read those of
-//! all nodes together.
+//! Invariant: whatever is in them, the lists have [`BYTES`] as JSON at most, and a report less than 192 KiB:
+//! an object of the API server may have some 1.5 MiB (etcd's `--max-request-bytes`), and dashboards read
+//! those of all nodes together.
 
 use serde::Serialize;
 

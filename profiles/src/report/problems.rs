@@ -1,7 +1,7 @@
 //! What keeps profiles from being loaded as they are asked for.
 //!
-//! Warnings about what an author wrote are not among them: they are the same on all nodes, and the catalog says
-//! them. Those about labels are, as they are true on some nodes only.
+//! Warnings about what an author wrote are not among them: they are the same on all nodes, and the catalog
+//! says them. Those about labels are, as they are true on some nodes only.
 
 use std::collections::BTreeMap;
 

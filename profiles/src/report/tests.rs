@@ -114,7 +114,8 @@ fn lines(report: &Report) -> Vec<String> {
     conditions.skip(1).chain(bundles).chain(problems).chain(retained).collect()
 }
 
-/// Claims what is reported `seconds` after these events on a node that was seen and scanned, with its pods known.
+/// Claims what is reported `seconds` after these events on a node that was seen and scanned, with its pods
+/// known.
 fn check(has_apparmor: bool, events: Vec<Event>, seconds: u64, profiles: &str, expected: &[&str]) {
     let before = vec![
         Event::Scanned(BTreeMap::new()),

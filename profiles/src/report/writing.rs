@@ -1,12 +1,12 @@
 //! When the report is read from the API server, and when it is written.
 //!
-//! It is read once before anything is written: so a start writes nothing where nothing has changed, and what was
-//! wrong before it has been wrong since then. It is read again every ten minutes, to find that somebody deleted
-//! or edited it. A watch would tell at once, and would cost the API server memory for every node, for something
-//! that hardly ever happens.
+//! It is read once before anything is written: so a start writes nothing where nothing has changed, and what
+//! was wrong before it has been wrong since then. It is read again every ten minutes, to find that somebody
+//! deleted or edited it. A watch would tell at once, and would cost the API server memory for every node, for
+//! something that hardly ever happens.
 //!
-//! Invariants: one request is under way at most. What is there is not written again. A change is written at once,
-//! unless many came before it: then there is one write in [`EVERY`], with what is true by then.
+//! Invariants: one request is under way at most. What is there is not written again. A change is written at
+//! once, unless many came before it: then there is one write in [`EVERY`], with what is true by then.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const PERIOD: Duration = Duration::from_mins(10);
 const BURST: u32 = 10;
 /// After so long there is one more.
 const EVERY: Duration = Duration::from_secs(10);
-/// So long after the start it is waited for the agent to be ready: else each start would write that it is not,
-/// and a moment later that it is.
+/// So long after the start it is waited for the agent to be ready: else each start would write that it is
+/// not, and a moment later that it is.
 const START: Duration = Duration::from_secs(20);
 
 /// What is asked of the API server.
@@ -111,7 +111,8 @@ impl Writing {
         }
     }
 
-    /// What is to be done at `now`. `report` makes the report of then; none if there is nothing to be reported.
+    /// What is to be done at `now`. `report` makes the report of then; none if there is nothing to be
+    /// reported.
     pub fn next(&mut self, report: impl FnOnce() -> Option<Report>, now: Time) -> Next {
         self.budget.grow(now);
         if self.under_way.is_some() {
@@ -180,8 +181,8 @@ mod tests {
     use super::super::tests::example;
     use super::*;
 
-    /// Plays what happens at these seconds, and what is then asked. `said` is the message of the only problem of
-    /// the report of then, or `gone`, or `starting`.
+    /// Plays what happens at these seconds, and what is then asked. `said` is the message of the only problem
+    /// of the report of then, or `gone`, or `starting`.
     fn check(script: &[(u64, &str, Option<Answer>, &str)]) {
         let mut writing = Writing::new(Duration::ZERO);
         for (seconds, said, answer, expected) in script {

@@ -1,9 +1,9 @@
 //! What there is to say about the node's pods.
 //!
-//! Invariants: a container is spoken of once for each kind of profiles, and a pod nine times at most. A pod that
-//! is gone, or whose containers have all ended, is not spoken of any more, unless something is still wrong with
-//! it: nothing of it was put right. Nor is anything by a container's crash: one that ran without its profile is
-//! taken to do so until it runs again.
+//! Invariants: a container is spoken of once for each kind of profiles, and a pod nine times at most. A pod
+//! that is gone, or whose containers have all ended, is not spoken of any more, unless something is still
+//! wrong with it: nothing of it was put right. Nor is anything by a container's crash: one that ran without
+//! its profile is taken to do so until it runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,8 +56,8 @@ impl Saying {
         self.unconfined = found.cloned().chain(crashed).collect();
     }
 
-    /// What was wrong with containers when they last ran, of those that do not run now, may do so again, and of
-    /// which nothing else is known.
+    /// What was wrong with containers when they last ran, of those that do not run now, may do so again, and
+    /// of which nothing else is known.
     fn crashed(&mut self, pods: &BTreeMap<PodId, Pod>, checks: &PodChecks) -> Vec<PodFinding> {
         let is_down = |finding: &PodFinding| {
             let pod = pods.get(&finding.pod).filter(|pod| !pod.has_ended);

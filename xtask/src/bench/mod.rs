@@ -7,8 +7,8 @@
 //!   directory are on disk;
 //! - "labelled": when a watch of the Node tells of it. Labels are set for what is durable.
 //!
-//! The cluster has the host's node alone: an emulated machine beside it would take the cores that are measured
-//! on. `apparmor` has a guest beside it, and measures in there. `pods` has a node that is simulated.
+//! The cluster has the host's node alone: an emulated machine beside it would take the cores that are
+//! measured on. `apparmor` has a guest beside it, and measures in there. `pods` has a node that is simulated.
 
 mod api;
 mod apparmor;

@@ -1,6 +1,6 @@
 //! `bench pods`: what it costs an agent to check the pods of a full node, and how soon it says what is wrong.
-//! The node is simulated: its pods are objects that nobody runs, and their containers have made-up names, which
-//! the agent looks for among this machine's processes in vain.
+//! The node is simulated: its pods are objects that nobody runs, and their containers have made-up names,
+//! which the agent looks for among this machine's processes in vain.
 //!
 //! Every time begins just before a request is sent. It ends, for
 //! - "Event": when a watch of the pod's Events tells of it;
@@ -31,8 +31,8 @@ const SINGLES: usize = 50;
 /// How long the agent may take for all pods, and the API server to take them.
 const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(5);
-/// How long there is nothing to write for an agent that has nothing to write: of many changes of its report it
-/// writes one in ten seconds.
+/// How long there is nothing to write for an agent that has nothing to write: of many changes of its report
+/// it writes one in ten seconds.
 const QUIET: Duration = Duration::from_secs(12);
 
 /// Two containers of a pod have profiles of this bundle, and the third one of the other.
@@ -241,8 +241,8 @@ impl Bench<'_> {
                 "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
             })
         };
-        // Without a condition Ready, which would be taken away from every pod when the Node is found to be dead
-        // (MarkPodsNotReady in pkg/controller/util/node).
+        // Without a condition Ready, which would be taken away from every pod when the Node is found to be
+        // dead (MarkPodsNotReady in pkg/controller/util/node).
         let patch =
             json!({"status": {"phase": "Running", "containerStatuses": [status(0), status(1), status(2)]}});
         self.api.patch(&format!("/api/v1/namespaces/default/pods/{}/status", name(pod)), &patch.to_string())

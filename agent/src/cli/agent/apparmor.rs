@@ -60,8 +60,8 @@ impl Apparmor {
 }
 
 impl Arguments {
-    /// Opens the policy of the node whose procfs is `proc`. If there is none to be used, that is said. The compiler is
-    /// not asked yet.
+    /// Opens the policy of the node whose procfs is `proc`. If there is none to be used, that is said. The
+    /// compiler is not asked yet.
     ///
     /// # Errors
     /// The node has AppArmor, and it can't be used. Or what the agent knows of it is not usable.

@@ -98,8 +98,8 @@ impl Manifests {
     }
 }
 
-/// Where in an object of `kind` the pod's `spec` is, and what that is in. None if it makes no pods. What is of no
-/// kind of Kubernetes' own has it where most kinds have it, or not at all.
+/// Where in an object of `kind` the pod's `spec` is, and what that is in. None if it makes no pods. What is
+/// of no kind of Kubernetes' own has it where most kinds have it, or not at all.
 fn template<'o>(kind: &str, object: &'o Value) -> Option<(&'static str, &'o Value)> {
     let (path, template) = match kind {
         "Pod" => ("spec", object),
@@ -180,8 +180,8 @@ mod tests {
         manifests
     }
 
-    /// Claims what is read from `text`: each workload with its place, its path and its references, how many other
-    /// objects there are, and how failures begin.
+    /// Claims what is read from `text`: each workload with its place, its path and its references, how many
+    /// other objects there are, and how failures begin.
     fn check(text: &str, workloads: &[&str], others: usize, failures: &[&str]) {
         let read = read(text);
         let shown = |one: &Workload| {

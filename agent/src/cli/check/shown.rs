@@ -1,7 +1,7 @@
 //! The answer of `pavise check`, as text.
 //!
-//! Invariant: what is in the answer is in an order that follows from what was read, so that two answers can be
-//! compared line by line; and nothing in it does something else to a terminal than to be seen.
+//! Invariant: what is in the answer is in an order that follows from what was read, so that two answers can
+//! be compared line by line; and nothing in it does something else to a terminal than to be seen.
 
 use std::collections::BTreeMap;
 

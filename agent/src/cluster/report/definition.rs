@@ -1,7 +1,8 @@
-//! The `CustomResourceDefinition` of reports, as it follows from [`Report`] and what is said about its fields.
+//! The `CustomResourceDefinition` of reports, as it follows from [`Report`] and what is said about its
+//! fields.
 //!
-//! Invariant: `manifests/base/node-profile-report.yaml` is this, and nothing else. Only the test below makes it, so
-//! nothing of it is in the program.
+//! Invariant: `manifests/base/node-profile-report.yaml` is this, and nothing else. Only the test below makes
+//! it, so nothing of it is in the program.
 
 use std::env;
 use std::fs;
@@ -69,7 +70,8 @@ fn definition() -> Value {
     })
 }
 
-/// The schema of [`Report`], as Kubernetes wants schemas to be: without references, and with words for values.
+/// The schema of [`Report`], as Kubernetes wants schemas to be: without references, and with words for
+/// values.
 fn status() -> Schema {
     let settings = SchemaSettings::openapi3().with(|settings| {
         settings.inline_subschemas = true;

@@ -5,9 +5,9 @@
 //!
 //! Each thread is asked: one alone can be in a hat (`aa_change_hat(2)`), and its process does not tell. That
 //! costs two small reads for each thread of the node, some 100 ms for 10,000 of them, at a removal and at no
-//! other time. What begins to run under a profile while this looks can be missed. So can what a thread is to run
-//! under after its next execve(2): Linux 6.12 was seen to tell it in `attr/exec`, 6.1 tells each reader its own
-//! there. So a removal is only tried of what nobody refers to any more.
+//! other time. What begins to run under a profile while this looks can be missed. So can what a thread is to
+//! run under after its next execve(2): Linux 6.12 was seen to tell it in `attr/exec`, 6.1 tells each reader
+//! its own there. So a removal is only tried of what nobody refers to any more.
 
 use std::collections::BTreeMap;
 use std::fs;

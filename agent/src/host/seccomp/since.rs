@@ -1,7 +1,7 @@
 //! Since when a content is at a path, and so which containers were started with another one.
 //!
-//! Invariant: no container is outdated for its file being written again as it was, nor where it is not known since
-//! when its content is there.
+//! Invariant: no container is outdated for its file being written again as it was, nor where it is not known
+//! since when its content is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -54,7 +54,8 @@ impl NodeHost {
         directory.stamp(reference.key().as_str())?.modified()
     }
 
-    /// Since when the content at `place` is there; none if that is not known, as of ours that somebody changed.
+    /// Since when the content at `place` is there; none if that is not known, as of ours that somebody
+    /// changed.
     fn since(&mut self, place: &SeccompPath) -> Option<SystemTime> {
         let (directory, name) = place.as_str().rsplit_once('/').unwrap_or((".", place.as_str()));
         let Ok(Way::Open(directory)) = self.root.descend(directory) else { return None };

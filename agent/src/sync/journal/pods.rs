@@ -1,7 +1,7 @@
 //! What the log says about what pods ask for.
 //!
-//! Invariant: a problem is logged when it has held for [`SETTLING`], once, and so is its end. What passes before
-//! is not worth a line: it is what each deployment of a profile with its pods looks like.
+//! Invariant: a problem is logged when it has held for [`SETTLING`], once, and so is its end. What passes
+//! before is not worth a line: it is what each deployment of a profile with its pods looks like.
 
 use std::collections::BTreeMap;
 
