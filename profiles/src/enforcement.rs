@@ -22,6 +22,9 @@ use crate::time::{Retry, Time};
 
 /// How often each container is asked about, if nothing happens.
 const PAUSE: Duration = Duration::from_mins(5);
+/// So long after a container was seen to run the kernel is asked about it: containers are restarted many at once,
+/// and finding a new one takes a pass over the node's processes.
+const SETTLING: Duration = Duration::from_millis(250);
 /// What is due within this time is asked along with what is due now: it may be found in the same pass over
 /// the node's processes.
 const TOGETHER: Duration = Duration::from_mins(1);
@@ -134,8 +137,8 @@ impl Asks {
 }
 
 impl Running {
-    fn new(asks: Asks) -> Self {
-        let (due, retry) = (Time::default(), Retry::default());
+    fn new(asks: Asks, now: Time) -> Self {
+        let (due, retry) = (now + SETTLING, Retry::default());
         Self { asks, said: None, asked_at: None, accused_since: None, retry, due, seen: None }
     }
 
@@ -258,28 +261,28 @@ impl Verdict<'_> {
 
 impl Enforcement {
     /// These pods are all.
-    pub(crate) fn listed(&mut self, pods: &BTreeMap<PodId, Pod>) {
+    pub(crate) fn listed(&mut self, pods: &BTreeMap<PodId, Pod>, now: Time) {
         let mut before = std::mem::take(&mut self.running);
         for pod in pods.values() {
-            self.take_over(&mut before, pod);
+            self.take_over(&mut before, pod, now);
         }
     }
 
     /// A pod is new, gone or another one than before.
-    pub(crate) fn changed(&mut self, before: Option<&Pod>, after: Option<&Pod>) {
+    pub(crate) fn changed(&mut self, before: Option<&Pod>, after: Option<&Pod>, now: Time) {
         let ids = before.iter().flat_map(|pod| &pod.containers).filter_map(|one| one.running.as_ref());
         let mut before = ids.filter_map(|id| self.running.remove_entry(id)).collect();
         if let Some(pod) = after {
-            self.take_over(&mut before, pod);
+            self.take_over(&mut before, pod, now);
         }
     }
 
     /// Takes over the containers of `pod`, with what was known of them before.
-    fn take_over(&mut self, before: &mut Known, pod: &Pod) {
+    fn take_over(&mut self, before: &mut Known, pod: &Pod, now: Time) {
         for container in pod.containers.iter().filter(|_| !pod.has_ended) {
             let (Some(id), Some(asks)) = (&container.running, Asks::of(pod, container)) else { continue };
             let known = before.remove(id).filter(|known| known.asks == asks);
-            self.running.insert(id.clone(), known.unwrap_or_else(|| Running::new(asks)));
+            self.running.insert(id.clone(), known.unwrap_or_else(|| Running::new(asks, now)));
         }
     }
 
@@ -304,8 +307,10 @@ impl Enforcement {
     /// The kernel's AppArmor policy may have changed, of whomever.
     pub(crate) fn policy_changed(&mut self) {
         for running in self.running.values_mut().filter(|running| running.asks.apparmor.is_some()) {
-            let soon = running.asked_at.map(|asked_at| asked_at + POLICY_PAUSE);
-            running.ask_by(soon.unwrap_or_default());
+            // One that was not asked about yet will be.
+            if let Some(asked_at) = running.asked_at {
+                running.ask_by(asked_at + POLICY_PAUSE);
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ impl fmt::Display for PodId {
 }
 
 /// What matters of one pod.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Pod {
     /// Its containers, [`MOST`] at most, of all kinds.
     pub containers: Vec<Container>,
@@ -51,7 +51,7 @@ pub struct Pod {
 }
 
 /// What matters of a container.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Container {
     /// Its name, which no other container of the pod has.
     pub name: String,
@@ -79,7 +79,7 @@ impl Container {
 }
 
 /// Which list of a pod a container is in, and how long it lives.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ContainerKind {
     /// One of `initContainers`, which ends before the others start.
     Init,
@@ -91,8 +91,21 @@ pub enum ContainerKind {
     Ephemeral,
 }
 
+impl ContainerKind {
+    /// As reports have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Sidecar => "sidecar",
+            Self::Regular => "regular",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
+}
+
 /// What a container asks for, after the kubelet's precedence.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Asked {
     /// Nothing is said: the kubelet's default (seccomp), or the runtime's (AppArmor).
     #[default]

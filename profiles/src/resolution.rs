@@ -179,11 +179,14 @@ impl State {
         let why = match judged.diagnostics.first() {
             Some(first) if judged.effect != Effect::Weakened => finding(first),
             _ => "it is written for Docker or Podman, and containerd drops archMap, includes, excludes, name, errno, \
-                  defaultErrno, and keys that stand twice; publish it in a bundle, which is resolved for each node"
+                  defaultErrno, and keys that stand twice; publish it in a bundle, which is resolved for each node, and \
+                  move it away here"
                 .to_owned(),
         };
         let place = self.place(Kind::Seccomp, reference);
-        let whose = if is_wanted { ", and keeps the bundle's profile out: move it away" } else { "" };
+        let is_told = judged.effect == Effect::Weakened;
+        let whose =
+            if is_wanted && !is_told { ", and keeps the bundle's profile out: move it away" } else { "" };
         Problem::found(reason, format!("{place} is somebody else's, and {what}: {why}{whose}"))
     }
 

@@ -421,18 +421,18 @@ impl State {
                 self.policies.update(&name, |profile| profile.remove_failed(now));
             }
             Event::PodsListed(pods) => {
-                self.enforcement.listed(&pods);
+                self.enforcement.listed(&pods, now);
                 self.pods.listed(pods);
                 self.policies.pods_changed();
             }
             Event::PodApplied(id, pod) => {
-                self.enforcement.changed(self.pods.all().and_then(|pods| pods.get(&id)), Some(&pod));
+                self.enforcement.changed(self.pods.all().and_then(|pods| pods.get(&id)), Some(&pod), now);
                 if self.pods.applied(&id, pod) {
                     self.policies.pods_changed();
                 }
             }
             Event::PodDeleted(id) => {
-                self.enforcement.changed(self.pods.all().and_then(|pods| pods.get(&id)), None);
+                self.enforcement.changed(self.pods.all().and_then(|pods| pods.get(&id)), None, now);
                 if self.pods.deleted(&id) {
                     self.policies.pods_changed();
                 }

@@ -5,6 +5,7 @@
 //! [`Event::PodsListed`] does not exist, or has ended.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1;
@@ -37,8 +38,9 @@ pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event
 struct Sighting {
     /// What is being listed.
     listing: Pods,
-    /// What was told last. Of the many reports of a pod's state, few are news of what matters.
-    told: Pods,
+    /// Digests of what was told last. Of the many reports of a pod's state, few are news of what matters.
+    told: BTreeMap<PodId, u64>,
+    hasher: RandomState,
 }
 
 impl Sighting {
@@ -56,8 +58,10 @@ impl Sighting {
                 None
             }
             Ok(watcher::Event::InitDone) => {
-                self.told = std::mem::take(&mut self.listing);
-                Some(Event::PodsListed(self.told.clone()))
+                let pods = std::mem::take(&mut self.listing);
+                let told = pods.iter().map(|(id, pod)| (id.clone(), self.hasher.hash_one(pod)));
+                self.told = told.collect();
+                Some(Event::PodsListed(pods))
             }
             Ok(watcher::Event::Apply(seen)) => {
                 let pod = pod(&seen);
@@ -77,11 +81,9 @@ impl Sighting {
         if !matters(&pod) {
             return self.deleted(id);
         }
-        if self.told.get(&id) == Some(&pod) {
-            return None;
-        }
-        self.told.insert(id.clone(), pod.clone());
-        Some(Event::PodApplied(id, pod))
+        let digest = self.hasher.hash_one(&pod);
+        let before = self.told.insert(id.clone(), digest);
+        (before != Some(digest)).then_some(Event::PodApplied(id, pod))
     }
 
     fn deleted(&mut self, id: PodId) -> Option<Event> {

@@ -30,8 +30,13 @@ impl Scene {
         scene
     }
 
+    /// What happens; after news of pods, so much time passes that the kernel is asked.
     fn apply(&mut self, event: Event) {
+        let is_of_pods = matches!(event, Event::PodsListed(_) | Event::PodApplied(..));
         self.state.apply(event, self.now);
+        if is_of_pods {
+            self.now = self.now + SETTLING;
+        }
     }
 
     /// The kernel says this of the container `id`.
@@ -51,7 +56,8 @@ impl Scene {
         }
         let plan = self.state.plan(self.now);
         assert_eq!(plan.inspect, [].into(), "asked twice");
-        let more = plan.wake_at.map(|at| (at.elapsed().checked_sub(self.now.elapsed()).unwrap()).as_secs());
+        let later = plan.wake_at.map(|at| at.elapsed().checked_sub(self.now.elapsed()).unwrap());
+        let more = later.map(|later| u64::try_from(later.as_millis().div_ceil(1_000)).unwrap());
         (asked, more)
     }
 
@@ -398,4 +404,18 @@ fn the_node_s_default_is_told_by_containers_that_ask_for_nothing() {
     scene.pass(300);
     assert_eq!(scene.ask(), (String::new(), None));
     assert_eq!(scene.state.seccomp_default(), Some(false));
+}
+
+#[test]
+fn containers_that_start_together_are_asked_about_together() {
+    let mut scene = Scene::new(&[]);
+    let start = scene.now;
+    for number in 0..5 {
+        let (id, pod) = pod(&format!("p{number} c({number} s=web/a.json)"));
+        scene.state.apply(Event::PodApplied(id, pod), scene.now);
+        assert_eq!(scene.ask().0, "", "not yet");
+        scene.now = scene.now + SETTLING / 10;
+    }
+    scene.now = start + SETTLING;
+    assert_eq!(scene.ask().0, "0 1 2 3 4");
 }

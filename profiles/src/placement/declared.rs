@@ -217,7 +217,9 @@ fn held_back(bundle: &Bundle, profile: &Profile, lacking: &[&Node]) -> String {
             format!("{id} declares it, and it is not loaded there: the node may lack AppArmor, or an agent")
         }
         (Profile::Accepted(..), _) => {
-            format!("{id} has it, and it is not loaded there: does the agent run?")
+            format!(
+                "{id} has it, and it is not loaded there: see what `kubectl get npr` says of the node's agent"
+            )
         }
     }
 }

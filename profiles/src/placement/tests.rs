@@ -113,7 +113,7 @@ fn a_reference_resolves_where_a_label_says_so() {
         &anywhere(),
         Verdict::Partly,
         "n1 n2",
-        "ns/web has it, and it is not loaded there: does the agent run?",
+        "ns/web has it, and it is not loaded there: see what `kubectl get npr` says of the node's agent",
         "",
     );
 }
@@ -135,7 +135,11 @@ fn the_label_of_a_bundle_speaks_for_all_that_the_bundle_has() {
 #[test]
 fn what_is_on_no_node_is_missing_for_a_reason() {
     for (reference, why, meant) in [
-        ("seccomp:web/b", "ns/web has it, and it is not loaded there: does the agent run?", ""),
+        (
+            "seccomp:web/b",
+            "ns/web has it, and it is not loaded there: see what `kubectl get npr` says of the node's agent",
+            "",
+        ),
         ("seccomp:elsewhere/a", "its bundle ns/elsewhere is for other nodes (pavise.dev/node-selector)", ""),
         (
             "seccomp:nobody/a",

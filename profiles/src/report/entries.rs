@@ -12,7 +12,6 @@ use crate::check::{PodFinding, PodReason};
 use crate::claims::Grant;
 use crate::diagnostic::Code;
 use crate::digest::Digest;
-use crate::pod::ContainerKind;
 use crate::policy::KernelProfile;
 use crate::state::State;
 use crate::time::Time;
@@ -102,9 +101,11 @@ impl State {
                 (Truth::Unknown, "NotKnown", "the pods, or the profiles, of the node are not known yet")
             }
             0 => (Truth::True, "AllResolved", "the node has all profiles that its pods ask for"),
-            _ => {
-                (Truth::False, "NotAllResolved", "pods ask for profiles that they do not get: see references")
-            }
+            _ => (
+                Truth::False,
+                "NotAllResolved",
+                "pods ask for profiles that they do not get, or do not run under: see references",
+            ),
         };
         vec![
             condition(READY, ready),
@@ -176,16 +177,10 @@ fn digest(bundle: &Bundle) -> Digest {
 }
 
 pub(super) fn reference(finding: &PodFinding, clock: &str) -> PodReference {
-    let container_kind = match finding.container_kind {
-        ContainerKind::Init => "init",
-        ContainerKind::Sidecar => "sidecar",
-        ContainerKind::Regular => "regular",
-        ContainerKind::Ephemeral => "ephemeral",
-    };
     PodReference {
         pod: finding.pod.to_string(),
         container: cut(&finding.container),
-        container_kind: container_kind.to_owned(),
+        container_kind: finding.container_kind.as_str().to_owned(),
         kind: finding.kind.to_string(),
         reference: cut(&finding.reference),
         reason: finding.reason.as_str().to_owned(),

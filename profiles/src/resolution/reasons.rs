@@ -97,7 +97,7 @@ impl State {
         Some(match (profile, self.is_here(bundle)) {
             (_, Some(false)) => self.for_other_nodes(bundle),
             (_, None) => undecided(bundle),
-            (Profile::Refused(findings), _) => refused(&format!("the bundle {id} has it"), findings),
+            (Profile::Refused(findings), _) => refused(&format!("the bundle {id} has it"), "it", findings),
             (Profile::Accepted(..), Some(true)) => Cause::Pending,
         })
     }
@@ -161,7 +161,7 @@ impl State {
             Want::Text(text) => text,
         };
         if self.policies.is_refused(text) {
-            return Some(refused(&has_it, self.policies.diagnostics(text)));
+            return Some(refused(&has_it, "it", self.policies.diagnostics(text)));
         }
         if self.policies.is_failing(text) {
             return Some(Cause::Known(format!("{has_it}, and compiling it failed, {SEE_LOG}")));
@@ -212,8 +212,8 @@ impl State {
             // Nobody knows what it would declare.
             Profile::Refused(findings) => {
                 let is_called_so = key.as_str() == name.as_str() && self.is_here(bundle) != Some(false);
-                let may_have_it = format!("the key {key} of the bundle {id} may declare it");
-                return is_called_so.then(|| (1, refused(&may_have_it, findings)));
+                let who = format!("the key {key} of the bundle {id} may declare it");
+                return is_called_so.then(|| (1, refused(&who, "that key", findings)));
             }
             Profile::Accepted(document, _) => Some(document).filter(|document| has_name(document))?,
         };
@@ -229,9 +229,11 @@ impl State {
                 );
                 return Some((2, Cause::Known(message)));
             }
-            (Some(true), _) if self.policies.is_refused(declared.digest()) => {
-                refused(&format!("the bundle {id} has it"), self.policies.diagnostics(declared.digest()))
-            }
+            (Some(true), _) if self.policies.is_refused(declared.digest()) => refused(
+                &format!("the bundle {id} has it"),
+                "it",
+                self.policies.diagnostics(declared.digest()),
+            ),
             (Some(true), _) => Cause::Pending,
         };
         Some((0, cause))
@@ -293,9 +295,9 @@ fn undecided(bundle: &Bundle) -> Cause {
     Cause::Known(format!("the bundle {id} has it, and it can't be told for which nodes{why}"))
 }
 
-fn refused(who_has_it: &str, findings: &[Diagnostic]) -> Cause {
+fn refused(who_has_it: &str, what: &str, findings: &[Diagnostic]) -> Cause {
     let why = first(findings, |finding| finding.severity() == Severity::Error);
-    Cause::Known(format!("{who_has_it}, and this node refuses it{why}"))
+    Cause::Known(format!("{who_has_it}, and this node refuses {what}{why}"))
 }
 
 /// The first such finding, behind a colon.

@@ -163,7 +163,8 @@ fn somebody_elses_is_judged_by_what_it_does() {
             file(Effect::Weakened),
             "ProfileUnsafe: the seccomp profile web/a on node1 is somebody else's, and would confine the container by less than \
              it says: it is written for Docker or Podman, and containerd drops archMap, includes, excludes, name, errno, \
-             defaultErrno, and keys that stand twice; publish it in a bundle, which is resolved for each node",
+             defaultErrno, and keys that stand twice; publish it in a bundle, which is resolved for each node, and move it away \
+             here",
         ),
         (
             file(Effect::Unusable),
@@ -344,7 +345,7 @@ fn a_reason_for_a_missing_policy_is_the_one_nearest_to_a_remedy() {
         ),
         (
             &["list ~web:a=bad"],
-            "the key a of the bundle home/web may declare it, and this node refuses it: no-profile: the text declares no profile; \
+            "the key a of the bundle home/web may declare it, and this node refuses that key: no-profile: the text declares no profile; \
              write profile <name> { … }",
         ),
         (&["list"], "no bundle declares it"),

@@ -107,8 +107,9 @@ fn review(id: &PodId, findings: &[&PodFinding], is_complete: bool) -> Review {
     statements.sort_by_key(|statement| statement.reason);
     if statements.len() > MOST_STATEMENTS {
         let rest = statements.split_off(MOST_STATEMENTS).len();
-        let note =
-            format!("{rest} more profiles that its containers ask for have problems: see the agent's log");
+        let note = format!(
+            "{rest} more profiles that its containers ask for have problems: see the report of its node"
+        );
         statements.push(statement(None, Reason::MoreProblems, note));
     }
     Review { statements, uid: id.uid.clone(), is_complete, subject }

@@ -48,7 +48,7 @@ fn workload(workload: &Workload, placement: &Placement<'_>) -> Value {
 fn reference(found: &Resolution<'_>) -> Value {
     json!({
         "container": found.container,
-        "containerKind": container_kind(found.container_kind),
+        "containerKind": found.container_kind.as_str(),
         "kind": found.kind.as_str(),
         "reference": found.reference,
         "verdict": found.verdict.as_str(),
@@ -109,7 +109,10 @@ fn heading(workload: &Workload) -> String {
 /// A line for each reference, in columns.
 fn rows(placement: &Placement<'_>) -> Vec<String> {
     let of = |one: &Resolution<'_>| {
-        let kind = container_kind(one.container_kind);
+        let kind = match one.container_kind {
+            ContainerKind::Regular => "container",
+            kind => kind.as_str(),
+        };
         [format!("{kind} {}", one.container), one.kind.to_string(), one.reference.clone()]
     };
     let columns: Vec<[String; 3]> = placement.references.iter().map(of).collect();
@@ -166,15 +169,6 @@ fn advice(workload: &Workload, placement: &Placement<'_>) -> Vec<String> {
         lines.push(format!("  {} were not looked at", counted(placement.unchecked, "more container")));
     }
     lines
-}
-
-fn container_kind(kind: ContainerKind) -> &'static str {
-    match kind {
-        ContainerKind::Init => "init",
-        ContainerKind::Sidecar => "sidecar",
-        ContainerKind::Regular => "container",
-        ContainerKind::Ephemeral => "ephemeral",
-    }
 }
 
 fn counted(count: usize, what: &str) -> String {

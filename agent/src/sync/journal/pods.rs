@@ -68,13 +68,13 @@ impl Pods {
 impl Line {
     pub(super) fn log(&self) {
         match self {
-            Self::Begun(PodFinding { pod, container, reference, reason, message, .. }) => {
+            Self::Begun(PodFinding { pod, container, kind, reference, reason, message, .. }) => {
                 let reason = reason.as_str();
-                warn!(%pod, container, reference, reason, message, "Container has not what it asks for");
+                warn!(%pod, container, %kind, reference, reason, message, "Container has not what it asks for");
             }
-            Self::Ended(PodFinding { pod, container, reference, reason, .. }) => {
+            Self::Ended(PodFinding { pod, container, kind, reference, reason, .. }) => {
                 let reason = reason.as_str();
-                info!(%pod, container, reference, reason, "Container has no such problem any more, or is gone");
+                info!(%pod, container, %kind, reference, reason, "Container has no such problem any more, or is gone");
             }
         }
     }
