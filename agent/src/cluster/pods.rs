@@ -21,6 +21,11 @@ use super::{watch_advice, watch_said};
 
 const PERMISSION: &str = "list and watch Pods";
 
+/// So many pods are told that the kubelet refused for want of AppArmor: each says what all say. A ReplicaSet has
+/// others made instead, one after the other, and the controller manager lets 12,500 stand
+/// (`--terminated-pod-gc-threshold`).
+const MOST_REFUSED: usize = 100;
+
 type Seen = Object<pod::Spec, pod::Status>;
 type Pods = BTreeMap<PodId, Pod>;
 
@@ -49,9 +54,9 @@ impl Sighting {
                 None
             }
             Ok(watcher::Event::InitApply(seen)) => {
-                let pod = pod(&seen);
-                if matters(&pod) {
-                    self.listing.insert(id(seen.metadata), pod);
+                let (pod, id) = (pod(&seen), id(seen.metadata));
+                if matters(&pod) && has_room(&self.listing, &id, &pod) {
+                    self.listing.insert(id, pod);
                 }
                 None
             }
@@ -74,7 +79,7 @@ impl Sighting {
 
     /// A pod is this now. One that does not matter is as good as none.
     fn applied(&mut self, id: PodId, pod: Pod) -> Option<Event> {
-        if !matters(&pod) {
+        if !matters(&pod) || !has_room(&self.told, &id, &pod) {
             return self.deleted(id);
         }
         if self.told.get(&id) == Some(&pod) {
@@ -93,6 +98,12 @@ impl Sighting {
 /// for those that the kubelet refused for want of AppArmor.
 fn matters(pod: &Pod) -> bool {
     !pod.has_ended || pod.is_rejected
+}
+
+/// Whether `pod` is one of not too many that have ended.
+fn has_room(pods: &Pods, id: &PodId, pod: &Pod) -> bool {
+    let ended = || pods.iter().filter(|(other, pod)| *other != id && pod.has_ended);
+    !pod.has_ended || ended().count() < MOST_REFUSED
 }
 
 fn pod(seen: &Seen) -> Pod {
@@ -271,6 +282,31 @@ mod tests {
             &["=a:p", "-a"],
         );
         check(vec![Apply(pod("a", "p", "Pending")), Apply(refused)], &["+a:p", "+a:p"]);
+    }
+
+    #[test]
+    fn of_pods_that_were_refused_no_more_are_told_than_anybody_reads() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let seen = |number: usize, reason: &str| {
+            let mut pod =
+                pod(&format!("p{number:03}"), "p", if reason.is_empty() { "Pending" } else { "Failed" });
+            pod["status"]["reason"] = json!(reason);
+            decoded(pod)
+        };
+        let mut sighting = Sighting::default();
+        let mut take = |event| sighting.take(Ok(event)).map(|event| shown(&event));
+        take(Init);
+        for number in 0..MOST_REFUSED + 10 {
+            take(InitApply(seen(number, "AppArmor")));
+        }
+        take(InitApply(seen(999, "")));
+        let listed = take(InitDone).unwrap();
+        assert_eq!(listed.matches("p0").count(), MOST_REFUSED);
+        assert!(listed.ends_with(",p999:p"), "{listed}");
+        assert_eq!(take(Apply(seen(998, "AppArmor"))), None);
+        assert_eq!(take(Apply(seen(999, "AppArmor"))).as_deref(), Some("-p999"));
+        assert_eq!(take(Delete(seen(0, "AppArmor"))).as_deref(), Some("-p000"));
+        assert_eq!(take(Apply(seen(998, "AppArmor"))).as_deref(), Some("+p998:p"));
     }
 
     #[test]
