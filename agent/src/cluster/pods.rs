@@ -21,8 +21,8 @@ use super::{watch_advice, watch_said};
 
 const PERMISSION: &str = "list and watch Pods";
 
-/// So many pods are told that the kubelet refused for want of AppArmor: each says what all say. A ReplicaSet has
-/// others made instead, one after the other, and the controller manager lets 12,500 stand
+/// So many pods are told that the kubelet refused for want of AppArmor: each says what all say. Who replicates
+/// pods has others made instead, one after the other, and the controller manager lets 12,500 stand
 /// (`--terminated-pod-gc-threshold`).
 const MOST_REFUSED: usize = 100;
 
