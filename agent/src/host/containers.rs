@@ -176,6 +176,10 @@ impl Containers {
                 continue;
             }
             let Some(started) = started(&directory) else { continue };
+            // By now, the number may be another process's.
+            if !fs::read(directory.join("cgroup")).is_ok_and(|now| now == groups) {
+                continue;
+            }
             let this = First { started, number };
             for id in of_it {
                 let first = found.entry(ContainerId(id.to_owned())).or_insert(this);
