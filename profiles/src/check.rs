@@ -78,14 +78,14 @@ pub enum ContainerState {
 /// All about the node's pods.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PodChecks {
-    /// What is wrong, by pod and container.
+    /// What is wrong, by pod and container: of one pod, 16 references and 16 containers that run at most.
     pub findings: Vec<PodFinding>,
     /// References of containers, each counted in one state.
     pub references: BTreeMap<(Kind, ReferenceState), usize>,
-    /// The pods of which a reference is pending.
-    pub pending: BTreeSet<PodId>,
     /// Running containers with a reference, each counted in one state for each kind.
     pub containers: BTreeMap<(Kind, ContainerState), usize>,
+    /// The pods with a reference that is pending or unchecked: that nothing is found does not say that all is right.
+    pub undecided: BTreeSet<PodId>,
 }
 
 impl PodReason {
@@ -125,6 +125,10 @@ impl PodReason {
 /// So many names are compared with all others, at most: whoever asks for more of what nobody knows is not
 /// helped by it.
 const MOST_COMPARED: usize = 50;
+
+/// Of one pod so many problems are told at most, of its references and of its containers that run: nobody reads more,
+/// and its author must not decide how much memory they take. All are counted.
+const MOST_FOUND: usize = 16;
 
 impl State {
     /// Checks the node's pods by what is known at `now`. Nothing is said before the pods, the bundles and the
@@ -204,19 +208,18 @@ type Resolutions<'p> = BTreeMap<(Kind, &'p str), Resolution>;
 
 impl PodChecks {
     fn add_references(&mut self, id: &PodId, pod: &Pod, resolutions: &Resolutions<'_>) {
+        let mut is_decided = pod.unchecked == 0;
         for container in &pod.containers {
             for kind in Kind::ALL {
                 if is_unchecked(container, kind) {
                     self.count(kind, ReferenceState::Unchecked, 1);
+                    is_decided = false;
                 }
             }
             for (kind, reference) in references(container) {
                 let state = match resolutions.get(&(kind, reference)) {
                     Some(Resolution::Resolved) => ReferenceState::Resolved,
-                    Some(Resolution::Pending) => {
-                        self.pending.insert(id.clone());
-                        ReferenceState::Pending
-                    }
+                    Some(Resolution::Pending) => ReferenceState::Pending,
                     Some(Resolution::Unchecked) | None => ReferenceState::Unchecked,
                     Some(Resolution::Unresolved(problem)) => {
                         self.find(id, container, kind, reference, problem);
@@ -224,7 +227,11 @@ impl PodChecks {
                     }
                 };
                 self.count(kind, state, 1);
+                is_decided &= matches!(state, ReferenceState::Resolved | ReferenceState::Unresolved);
             }
+        }
+        if !is_decided {
+            self.undecided.insert(id.clone());
         }
         if pod.unchecked > 0 {
             for kind in Kind::ALL {
@@ -238,14 +245,32 @@ impl PodChecks {
     }
 
     fn find(&mut self, id: &PodId, container: &Container, kind: Kind, reference: &str, problem: &Problem) {
+        self.add(id, container, kind, reference, (problem.reason, &problem.message));
+    }
+
+    /// Adds what is found of a container, with those of its pod.
+    pub(crate) fn add(
+        &mut self,
+        id: &PodId,
+        container: &Container,
+        kind: Kind,
+        reference: &str,
+        (reason, message): (PodReason, &str),
+    ) {
+        let is_of_running = |reason| reason >= PodReason::ProfileNotEnforced;
+        let is_beside =
+            |other: &&PodFinding| other.pod == *id && is_of_running(other.reason) == is_of_running(reason);
+        if self.findings.iter().rev().take_while(is_beside).count() == MOST_FOUND {
+            return;
+        }
         self.findings.push(PodFinding {
             pod: id.clone(),
             container: container.name.clone(),
             container_kind: container.kind,
             kind,
             reference: reference.to_owned(),
-            reason: problem.reason,
-            message: problem.message.clone(),
+            reason,
+            message: message.to_owned(),
         });
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::apparmor::label::Label;
 use crate::apparmor::policy::Mode;
 use crate::bundle::Kind;
-use crate::check::{ContainerState, PodChecks, PodFinding, PodReason};
+use crate::check::{ContainerState, PodChecks, PodReason};
 use crate::digest::Digest;
 use crate::plan::Plan;
 use crate::pod::{Asked, Container, ContainerId, Pod, PodId};
@@ -96,6 +96,9 @@ struct Sample {
     /// The last one that the kernel was asked about.
     asked: Option<ContainerId>,
     is_filtered: Option<bool>,
+    /// One that has no filter. That says more than those that have one, as programs give themselves some, too: so
+    /// the answer does not change with each that is asked about.
+    unfiltered: Option<ContainerId>,
     retry: Retry,
 }
 
@@ -144,7 +147,10 @@ impl Running {
 
     /// Takes over what the kernel says at `now`.
     fn answered(&mut self, said: Option<Confinement>, now: Time) {
-        self.said = said;
+        // Of one that has ended, which the API may not tell for seconds, nothing was put right.
+        if said.is_some() || !self.is_confirmed() {
+            self.said = said;
+        }
         self.asked_at = Some(now);
         let verdicts = [self.seccomp(), self.apparmor()];
         let is_any = |is: fn(&Verdict<'_>) -> bool| verdicts.iter().flatten().any(is);
@@ -319,11 +325,16 @@ impl State {
     /// Takes over what the kernel says of containers.
     pub(crate) fn inspected(&mut self, answers: BTreeMap<ContainerId, Option<Confinement>>, now: Time) {
         let sample = self.next_sample().filter(|id| answers.contains_key(id)).cloned();
+        let unfiltered = self.enforcement.sample.unfiltered.as_ref();
+        let is_unfiltered = self.samples().any(|id| Some(id) == unfiltered);
         let Enforcement { running, sample: known } = &mut self.enforcement;
         if let Some(id) = sample {
             match answers.get(&id).and_then(Option::as_ref) {
-                Some(said) => {
-                    known.is_filtered = Some(said.seccomp_mode != 0);
+                Some(Confinement { seccomp_mode, .. }) => {
+                    if *seccomp_mode == 0 {
+                        known.unfiltered = Some(id.clone());
+                    }
+                    known.is_filtered = Some(*seccomp_mode != 0 && !is_unfiltered);
                     known.retry.pause(now, PAUSE);
                 }
                 None => known.retry.failed(now),
@@ -358,20 +369,23 @@ impl State {
 
     /// The container to ask about next to know what the node gives by default: each in its turn.
     fn next_sample(&self) -> Option<&ContainerId> {
+        let last = self.enforcement.sample.asked.as_ref();
+        self.samples().min_by_key(|id| (Some(*id) <= last, *id))
+    }
+
+    /// The containers that run and have what the node gives by default.
+    fn samples(&self) -> impl Iterator<Item = &ContainerId> {
         let asks_for_nothing =
             |container: &&Container| container.seccomp == Asked::Nothing && !container.is_privileged;
         let pods = self.pods.all().into_iter().flat_map(BTreeMap::values);
         let here = pods.filter(|pod| pod.runtime_class.is_none() && !pod.has_ended);
         let containers = here.flat_map(|pod| &pod.containers).filter(asks_for_nothing);
-        let last = self.enforcement.sample.asked.as_ref();
-        containers
-            .filter_map(|container| container.running.as_ref())
-            .min_by_key(|id| (Some(*id) <= last, *id))
+        containers.filter_map(|container| container.running.as_ref())
     }
 
     /// Whether containers that ask for no seccomp profile have one nevertheless, as with the kubelet's
-    /// `seccompDefault`: by what the kernel says of one of them, each five minutes of another. None if there
-    /// was none to be asked about.
+    /// `seccompDefault`: by what the kernel says of one of them, each five minutes of another. One that has
+    /// none outweighs all that have one. None if there was none to be asked about.
     #[must_use]
     pub fn seccomp_default(&self) -> Option<bool> {
         self.enforcement.sample.is_filtered
@@ -390,15 +404,7 @@ impl State {
                         *checks.containers.entry((kind, verdict.state())).or_default() += 1;
                     }
                     let Some((reason, message)) = verdict.finding() else { continue };
-                    checks.findings.push(PodFinding {
-                        pod: id.clone(),
-                        container: container.name.clone(),
-                        container_kind: container.kind,
-                        kind,
-                        reference: reference.to_owned(),
-                        reason,
-                        message,
-                    });
+                    checks.add(id, container, kind, reference, (reason, &message));
                 }
             }
         }

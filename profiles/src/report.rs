@@ -112,9 +112,9 @@ pub enum Truth {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which aspect. The type `Ready` says that the agent has brought the node in line with its bundles, as
-    /// its /readyz does; `ProfilesLoaded` that all that bundles ask of this node is loaded as they ask for
-    /// it; `ReferencesResolved` that the node has all profiles that its pods ask for, and they are in force.
+    /// Which aspect. The type `Ready` says that the agent has brought the node in line with its bundles, as its
+    /// /readyz does; `ProfilesLoaded` that all that bundles ask of this node is loaded as they ask for it;
+    /// `ReferencesResolved` that nothing is known to be wrong with the profiles that its pods ask for.
     #[serde(rename = "type")]
     pub kind: String,
     /// Whether it is so.
@@ -331,8 +331,10 @@ impl Lasting for Retained {
 
 impl Lasting for PodReference {
     fn continues(&self, before: &Self) -> bool {
-        let what = |one: &Self| (one.pod.clone(), one.container.clone(), one.reference.clone());
-        self.kind == before.kind && self.reason == before.reason && what(self) == what(before)
+        fn what(one: &PodReference) -> [&str; 5] {
+            [&one.pod, &one.container, &one.kind, &one.reference, &one.reason]
+        }
+        what(self) == what(before)
     }
 
     fn begin_as(&mut self, before: &Self) {

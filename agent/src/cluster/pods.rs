@@ -22,6 +22,11 @@ use super::{watch_advice, watch_said};
 
 const PERMISSION: &str = "list and watch Pods";
 
+/// So many pods are told that the kubelet refused for want of AppArmor: each says what all say. Who replicates
+/// pods has others made instead, one after the other, and the controller manager lets 12,500 stand
+/// (`--terminated-pod-gc-threshold`).
+const MOST_REFUSED: usize = 100;
+
 type Seen = Object<pod::Spec, pod::Status>;
 type Pods = BTreeMap<PodId, Pod>;
 
@@ -38,9 +43,17 @@ pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event
 struct Sighting {
     /// What is being listed.
     listing: Pods,
-    /// Digests of what was told last. Of the many reports of a pod's state, few are news of what matters.
-    told: BTreeMap<PodId, u64>,
+    /// What was told last. Of the many reports of a pod's state, few are news of what matters.
+    told: BTreeMap<PodId, Told>,
     hasher: RandomState,
+}
+
+/// A pod that was told.
+#[derive(Clone, Copy, Eq, PartialEq)]
+struct Told {
+    /// Of all that was told of it.
+    digest: u64,
+    has_ended: bool,
 }
 
 impl Sighting {
@@ -51,16 +64,16 @@ impl Sighting {
                 None
             }
             Ok(watcher::Event::InitApply(seen)) => {
-                let pod = pod(&seen);
-                if matters(&pod) {
-                    self.listing.insert(id(seen.metadata), pod);
+                let (pod, id) = (pod(&seen), id(seen.metadata));
+                let ended = self.listing.iter().filter(|(other, pod)| pod.has_ended && **other != id);
+                if matters(&pod) && has_room(ended.count(), &pod) {
+                    self.listing.insert(id, pod);
                 }
                 None
             }
             Ok(watcher::Event::InitDone) => {
                 let pods = std::mem::take(&mut self.listing);
-                let told = pods.iter().map(|(id, pod)| (id.clone(), self.hasher.hash_one(pod)));
-                self.told = told.collect();
+                self.told = pods.iter().map(|(id, pod)| (id.clone(), self.told_of(pod))).collect();
                 Some(Event::PodsListed(pods))
             }
             Ok(watcher::Event::Apply(seen)) => {
@@ -78,12 +91,17 @@ impl Sighting {
 
     /// A pod is this now. One that does not matter is as good as none.
     fn applied(&mut self, id: PodId, pod: Pod) -> Option<Event> {
-        if !matters(&pod) {
+        let ended = self.told.iter().filter(|(other, told)| told.has_ended && **other != id);
+        if !matters(&pod) || !has_room(ended.count(), &pod) {
             return self.deleted(id);
         }
-        let digest = self.hasher.hash_one(&pod);
-        let before = self.told.insert(id.clone(), digest);
-        (before != Some(digest)).then_some(Event::PodApplied(id, pod))
+        let told = self.told_of(&pod);
+        let before = self.told.insert(id.clone(), told);
+        (before != Some(told)).then_some(Event::PodApplied(id, pod))
+    }
+
+    fn told_of(&self, pod: &Pod) -> Told {
+        Told { digest: self.hasher.hash_one(pod), has_ended: pod.has_ended }
     }
 
     fn deleted(&mut self, id: PodId) -> Option<Event> {
@@ -95,6 +113,11 @@ impl Sighting {
 /// but for those that the kubelet refused for want of AppArmor.
 fn matters(pod: &Pod) -> bool {
     !pod.has_ended || pod.is_rejected
+}
+
+/// Whether `pod` is to be told, beside so many others that have ended.
+fn has_room(ended: usize, pod: &Pod) -> bool {
+    !pod.has_ended || ended < MOST_REFUSED
 }
 
 fn pod(seen: &Seen) -> Pod {
@@ -273,6 +296,31 @@ mod tests {
             &["=a:p", "-a"],
         );
         check(vec![Apply(pod("a", "p", "Pending")), Apply(refused)], &["+a:p", "+a:p"]);
+    }
+
+    #[test]
+    fn of_pods_that_were_refused_no_more_are_told_than_anybody_reads() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let seen = |number: usize, reason: &str| {
+            let mut pod =
+                pod(&format!("p{number:03}"), "p", if reason.is_empty() { "Pending" } else { "Failed" });
+            pod["status"]["reason"] = json!(reason);
+            decoded(pod)
+        };
+        let mut sighting = Sighting::default();
+        let mut take = |event| sighting.take(Ok(event)).map(|event| shown(&event));
+        take(Init);
+        for number in 0..MOST_REFUSED + 10 {
+            take(InitApply(seen(number, "AppArmor")));
+        }
+        take(InitApply(seen(999, "")));
+        let listed = take(InitDone).unwrap();
+        assert_eq!(listed.matches("p0").count(), MOST_REFUSED);
+        assert!(listed.ends_with(",p999:p"), "{listed}");
+        assert_eq!(take(Apply(seen(998, "AppArmor"))), None);
+        assert_eq!(take(Apply(seen(999, "AppArmor"))).as_deref(), Some("-p999"));
+        assert_eq!(take(Delete(seen(0, "AppArmor"))).as_deref(), Some("-p000"));
+        assert_eq!(take(Apply(seen(998, "AppArmor"))).as_deref(), Some("+p998:p"));
     }
 
     #[test]

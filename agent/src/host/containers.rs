@@ -5,14 +5,15 @@
 //! cgroup; of what ends meanwhile, nothing is told.
 //!
 //! A pass costs some 20 µs of processor time for each process of the node, and asking again some 30 µs for
-//! each container.
+//! each container. How many processes there are, and how often a container is started, is up to pods: a pass
+//! that takes long is followed by a rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
@@ -22,6 +23,10 @@ use profiles::pod::ContainerId;
 use tracing::{debug, info};
 
 use super::proc::{numbers, present, shows_the_node};
+
+/// A pass that takes longer is followed by a rest of so many times what it took, in which no other begins.
+const LONG: Duration = Duration::from_millis(50);
+const REST: u32 = 9;
 
 /// The processes of the node's containers.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub(crate) struct Containers {
     known: BTreeMap<ContainerId, First>,
     /// Whether it was said that nothing can be told.
     is_said: bool,
+    /// When the next pass may begin, after a long one.
+    rests_until: Option<Instant>,
 }
 
 /// The first process of a container: the one that started before all others.
@@ -60,11 +67,11 @@ pub(crate) struct Said {
 impl Containers {
     /// Those of the node whose procfs is `proc`.
     pub(crate) fn new(proc: PathBuf, has_apparmor: bool) -> Self {
-        Self { proc, has_apparmor, known: BTreeMap::new(), is_said: false }
+        Self { proc, has_apparmor, known: BTreeMap::new(), is_said: false, rests_until: None }
     }
 
-    /// What the kernel says of these containers; none of one that has no process, or that it does not tell
-    /// of.
+    /// What the kernel says of these containers; none of one that has no process, or that it does not tell of,
+    /// or that is not looked for yet.
     pub(crate) fn ask(&mut self, ids: &BTreeSet<&ContainerId>) -> BTreeMap<ContainerId, Option<Said>> {
         let clock = Clock::now();
         let mut said: BTreeMap<ContainerId, Option<Said>> =
@@ -156,6 +163,10 @@ impl Containers {
         if ids.is_empty() {
             return Ok(found);
         }
+        let began = Instant::now();
+        if self.rests_until.is_some_and(|until| began < until) {
+            return Ok(found);
+        }
         let mut numbers_seen = BTreeSet::new();
         for name in numbers(&self.proc)? {
             let Ok(number) = name.parse() else { continue };
@@ -168,6 +179,10 @@ impl Containers {
                 continue;
             }
             let Some(started) = started(&directory) else { continue };
+            // By now, the number may be another process's.
+            if !fs::read(directory.join("cgroup")).is_ok_and(|now| now == groups) {
+                continue;
+            }
             let this = First { started, number };
             for id in of_it {
                 let first = found.entry(ContainerId(id.to_owned())).or_insert(this);
@@ -175,6 +190,9 @@ impl Containers {
             }
         }
         self.known.retain(|_, first| numbers_seen.contains(&first.number));
+        let took = began.elapsed();
+        self.rests_until =
+            (took > LONG).then(|| Instant::now().checked_add(took.saturating_mul(REST))).flatten();
         Ok(found)
     }
 }

@@ -168,14 +168,12 @@ impl NodeHost {
     fn watch_all(&mut self) {
         let files = self.ledger.record().files.keys();
         let ours: BTreeSet<String> = files.flat_map(Reference::directories).collect();
-        let is_there = |path: &&String| matches!(self.root.descend(path), Ok(Way::Open(_)));
+        let is_there = |path: &str| matches!(self.root.descend(path), Ok(Way::Open(_)));
+        let at = |path: &str| self.root.path().join(path);
         let mut all: BTreeSet<PathBuf> =
-            ours.iter().filter(is_there).map(|path| self.root.path().join(path)).collect();
-        let places =
-            self.places.directories().into_iter().map(str::to_owned).filter(|path| !ours.contains(path));
-        all.extend(
-            places.filter(|path| is_there(&path)).take(MOST_WATCHED).map(|path| self.root.path().join(path)),
-        );
+            ours.iter().filter(|path| is_there(path)).map(|path| at(path)).collect();
+        let places = self.places.directories(is_there);
+        all.extend(places.into_iter().filter(|path| !ours.contains(*path)).take(MOST_WATCHED).map(at));
         // The kernel tells that a directory is gone where it was, and only there while it is held open.
         all.extend([self.root.path(), &self.kubelet_root, self.ledger.path()].map(Path::to_owned));
         self.watch.on(all);
@@ -477,6 +475,10 @@ impl Host for NodeHost {
     fn look(&mut self, places: &BTreeSet<SeccompPath>) -> BTreeMap<SeccompPath, FileSight> {
         if self.places.ask(places) {
             self.watch_all();
+            // Not where none is new: a scan is followed by a look at all that pods refer to.
+            if self.places.are_many() {
+                self.watch.tell();
+            }
         }
         places.iter().map(|place| (place.clone(), self.places.look(&self.root, place))).collect()
     }

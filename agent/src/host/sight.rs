@@ -25,6 +25,9 @@ use super::dir::{Directory, Followed, LARGEST, Stamp};
 /// noticed by the look now and then.
 pub(super) const MOST_WATCHED: usize = 512;
 
+/// From so many places on, those that nobody asks for any more are not kept until the look now and then.
+const MANY: usize = 4096;
+
 const LEADS_OUT: &str = "a symbolic link leads out of the seccomp directory";
 const TOO_LARGE: &str = "it is larger than any profile that fits into a bundle";
 const NO_DIRECTORY: &str = "below something that is no directory";
@@ -70,13 +73,25 @@ impl Places {
         self.all.len() > before
     }
 
-    /// The directories on the way to them.
-    pub(super) fn directories(&self) -> BTreeSet<&str> {
-        let above = |path: &'_ str| path.match_indices('/').map(|(end, _)| end).collect::<Vec<_>>();
-        self.all
-            .keys()
-            .flat_map(|place| above(place.as_str()).into_iter().map(|end| &place.as_str()[..end]))
-            .collect()
+    /// Whether there are so many that a scan is to come soon: it forgets what was not asked for since the one before.
+    pub(super) fn are_many(&self) -> bool {
+        self.all.len() > MANY
+    }
+
+    /// The directories on the way to them of which `is_there` says that they are there. Below one that is not,
+    /// none is: so a place costs one question more than there are directories, however deep its author
+    /// made it.
+    pub(super) fn directories(&self, is_there: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+        let mut asked: BTreeMap<&str, bool> = BTreeMap::new();
+        for path in self.all.keys().map(SeccompPath::as_str) {
+            for (end, _) in path.match_indices('/') {
+                let directory = &path[..end];
+                if !*asked.entry(directory).or_insert_with(|| is_there(directory)) {
+                    break;
+                }
+            }
+        }
+        asked.into_iter().filter(|(_, is_there)| *is_there).map(|(directory, _)| directory).collect()
     }
 
     /// Looks at `path`, below `root`.

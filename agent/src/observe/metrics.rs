@@ -381,10 +381,10 @@ mod tests {
             message: "there is none".to_owned(),
         };
         let checks = PodChecks {
-            pending: [].into(),
             findings: vec![finding.clone(), finding],
             references: [((Kind::Seccomp, ReferenceState::Unresolved), 2)].into(),
             containers: [((Kind::Seccomp, ContainerState::NotEnforced), 3)].into(),
+            ..PodChecks::default()
         };
         for (checks, counts) in [(checks, [2, 2, 3]), (PodChecks::default(), [0, 0, 0])] {
             metrics.checked(&checks);

@@ -1,6 +1,7 @@
 //! Containers and what the kernel says of them, as scripts.
 
 use super::*;
+use crate::check::PodFinding;
 use crate::name::{Namespace, NodeName};
 use crate::platform::AppArmor;
 use crate::pod::ContainerKind;
@@ -288,6 +289,34 @@ fn what_is_said_once_may_be_the_runtime_on_its_way() {
 }
 
 #[test]
+fn what_is_known_against_a_container_holds_until_the_kernel_says_otherwise() {
+    let mut scene = Scene::new(&["p c(1 s=web/a.json)"]);
+    scene.says("1", "0");
+    let ended = |scene: &mut Scene| scene.kernel.clear();
+    scene.ask();
+    // Not if it was said once.
+    ended(&mut scene);
+    scene.pass(1);
+    scene.ask();
+    assert_eq!(scene.checks(), (vec![], "Seccomp Unknown 1".to_owned()));
+    scene.says("1", "0");
+    for pause in [2, 4] {
+        scene.pass(pause);
+        scene.ask();
+    }
+    let found = scene.checks();
+    assert_eq!((found.0.len(), found.1.as_str()), (1, "Seccomp NotEnforced 1"));
+    ended(&mut scene);
+    scene.pass(8);
+    assert_eq!(scene.ask(), ("1".to_owned(), Some(16)));
+    assert_eq!(scene.checks(), found);
+    scene.says("1", "2");
+    scene.pass(16);
+    scene.ask();
+    assert_eq!(scene.checks(), (vec![], "Seccomp Enforced 1".to_owned()));
+}
+
+#[test]
 fn a_container_that_is_not_found_is_looked_for_ever_more_slowly() {
     let mut scene = Scene::new(&["p c(1 s=web/a.json)"]);
     for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
@@ -399,6 +428,18 @@ fn the_node_s_default_is_told_by_containers_that_ask_for_nothing() {
     scene.says("5", "0");
     scene.pass(300);
     assert_eq!(scene.ask().0, "5 6");
+    assert_eq!(scene.state.seccomp_default(), Some(false));
+    // One that has a filter, maybe of its own, is no reason to say something else each time.
+    scene.pass(300);
+    assert_eq!(scene.ask().0, "6");
+    assert_eq!(scene.state.seccomp_default(), Some(false));
+    scene.apply(Event::PodApplied(pod("s c()").0, pod("s c() d(6 a=web) e()").1));
+    scene.pass(300);
+    assert_eq!(scene.ask().0, "6");
+    assert_eq!(scene.state.seccomp_default(), Some(true));
+    scene.says("6", "0");
+    scene.pass(300);
+    assert_eq!(scene.ask().0, "6");
     assert_eq!(scene.state.seccomp_default(), Some(false));
     scene.apply(Event::PodsListed(BTreeMap::new()));
     scene.pass(300);

@@ -42,11 +42,17 @@ impl State {
             retained: retained.len(),
             unresolved,
         };
-        let references = findings.iter().map(|finding| reference(finding, clock)).collect();
+        // Pods decide how many there are.
+        // What keeps pods from starting comes first: there may be more than is said.
+        let mut findings: Vec<&PodFinding> = findings.iter().collect();
+        findings.sort_by_key(|finding| finding.reason);
+        let references =
+            findings.iter().take(MOST_DETAILS).map(|finding| reference(finding, clock)).collect();
         let (bundles, bundles_omitted) = first(self.reported_bundles(), MOST_BUNDLES);
         let (problems, problems_omitted) = first(problems, MOST_DETAILS);
         let (retained, retained_omitted) = first(retained, MOST_DETAILS);
-        let (references, references_omitted) = first(references, MOST_DETAILS);
+        let (references, _) = first::<PodReference>(references, MOST_DETAILS);
+        let references_omitted = findings.len() - references.len();
         Some(Report {
             agent: agent.clone(),
             node: Node {
@@ -100,7 +106,7 @@ impl State {
             _ if !self.pods.are_known() || !is_known => {
                 (Truth::Unknown, "NotKnown", "the pods, or the profiles, of the node are not known yet")
             }
-            0 => (Truth::True, "AllResolved", "the node has all profiles that its pods ask for"),
+            0 => (Truth::True, "AllResolved", "nothing is known to be wrong with what the pods ask for"),
             _ => (
                 Truth::False,
                 "NotAllResolved",

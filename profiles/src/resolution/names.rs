@@ -55,8 +55,7 @@ pub(crate) fn nearest<'n>(reference: &str, names: impl IntoIterator<Item = &'n s
 fn wrong(word: &str, name: &str) -> Option<usize> {
     // A third of a short word makes another word of it.
     let most = WRONG.min(word.len() / 3);
-    let is_as_long = word.len().abs_diff(name.len()) <= most;
-    let letters = is_as_long.then(|| strsim::osa_distance(word, name)).filter(|letters| *letters <= most);
+    let letters = letters(word.as_bytes(), name.as_bytes(), most);
     let last = |path: &str| path.rsplit('/').next().map(|last| last.trim_end_matches(".json").to_owned());
     let is_part = |part: &str, whole: &str| part.len() >= PART && whole.contains(part);
     let is_part = || is_part(word, name) || is_part(name, word);
@@ -64,9 +63,57 @@ fn wrong(word: &str, name: &str) -> Option<usize> {
     letters.or_else(alike)
 }
 
+/// How many letters are to be changed, left out, added, or swapped with their neighbours to make `name` of `word`;
+/// none if more than `most`. Who writes pods and bundles decides how many names are compared, and how long they
+/// are: so only what can lead to so few is looked at, and no further than up to the first that are too many.
+fn letters(word: &[u8], name: &[u8], most: usize) -> Option<usize> {
+    if word.len().abs_diff(name.len()) > most {
+        return None;
+    }
+    let far = most + 1;
+    // Row `i` tells how far the first `i` letters of `word` are from each beginning of `name` that is about as long.
+    let mut before_last = vec![far; name.len() + 1];
+    let mut last: Vec<usize> = (0..=name.len()).map(|letters| letters.min(far)).collect();
+    let mut row = before_last.clone();
+    let mut was_far = false;
+    for (i, letter) in (1_usize..).zip(word) {
+        let (first, end) = (i.saturating_sub(most).max(1), name.len().min(i + most));
+        row[first - 1] = if first == 1 { i.min(far) } else { far };
+        for j in first..=end {
+            let changed = last[j - 1] + usize::from(name[j - 1] != *letter);
+            let mut letters = changed.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && name[j - 1] == word[i - 2] && name[j - 2] == *letter {
+                letters = letters.min(before_last[j - 2] + 1);
+            }
+            row[j] = letters.min(far);
+        }
+        if let Some(beyond) = row.get_mut(end + 1) {
+            *beyond = far;
+        }
+        let is_far = row[first - 1..=end].iter().all(|letters| *letters == far);
+        if is_far && was_far {
+            return None;
+        }
+        was_far = is_far;
+        std::mem::swap(&mut before_last, &mut last);
+        std::mem::swap(&mut last, &mut row);
+    }
+    last.pop().filter(|letters| *letters <= most)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn few_letters_are_counted_as_by_who_counts_all(word in "[ab]{0,9}", name in "[ab]{0,9}", most in 0_usize..5) {
+            let expected = Some(strsim::osa_distance(&word, &name)).filter(|letters| *letters <= most);
+            prop_assert_eq!(letters(word.as_bytes(), name.as_bytes(), most), expected);
+        }
+    }
 
     #[test]
     fn a_typo_is_understood_and_nonsense_is_not() {

@@ -448,6 +448,33 @@ fn all_is_looked_at_again_after_a_scan_and_what_can_not_be_told_only_then() {
     let checks = scene.state.check_pods(scene.now);
     assert_eq!(checks.references.values().sum::<usize>(), 2);
     assert!(checks.references.keys().all(|(_, state)| *state == ReferenceState::Unchecked));
+    assert_eq!(checks.undecided, [id("p")].into(), "nor can it be told that all is right");
+}
+
+#[test]
+fn of_a_pod_no_more_problems_are_told_than_anybody_reads_and_all_are_counted() {
+    let mut scene = scene(&["list"]);
+    let pod = |containers| Pod { containers, ..Pod::default() };
+    let missing = |number: usize| container(Seccomp, Asked::Localhost(format!("web/{number}")));
+    let many: Vec<Container> = (0..64).map(missing).collect();
+    let one = vec![missing(0)];
+    look(&mut scene, pod(many.clone()), None);
+    scene.apply(Event::PodsListed([(id("p"), pod(many)), (id("q"), pod(one))].into()));
+    let checks = scene.state.check_pods(scene.now);
+    let told = |name: &str| checks.findings.iter().filter(|finding| finding.pod == id(name)).count();
+    assert_eq!((told("p"), told("q")), (16, 1));
+    assert_eq!(checks.references, [((Seccomp, ReferenceState::Unresolved), 65)].into());
+}
+
+#[test]
+fn what_was_seen_for_pods_that_are_gone_is_forgotten() {
+    let mut scene = scene(&["list"]);
+    for number in 0..10 {
+        let mut pod = referring(Seccomp, &format!("web/{number}"));
+        pod.containers.push(container(AppArmor, Asked::Localhost(format!("a{number}"))));
+        look(&mut scene, pod, None);
+    }
+    assert_eq!((scene.state.known.files.len(), scene.state.known.policies.len()), (1, 1));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Review, Saying};
 use crate::bundle::Kind;
-use crate::check::{PodChecks, PodFinding, PodReason};
+use crate::check::{PodChecks, PodFinding, PodReason, ReferenceState};
 use crate::pod::{Container, ContainerKind, Pod, PodId};
 use crate::state::State;
 use crate::statement::{LONGEST_NOTE, Reason, Statement, Subject, cut};
@@ -33,15 +33,16 @@ impl Saying {
         };
         self.subjects.retain(|subject, known| is_spoken_of(&id_of(subject, &known.uid)));
 
-        let are_checked = !checks.references.is_empty();
-        let is_complete = |id: &PodId| are_checked && !checks.pending.contains(id);
+        let is_pending = checks.references.keys().any(|(_, state)| *state == ReferenceState::Pending);
+        let is_known = !checks.references.is_empty();
         // What is wrong before all is known for the first time may have been said before a restart.
         let is_news = self.are_pods_known;
-        self.are_pods_known |= are_checked && checks.pending.is_empty();
+        self.are_pods_known |= is_known && !is_pending;
 
         let is_right = |id: &PodId| !wrong.contains_key(id);
         let spoken_of = self.subjects.iter().map(|(subject, known)| id_of(subject, &known.uid));
         let right: Vec<PodId> = spoken_of.filter(is_right).collect();
+        let is_complete = |id: &PodId| is_known && !checks.undecided.contains(id);
         let right = right.iter().map(|id| review(id, &[], is_complete(id)));
         let wrong = wrong.iter().filter(|(id, _)| is_spoken_of(id));
         let wrong = wrong.map(|(id, findings)| review(id, findings, is_complete(id)));
@@ -67,15 +68,21 @@ impl Saying {
                 container.is_some_and(|one| one.running.is_none() && one.kind != ContainerKind::Init)
             })
         };
-        let is_known = |finding: &PodFinding| {
-            let of =
-                |one: &PodFinding| (one.pod == finding.pod, one.container == finding.container, one.kind);
-            checks.findings.iter().any(|other| of(other) == (true, true, finding.kind))
-        };
         let mut crashed = std::mem::take(&mut self.unconfined);
-        crashed.retain(|finding| is_down(finding) && !is_known(finding));
+        crashed.retain(is_down);
+        if crashed.is_empty() {
+            return crashed;
+        }
+        // Pods decide how many there are of each, so they are not compared one by one.
+        let known: BTreeSet<_> = checks.findings.iter().map(place).collect();
+        crashed.retain(|finding| !known.contains(&place(finding)));
         crashed
     }
+}
+
+/// Of whom a finding is, and about which kind of profiles.
+fn place(finding: &PodFinding) -> (&PodId, &str, Kind) {
+    (&finding.pod, &finding.container, finding.kind)
 }
 
 fn id_of(Subject { namespace, name, .. }: &Subject, uid: &str) -> PodId {
@@ -108,7 +115,7 @@ fn review(id: &PodId, findings: &[&PodFinding], is_complete: bool) -> Review {
     if statements.len() > MOST_STATEMENTS {
         let rest = statements.split_off(MOST_STATEMENTS).len();
         let note = format!(
-            "{rest} more profiles that its containers ask for have problems: see the report of its node"
+            "at least {rest} more profiles that its containers ask for have problems: see the report of its node"
         );
         statements.push(statement(None, Reason::MoreProblems, note));
     }

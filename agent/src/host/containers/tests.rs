@@ -89,6 +89,20 @@ fn a_container_is_found_by_its_name_in_the_paths_that_runtimes_choose() {
 }
 
 #[test]
+fn a_long_pass_is_followed_by_a_rest_in_which_what_is_known_is_told() {
+    let temporary = scene(&[(7, 'S', 1, "0::/c0ffee\n", &[]), (8, 'S', 1, "0::/other\n", &[])]);
+    let mut containers = Containers::new(temporary.path().to_owned(), false);
+    let found = |containers: &mut Containers| {
+        ask(containers, &["c0ffee", "other"]).into_iter().map(|said| said.is_some()).collect::<Vec<_>>()
+    };
+    ask(&mut containers, &["c0ffee"]);
+    containers.rests_until = Instant::now().checked_add(Duration::from_hours(1));
+    assert_eq!(found(&mut containers), [true, false]);
+    containers.rests_until = Some(Instant::now());
+    assert_eq!(found(&mut containers), [true, true]);
+}
+
+#[test]
 fn the_first_process_speaks_for_its_container() {
     let mode = |mode: u32| ("status", ["Seccomp:\t0\n", "Seccomp:\t1\n", "Seccomp:\t2\n"][mode as usize]);
     let temporary = scene(&[

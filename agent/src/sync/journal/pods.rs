@@ -4,6 +4,7 @@
 //! before is not worth a line: it is what each deployment of a profile with its pods looks like.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use profiles::bundle::Kind;
 use profiles::check::{PodChecks, PodFinding, PodReason};
@@ -21,17 +22,17 @@ pub(super) struct Pods(BTreeMap<Place, Problem>);
 
 #[derive(Debug)]
 struct Problem {
-    finding: PodFinding,
+    finding: Rc<PodFinding>,
     since: Time,
-    /// What the log has said last.
-    logged: Option<PodFinding>,
+    /// What the log has said last: as a rule the same, and held once, as pods decide how many there are.
+    logged: Option<Rc<PodFinding>>,
 }
 
 /// A line of the log.
 #[derive(Debug)]
 pub(super) enum Line {
-    Begun(PodFinding),
-    Ended(PodFinding),
+    Begun(Rc<PodFinding>),
+    Ended(Rc<PodFinding>),
 }
 
 impl Pods {
@@ -43,17 +44,17 @@ impl Pods {
         for finding in checks.findings.iter().filter(|finding| finding.reason.is_event()) {
             let place = (finding.pod.clone(), finding.container.clone(), finding.kind, finding.reason);
             let mut problem = match before.remove(&place) {
-                Some(known) if known.finding == *finding => known,
+                Some(known) if *known.finding == *finding => known,
                 known => {
                     let logged = known.and_then(|known| known.logged);
-                    Problem { finding: finding.clone(), since: now, logged }
+                    Problem { finding: Rc::new(finding.clone()), since: now, logged }
                 }
             };
             let settled = problem.since + SETTLING;
-            if problem.logged.as_ref() != Some(finding) {
+            if problem.logged.as_deref() != Some(finding) {
                 if settled <= now {
-                    problem.logged = Some(finding.clone());
-                    news.push(Line::Begun(finding.clone()));
+                    problem.logged = Some(problem.finding.clone());
+                    news.push(Line::Begun(problem.finding.clone()));
                 } else {
                     wake_at = Some(wake_at.map_or(settled, |wake_at| wake_at.min(settled)));
                 }
@@ -68,11 +69,13 @@ impl Pods {
 impl Line {
     pub(super) fn log(&self) {
         match self {
-            Self::Begun(PodFinding { pod, container, kind, reference, reason, message, .. }) => {
+            Self::Begun(finding) => {
+                let PodFinding { pod, container, kind, reference, reason, message, .. } = &**finding;
                 let reason = reason.as_str();
                 warn!(%pod, container, %kind, reference, reason, message, "Container has not what it asks for");
             }
-            Self::Ended(PodFinding { pod, container, kind, reference, reason, .. }) => {
+            Self::Ended(finding) => {
+                let PodFinding { pod, container, kind, reference, reason, .. } = &**finding;
                 let reason = reason.as_str();
                 info!(%pod, container, %kind, reference, reason, "Container has no such problem any more, or is gone");
             }

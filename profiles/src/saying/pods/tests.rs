@@ -42,13 +42,15 @@ impl Scene {
         };
         let pods = pods.iter().map(|name| (id(name), Pod::default())).collect();
         scene.state.apply(Event::PodsListed(pods), scene.now);
-        scene.resolve(ReferenceState::Resolved);
+        scene.resolve("", ReferenceState::Resolved);
         scene
     }
 
-    /// The one reference that there is, besides those with findings, is in this state.
-    fn resolve(&mut self, state: ReferenceState) {
+    /// The one reference that there is, besides those with findings, is of this pod, and in this state.
+    fn resolve(&mut self, pod: &str, state: ReferenceState) {
         self.checks.references = [((Kind::Seccomp, state), 1)].into();
+        let is_decided = state == ReferenceState::Resolved;
+        self.checks.undecided = if is_decided { [].into() } else { [id(pod)].into() };
         self.find(&[]);
     }
 
@@ -246,19 +248,19 @@ fn a_pod_that_was_rejected_is_spoken_of_though_it_has_ended() {
 }
 
 #[test]
-fn the_end_waits_until_all_is_known_of_the_pod() {
-    let mut scene = Scene::new(&["web"]);
-    scene.find(&[missing()]);
-    scene.pass(SECOND);
-    scene.checks.pending = [id("web")].into();
-    scene.resolve(ReferenceState::Pending);
-    scene.pass(Duration::from_mins(1));
-    scene.expect(&[("ProfileMissing", 1)]);
-    // Another pod's references have nothing to do with it.
-    scene.checks.pending = [id("other")].into();
-    scene.resolve(ReferenceState::Pending);
-    scene.pass(SECOND);
-    scene.expect(&[("ProfileMissing", 1), ("ProfilesResolved", 1)]);
+fn the_end_waits_until_all_of_the_pod_is_known() {
+    for state in [ReferenceState::Pending, ReferenceState::Unchecked] {
+        let mut scene = Scene::new(&["web", "other"]);
+        scene.find(&[missing()]);
+        scene.pass(SECOND);
+        scene.resolve("web", state);
+        scene.pass(Duration::from_mins(1));
+        scene.expect(&[("ProfileMissing", 1)]);
+        // Somebody else's pod keeps nobody waiting.
+        scene.resolve("other", state);
+        scene.pass(SECOND);
+        scene.expect(&[("ProfileMissing", 1), ("ProfilesResolved", 1)]);
+    }
 }
 
 #[test]
@@ -334,7 +336,7 @@ fn a_pod_of_many_containers_is_spoken_of_nine_times_and_a_note_fits() {
     assert_eq!(said.len(), 9);
     assert!(said.iter().all(|one| one.note.len() <= 1_024));
     assert_eq!(said[8].reason, Reason::MoreProblems);
-    assert!(said[8].note.starts_with("56 more "), "{}", said[8].note);
+    assert!(said[8].note.starts_with("at least 56 more "), "{}", said[8].note);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What is seen where pods refer to.
 
+use std::cell::Cell;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use profiles::sight::Effect;
@@ -175,7 +176,37 @@ async fn what_comes_or_changes_where_pods_refer_to_is_told() {
     assert!(matches!(scene.sight("a/b/f"), FileSight::File(_)));
     scene.host().scan(Care::Glance).unwrap();
     scene.host().scan(Care::Glance).unwrap();
-    assert!(scene.host().places.directories().is_empty(), "what nobody asks for is forgotten");
+    assert!(scene.host().places.directories(|_| true).is_empty(), "what nobody asks for is forgotten");
+}
+
+#[test]
+fn a_deep_place_costs_no_more_than_the_directories_that_are_there() {
+    let mut places = Places::new(platform::of_this_machine().unwrap());
+    places.ask(&[place(&"a/".repeat(2_000)), place("b/c/f")].into());
+    let asked = Cell::new(0);
+    let is_there = |path: &str| {
+        asked.set(asked.get() + 1);
+        ["a", "a/a", "b", "b/c"].contains(&path)
+    };
+    assert_eq!(places.directories(is_there), ["a", "a/a", "b", "b/c"].into());
+    assert_eq!(asked.get(), 5);
+}
+
+#[tokio::test]
+async fn pods_that_come_and_go_leave_few_places_behind() {
+    let mut scene = Scene::new();
+    let mut changes = scene.host().changes().boxed_local();
+    for pod in 0..20 {
+        let places: BTreeSet<SeccompPath> =
+            (0..1000).map(|number| place(&format!("pod{pod}-{number}"))).collect();
+        scene.host().look(&places);
+        if changes.next().now_or_never().is_some() {
+            scene.host().scan(Care::Glance).unwrap();
+            scene.host().look(&places);
+            assert!(!scene.host().places.ask(&places), "what is known leads to no other scan");
+        }
+    }
+    assert!(!scene.host().places.are_many());
 }
 
 #[test]
