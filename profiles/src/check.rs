@@ -176,11 +176,11 @@ impl State {
                 unheard_of.push((reference, problem));
             }
         }
-        if unheard_of.is_empty() || unheard_of.len() > MOST_COMPARED {
+        if unheard_of.is_empty() {
             return;
         }
         let known = names::known(self, kind);
-        for (reference, problem) in unheard_of {
+        for (reference, problem) in unheard_of.into_iter().take(MOST_COMPARED) {
             problem.suggest(&names::nearest(reference, known.iter().map(String::as_str)));
         }
     }

@@ -67,8 +67,8 @@ struct Running {
     /// What the kernel said last.
     said: Option<Confinement>,
     asked_at: Option<Time>,
-    /// Since when all that it said is against the container.
-    accused_since: Option<Time>,
+    /// Since when all that it said is against the container, of profiles of each kind.
+    accused_since: BTreeMap<Kind, Time>,
     retry: Retry,
     /// When to ask again.
     due: Time,
@@ -142,22 +142,28 @@ impl Asks {
 impl Running {
     fn new(asks: Asks, now: Time) -> Self {
         let (due, retry) = (now + SETTLING, Retry::default());
-        Self { asks, said: None, asked_at: None, accused_since: None, retry, due, seen: None }
+        Self { asks, said: None, asked_at: None, accused_since: BTreeMap::new(), retry, due, seen: None }
     }
 
     /// Takes over what the kernel says at `now`.
     fn answered(&mut self, said: Option<Confinement>, now: Time) {
         // Of one that has ended, which the API may not tell for seconds, nothing was put right.
-        if said.is_some() || !self.is_confirmed() {
+        let is_any_confirmed = Kind::ALL.into_iter().any(|kind| self.is_confirmed(kind));
+        if said.is_some() || !is_any_confirmed {
             self.said = said;
         }
         self.asked_at = Some(now);
-        let verdicts = [self.seccomp(), self.apparmor()];
-        let is_any = |is: fn(&Verdict<'_>) -> bool| verdicts.iter().flatten().any(is);
-        let is_accused = is_any(|verdict| matches!(verdict, Verdict::Against(_)));
-        let is_unknown = is_any(|verdict| *verdict == Verdict::Unknown);
-        self.accused_since = self.accused_since.or(Some(now)).filter(|_| is_accused);
-        if is_accused || is_unknown {
+        let verdicts = Kind::ALL.map(|kind| (kind, self.of(kind)));
+        let accused = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Some(Verdict::Against(_))));
+        let accused: Vec<Kind> = accused.map(|(kind, _)| *kind).collect();
+        let is_unknown = verdicts.iter().any(|(_, verdict)| *verdict == Some(Verdict::Unknown));
+        self.accused_since.retain(|kind, _| accused.contains(kind));
+        for kind in &accused {
+            self.accused_since.entry(*kind).or_insert(now);
+        }
+        if accused.iter().any(|kind| !self.is_confirmed(*kind)) {
+            self.due = now + CONFIRMATION;
+        } else if is_unknown || !accused.is_empty() {
             self.retry.failed(now);
             self.due = self.retry.blocked_until(now).unwrap_or(now);
         } else {
@@ -166,10 +172,10 @@ impl Running {
         }
     }
 
-    /// Whether what the kernel says against it was said before.
-    fn is_confirmed(&self) -> bool {
-        let (Some(since), Some(last)) = (self.accused_since, self.asked_at) else { return false };
-        last >= since + CONFIRMATION
+    /// Whether what the kernel says against it, of profiles of this kind, was said before.
+    fn is_confirmed(&self, kind: Kind) -> bool {
+        let (Some(since), Some(last)) = (self.accused_since.get(&kind), self.asked_at) else { return false };
+        last >= *since + CONFIRMATION
     }
 
     fn ask_by(&mut self, time: Time) {
@@ -185,6 +191,14 @@ impl Running {
     fn apparmor(&self) -> Option<Verdict<'_>> {
         let name = self.asks.apparmor.as_deref()?;
         Some(self.verdict(|said| of_apparmor(said, name)))
+    }
+
+    /// Of the profile of this kind.
+    fn of(&self, kind: Kind) -> Option<Verdict<'_>> {
+        match kind {
+            Kind::Seccomp => self.seccomp(),
+            Kind::AppArmor => self.apparmor(),
+        }
     }
 
     /// What follows from what the kernel said.
@@ -415,12 +429,9 @@ impl State {
             return Verdict::Against(Accusation::Privileged);
         }
         let running = container.running.as_ref().and_then(|id| self.enforcement.running.get(id));
-        let verdict = running.and_then(|running| match kind {
-            Kind::Seccomp => running.seccomp(),
-            Kind::AppArmor => running.apparmor(),
-        });
-        match verdict {
-            Some(Verdict::Against(_)) if !running.is_some_and(Running::is_confirmed) => Verdict::Unknown,
+        let is_confirmed = running.is_some_and(|running| running.is_confirmed(kind));
+        match running.and_then(|running| running.of(kind)) {
+            Some(Verdict::Against(_)) if !is_confirmed => Verdict::Unknown,
             verdict => verdict.unwrap_or(Verdict::Unknown),
         }
     }

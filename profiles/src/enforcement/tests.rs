@@ -273,10 +273,10 @@ fn what_is_said_once_may_be_the_runtime_on_its_way() {
     let (id, second) = pod("q c(2 s=web/a.json)");
     scene.says("2", "2");
     scene.apply(Event::PodApplied(id, second));
-    assert_eq!(scene.ask(), ("1 2".to_owned(), Some(2)));
+    assert_eq!(scene.ask(), ("1 2".to_owned(), Some(1)));
     assert_eq!(scene.checks().0, Vec::<String>::new());
     scene.pass(2);
-    assert_eq!(scene.ask(), ("1".to_owned(), Some(4)));
+    assert_eq!(scene.ask(), ("1".to_owned(), Some(1)));
     let found = scene.checks();
     assert_eq!((found.0.len(), found.1.as_str()), (1, "Seccomp Enforced 1, Seccomp NotEnforced 1"));
     scene.pass(4);
@@ -308,7 +308,7 @@ fn what_is_known_against_a_container_holds_until_the_kernel_says_otherwise() {
     assert_eq!((found.0.len(), found.1.as_str()), (1, "Seccomp NotEnforced 1"));
     ended(&mut scene);
     scene.pass(8);
-    assert_eq!(scene.ask(), ("1".to_owned(), Some(16)));
+    assert_eq!(scene.ask(), ("1".to_owned(), Some(4)));
     assert_eq!(scene.checks(), found);
     scene.says("1", "2");
     scene.pass(16);
@@ -459,4 +459,18 @@ fn containers_that_start_together_are_asked_about_together() {
     }
     scene.now = start + SETTLING;
     assert_eq!(scene.ask().0, "0 1 2 3 4");
+}
+
+#[test]
+fn what_is_said_against_one_profile_does_not_confirm_what_is_said_against_the_other() {
+    let mut scene = Scene::new(&["p c(1 s=web/a.json a=web)"]);
+    scene.says("1", "0,web (enforce)");
+    scene.ask();
+    scene.pass(1);
+    scene.says("1", "0,unconfined");
+    assert_eq!(scene.ask(), ("1".to_owned(), Some(1)));
+    assert_eq!(scene.checks().1, "AppArmor Unknown 1, Seccomp NotEnforced 1");
+    scene.pass(1);
+    scene.ask();
+    assert_eq!(scene.checks().1, "AppArmor NotEnforced 1, Seccomp NotEnforced 1");
 }

@@ -211,9 +211,11 @@ impl State {
         let declared = match profile {
             // Nobody knows what it would declare.
             Profile::Refused(findings) => {
-                let is_called_so = key.as_str() == name.as_str() && self.is_here(bundle) != Some(false);
+                if key.as_str() != name.as_str() || self.is_here(bundle) == Some(false) {
+                    return None;
+                }
                 let who = format!("the key {key} of the bundle {id} may declare it");
-                return is_called_so.then(|| (1, refused(&who, "that key", findings)));
+                return Some((1, refused(&who, "that key", findings)));
             }
             Profile::Accepted(document, _) => Some(document).filter(|document| has_name(document))?,
         };
