@@ -277,10 +277,8 @@ impl PodChecks {
 
 /// The references of a container that runtimes look at: for a privileged one they read no seccomp file.
 fn references(container: &Container) -> impl Iterator<Item = (Kind, &str)> {
-    Kind::ALL.into_iter().filter_map(|kind| match container.asked(kind) {
-        Asked::Localhost(reference) if !is_unchecked(container, kind) => Some((kind, reference.as_str())),
-        _ => None,
-    })
+    let checked = Kind::ALL.into_iter().filter(|kind| !is_unchecked(container, *kind));
+    checked.filter_map(|kind| Some((kind, container.localhost(kind)?)))
 }
 
 /// Whether a container asks for something that is not looked at here.

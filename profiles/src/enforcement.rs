@@ -128,8 +128,8 @@ enum Accusation<'a> {
 impl Asks {
     /// What `container` asks for, if the kernel is to be asked about it.
     fn of(pod: &Pod, container: &Container) -> Option<Self> {
-        let seccomp = localhost(container, Kind::Seccomp).filter(|_| !container.is_privileged);
-        let apparmor = localhost(container, Kind::AppArmor);
+        let seccomp = container.localhost(Kind::Seccomp).filter(|_| !container.is_privileged);
+        let apparmor = container.localhost(Kind::AppArmor);
         (seccomp.is_some() || apparmor.is_some()).then(|| Self {
             is_seccomp: seccomp.is_some(),
             file: seccomp.and_then(SeccompPath::of),
@@ -412,7 +412,7 @@ impl State {
         for (id, pod) in pods {
             for container in &pod.containers {
                 for kind in [Kind::Seccomp, Kind::AppArmor] {
-                    let Some(reference) = localhost(container, kind) else { continue };
+                    let Some(reference) = container.localhost(kind) else { continue };
                     let verdict = self.verdict(container, kind);
                     if container.running.is_some() {
                         *checks.containers.entry((kind, verdict.state())).or_default() += 1;
@@ -434,14 +434,6 @@ impl State {
             Some(Verdict::Against(_)) if !is_confirmed => Verdict::Unknown,
             verdict => verdict.unwrap_or(Verdict::Unknown),
         }
-    }
-}
-
-/// The profile of the node that `container` asks for.
-fn localhost(container: &Container, kind: Kind) -> Option<&str> {
-    match container.asked(kind) {
-        Asked::Localhost(reference) => Some(reference),
-        _ => None,
     }
 }
 

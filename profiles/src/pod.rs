@@ -76,6 +76,15 @@ impl Container {
             Kind::AppArmor => &self.apparmor,
         }
     }
+
+    /// The profile of the node that it asks for; none if it asks for another kind, or for nothing.
+    #[must_use]
+    pub fn localhost(&self, kind: Kind) -> Option<&str> {
+        match self.asked(kind) {
+            Asked::Localhost(reference) => Some(reference),
+            Asked::Nothing | Asked::RuntimeDefault | Asked::Unconfined | Asked::Unknown(_) => None,
+        }
+    }
 }
 
 /// Which list of a pod a container is in, and how long it lives.
@@ -215,10 +224,10 @@ impl Pod {
             return BTreeSet::new();
         }
         let profile = |kind: Kind, container: &Container| {
-            let Asked::Localhost(reference) = container.asked(kind) else { return None };
+            let reference = container.localhost(kind)?;
             let name = match kind {
                 Kind::Seccomp => SeccompPath::of(reference)?.as_str().to_owned(),
-                Kind::AppArmor => reference.clone(),
+                Kind::AppArmor => reference.to_owned(),
             };
             Some(Need::Profile(kind, name))
         };

@@ -21,6 +21,7 @@ use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::sight::{Effect, FileSight, Judged, PolicySight, SeccompPath};
 use crate::state::State;
+use crate::statement;
 use crate::time::Time;
 
 mod looks;
@@ -68,7 +69,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    fn found(reason: PodReason, message: String) -> Resolution {
+    fn found(reason: PodReason, message: &str) -> Resolution {
         Resolution::Unresolved(Self { reason, message: bounded(message), is_unheard_of: false })
     }
 
@@ -79,7 +80,7 @@ impl Problem {
             [only] => (only, String::new()),
             [others @ .., last] => (last, others.join(", ") + " or "),
         };
-        self.message = bounded(format!("{}; did you mean {others}{last}?", self.message));
+        self.message = bounded(&format!("{}; did you mean {others}{last}?", self.message));
     }
 }
 
@@ -95,7 +96,7 @@ impl State {
         if kind == Kind::AppArmor && self.config.apparmor == AppArmor::Disabled {
             let advice = Self::select_advice(Some(reference));
             let message = format!("{} has no AppArmor, and {FAILED}, {advice}", self.node());
-            return Problem::found(PodReason::AppArmorUnavailable, message);
+            return Problem::found(PodReason::AppArmorUnavailable, &message);
         }
         if reference.is_empty() {
             let message = format!(
@@ -103,7 +104,7 @@ impl State {
                  (CreateContainerConfigError): add one",
                 word(kind)
             );
-            return Problem::found(PodReason::ProfileMissing, message);
+            return Problem::found(PodReason::ProfileMissing, &message);
         }
         match kind {
             Kind::Seccomp => self.resolve_file(reference, now),
@@ -117,7 +118,7 @@ impl State {
     pub(crate) fn rejected(&self, reference: Option<&str>) -> Problem {
         let advice = Self::select_advice(reference);
         let message = format!("{} had no AppArmor when the pod came, and {FAILED}, {advice}", self.node());
-        Problem { reason: PodReason::AppArmorUnavailable, message: bounded(message), is_unheard_of: false }
+        Problem { reason: PodReason::AppArmorUnavailable, message: bounded(&message), is_unheard_of: false }
     }
 
     /// How a pod is brought to nodes that have `reference`.
@@ -159,7 +160,7 @@ impl State {
             }
             (FileSight::NotAFile(what), None) => {
                 let message = format!("{} is {what}, and no file", self.place(Kind::Seccomp, reference));
-                Problem::found(PodReason::ProfileInvalid, message)
+                Problem::found(PodReason::ProfileInvalid, &message)
             }
             (FileSight::Absent, _) => self.absent_file(reference, &place, own.as_ref(), file, now),
             (FileSight::Unreadable(_), _) => Resolution::Unchecked,
@@ -187,7 +188,7 @@ impl State {
         let is_told = judged.effect == Effect::Weakened;
         let whose =
             if is_wanted && !is_told { ", and keeps the bundle's profile out: move it away" } else { "" };
-        Problem::found(reason, format!("{place} is somebody else's, and {what}: {why}{whose}"))
+        Problem::found(reason, &format!("{place} is somebody else's, and {what}: {why}{whose}"))
     }
 
     /// A file of ours that somebody changed, at a path that pods refer to.
@@ -206,7 +207,7 @@ impl State {
             Want::Refused | Want::Document(_) => AGAIN_AND_AGAIN.to_owned(),
         };
         let place = self.place(Kind::Seccomp, reference);
-        Problem::found(PodReason::ProfileChanged, format!("{place} was changed by somebody: {what}; {why}"))
+        Problem::found(PodReason::ProfileChanged, &format!("{place} was changed by somebody: {what}; {why}"))
     }
 
     fn resolve_policy(&self, reference: &str, now: Time) -> Resolution {
@@ -233,7 +234,7 @@ impl State {
         let place = self.place(Kind::AppArmor, reference);
         let is_wanted = profile.is_some_and(KernelProfile::is_claimed);
         let whose = if is_wanted { "; it keeps the bundle's profile of that name out" } else { "" };
-        Problem::found(PodReason::ProfileUnsafe, format!("{place} is somebody else's, and {what}{whose}"))
+        Problem::found(PodReason::ProfileUnsafe, &format!("{place} is somebody else's, and {what}{whose}"))
     }
 
     /// A profile of ours that somebody replaced, to which pods refer.
@@ -250,7 +251,7 @@ impl State {
         let place = self.place(Kind::AppArmor, name.as_str());
         let message =
             format!("{place} was changed by somebody: the kernel has another one of that name; {why}");
-        Problem::found(PodReason::ProfileChanged, message)
+        Problem::found(PodReason::ProfileChanged, &message)
     }
 
     /// What is at `reference`, as the beginning of a sentence.
@@ -266,7 +267,7 @@ impl State {
     fn absent(&self, kind: Kind, reference: &str, cause: &str) -> Resolution {
         let message =
             format!("the {} profile {} is not on {}: {cause}", word(kind), shown(reference), self.node());
-        Problem::found(PodReason::ProfileMissing, message)
+        Problem::found(PodReason::ProfileMissing, &message)
     }
 }
 
@@ -297,11 +298,6 @@ fn finding(finding: &Diagnostic) -> String {
     cut(&format!("{}: {}; {}", finding.code, finding.message, finding.help), 400)
 }
 
-fn bounded(mut message: String) -> String {
-    const ELLIPSIS: &str = "…";
-    if message.len() > LONGEST {
-        message.truncate(message.floor_char_boundary(LONGEST - ELLIPSIS.len()));
-        message.push_str(ELLIPSIS);
-    }
-    message
+fn bounded(message: &str) -> String {
+    statement::cut(message, LONGEST)
 }

@@ -42,8 +42,7 @@ impl State {
             retained: retained.len(),
             unresolved,
         };
-        // Pods decide how many there are.
-        // What keeps pods from starting comes first: there may be more than is said.
+        // What keeps pods from starting comes first: pods decide how many there are, and not all may be said.
         let mut findings: Vec<&PodFinding> = findings.iter().collect();
         findings.sort_by_key(|finding| finding.reason);
         let references =

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::statement;
+
 /// So many bundles are listed at most.
 pub(super) const MOST_BUNDLES: usize = 200;
 /// So many entries every other list has at most.
@@ -35,12 +37,7 @@ pub(super) fn first<T: Serialize>(mut all: Vec<T>, most: usize) -> (Vec<T>, usiz
 
 /// `text` on one line, and cut if it is too long.
 pub(super) fn cut(text: &str) -> String {
-    const ELLIPSIS: &str = "…";
-    let is_long = text.len() > LONGEST;
-    let end = if is_long { text.floor_char_boundary(LONGEST - ELLIPSIS.len()) } else { text.len() };
-    let mut line = text[..end].replace(|character: char| character.is_control(), " ");
-    line.push_str(if is_long { ELLIPSIS } else { "" });
-    line
+    statement::cut(text, LONGEST).replace(|character: char| character.is_control(), " ")
 }
 
 #[cfg(test)]

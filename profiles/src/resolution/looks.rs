@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use super::policy_name;
 use crate::bundle::Kind;
 use crate::file::File;
-use crate::pod::{Asked, Container};
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::sight::{Looks, SeccompPath, Sights};
@@ -32,8 +31,8 @@ impl State {
         let (mut files, mut policies) = (BTreeSet::new(), BTreeSet::new());
         for container in containers.flat_map(|(_, pod)| &pod.containers) {
             // Of a privileged one, the file is not read.
-            files.extend(asked(container, Kind::Seccomp).filter(|_| !container.is_privileged));
-            policies.extend(asked(container, Kind::AppArmor).filter(|_| self.config.has_apparmor()));
+            files.extend(container.localhost(Kind::Seccomp).filter(|_| !container.is_privileged));
+            policies.extend(container.localhost(Kind::AppArmor).filter(|_| self.config.has_apparmor()));
         }
         let files = files.into_iter().filter_map(SeccompPath::of).collect();
         Looks { files, policies: policies.into_iter().filter_map(policy_name).collect() }
@@ -59,12 +58,5 @@ impl State {
     fn holds_ours(&self, place: &SeccompPath) -> bool {
         let own = place.as_str().parse::<Reference>().ok();
         own.and_then(|own| self.files.get(&own)).is_some_and(File::is_loaded)
-    }
-}
-
-fn asked(container: &Container, kind: Kind) -> Option<&str> {
-    match container.asked(kind) {
-        Asked::Localhost(reference) => Some(reference),
-        Asked::Nothing | Asked::RuntimeDefault | Asked::Unconfined | Asked::Unknown(_) => None,
     }
 }
