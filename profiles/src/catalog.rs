@@ -5,6 +5,7 @@
 //! texts is known when they are compiled, which [`asking`] sees to. Nothing else waits for that.
 
 pub mod asking;
+pub mod object;
 mod review;
 
 pub use review::Texts;

@@ -64,6 +64,19 @@ impl LabelKey {
         Self::new(namespace, BUNDLE, bundle.as_str())
     }
 
+    /// The label that follows from a reference to a seccomp profile alone, if it fits as it is.
+    pub(crate) fn by_rule(reference: &str) -> Option<Self> {
+        let reference: Reference = reference.parse().ok()?;
+        let name = format!("{}_{}", reference.bundle(), reference.key());
+        fits(&name).then(|| Self::of_profile(&reference))
+    }
+
+    /// The same of the name of an AppArmor profile.
+    pub(crate) fn by_rule_of_policy(name: &str) -> Option<Self> {
+        let name = ProfileName::new(name).ok()?;
+        fits(name.as_str()).then(|| Self::of_policy(&name))
+    }
+
     /// A key seen on a Node, if it is one that only this project sets.
     #[must_use]
     pub fn observed(key: &str) -> Option<Self> {
@@ -130,15 +143,23 @@ fn before_domain(key: &str) -> Option<&str> {
 /// `name`, shortened if a label can't hold it: of what is kept, `_` stands for what no label can have, and
 /// `x` goes before what it can't start with. It is ASCII.
 fn fitted(name: &str) -> String {
-    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
-    let is_allowed = |c: char| is_alphanumeric(c) || matches!(c, '-' | '.' | '_');
-    let fits = name.len() <= LONGEST && name.chars().all(is_allowed);
-    if fits && name.starts_with(is_alphanumeric) && name.ends_with(is_alphanumeric) {
+    if fits(name) {
         return name.to_owned();
     }
-    let start = if name.starts_with(is_alphanumeric) { "" } else { "x" };
+    let start = if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { "" } else { "x" };
     let kept = start.chars().chain(name.chars().map(|c| if is_allowed(c) { c } else { '_' }));
     format!("{}_{}", kept.take(KEPT).collect::<String>(), Digest::of(name.as_bytes()).short())
+}
+
+/// Whether a label can have `name` after its `/`.
+fn fits(name: &str) -> bool {
+    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    let is_short = name.len() <= LONGEST && name.chars().all(is_allowed);
+    is_short && name.starts_with(is_alphanumeric) && name.ends_with(is_alphanumeric)
+}
+
+fn is_allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod file;
 mod findings;
 pub mod label;
 pub mod labelling;
+pub mod level;
 pub mod name;
 mod pace;
 pub mod placement;

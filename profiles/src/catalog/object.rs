@@ -1,0 +1,152 @@
+//! What the object `ProfileCatalog` holds: what an administrator says of profiles, and what bundles declare.
+//!
+//! There is one, [`NAME`]. Admission policies have it as their parameter, so what is decided here is decided
+//! there, too, in CEL: `manifests/components/place` and `manifests/components/validate`. The end-to-end tests
+//! compare the two.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Kind;
+use crate::label::LabelKey;
+use crate::level::Level;
+use crate::sight::SeccompPath;
+
+/// The name of the one object.
+pub const NAME: &str = "pavise";
+
+/// The object, without what all objects have.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default)]
+pub struct ProfileCatalog {
+    /// What the administrator says. The catalog never writes it.
+    pub spec: Spec,
+    /// What the catalog says.
+    pub status: Status,
+}
+
+/// What the administrator of a cluster says of profiles and levels.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Spec {
+    /// The levels of namespaces that say nothing themselves.
+    pub defaults: Defaults,
+    /// What no level is about.
+    pub exemptions: Exemptions,
+    /// References to profiles that something else puts on all nodes.
+    pub also_known: AlsoKnown,
+}
+
+/// The levels of namespaces that say nothing themselves.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Defaults {
+    /// Pods below it are refused. As in the label pavise.dev/enforce.
+    pub enforce: Level,
+    /// Who makes pods below it, or what makes such pods, is warned. As in the label pavise.dev/warn.
+    pub warn: Level,
+    /// What is below it is noted in the API server's audit log. As in the label pavise.dev/audit.
+    pub audit: Level,
+}
+
+/// What no level is about.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Exemptions {
+    /// Requests of these users. Pods of a Deployment are made by a controller's user, and not by its author.
+    pub usernames: Vec<String>,
+    /// Pods with one of these as their runtimeClassName.
+    pub runtime_classes: Vec<String>,
+    /// What is in these namespaces.
+    pub namespaces: Vec<String>,
+}
+
+/// References to profiles that something else than bundles puts on all nodes. One that ends with * stands for
+/// all that begin with what is before it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AlsoKnown {
+    /// Paths below the kubelet's directory seccomp.
+    pub seccomp: Vec<String>,
+    /// Names of AppArmor profiles.
+    pub app_armor: Vec<String>,
+}
+
+/// What bundles declare.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Status {
+    /// References to seccomp profiles, and the Node label that says where each is loaded.
+    pub seccomp: BTreeMap<String, String>,
+    /// The same of AppArmor profiles.
+    pub app_armor: BTreeMap<String, String>,
+    /// How many there are.
+    pub totals: Totals,
+}
+
+/// How many references there are.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Totals {
+    /// To seccomp profiles.
+    pub seccomp: u32,
+    /// To AppArmor profiles.
+    pub app_armor: u32,
+    /// Those that the object has no room for. They count as declared by nobody.
+    pub omitted: u32,
+}
+
+/// What a pod has to select on for one of its references.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Selection {
+    /// Nothing: the profile is on all nodes, and not through bundles.
+    Nothing,
+    /// This label.
+    Label(LabelKey),
+    /// There is no label of it: the pod can't be placed.
+    Impossible,
+}
+
+impl ProfileCatalog {
+    /// Whether `reference` is declared, by a bundle or by the administrator.
+    #[must_use]
+    pub fn is_known(&self, kind: Kind, reference: &str) -> bool {
+        self.selection_known(kind, reference).is_some()
+    }
+
+    /// What a pod has to select on that refers to `reference`.
+    #[must_use]
+    pub fn selection(&self, kind: Kind, reference: &str) -> Selection {
+        let by_rule = || match kind {
+            Kind::Seccomp => LabelKey::by_rule(SeccompPath::of(reference)?.as_str()),
+            Kind::AppArmor => LabelKey::by_rule_of_policy(reference),
+        };
+        let known = self.selection_known(kind, reference);
+        known.or_else(|| by_rule().map(Selection::Label)).unwrap_or(Selection::Impossible)
+    }
+
+    fn selection_known(&self, kind: Kind, reference: &str) -> Option<Selection> {
+        let (path, also_known, labels);
+        let reference = match kind {
+            Kind::Seccomp => {
+                (also_known, labels) = (&self.spec.also_known.seccomp, &self.status.seccomp);
+                path = SeccompPath::of(reference)?;
+                path.as_str()
+            }
+            Kind::AppArmor => {
+                (also_known, labels) = (&self.spec.also_known.app_armor, &self.status.app_armor);
+                reference
+            }
+        };
+        let is_meant = |known: &String| match known.strip_suffix('*') {
+            Some(beginning) => reference.starts_with(beginning),
+            None => known == reference,
+        };
+        if also_known.iter().any(is_meant) {
+            return Some(Selection::Nothing);
+        }
+        labels.get(reference).and_then(|label| LabelKey::observed(label)).map(Selection::Label)
+    }
+}
