@@ -14,6 +14,9 @@ use crate::pki::Authority;
 use crate::supervisor::Component;
 use crate::tools::Tools;
 
+/// The namespace whose pods are in the audit log.
+pub const AUDITED: &str = "audited";
+
 /// The ports of a cluster on 127.0.0.1, all free when it was described.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Ports {
@@ -200,7 +203,8 @@ fn api_server(
     ])
 }
 
-/// Writes of Pavise are counted (`pavise::agent_writes`). Nothing else is written down.
+/// Writes of Pavise are counted (`pavise::agent_writes`), and pods of the namespace [`AUDITED`] are noted with what
+/// policies say of them. Nothing else is written down.
 fn audit_policy() -> Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",
@@ -211,6 +215,12 @@ fn audit_policy() -> Value {
                 "level": "Metadata",
                 "userGroups": [format!("system:serviceaccounts:{SYSTEM}")],
                 "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+            },
+            {
+                "level": "Metadata",
+                "namespaces": [AUDITED],
+                "verbs": ["create"],
+                "resources": [{"group": "", "resources": ["pods"]}],
             },
             {"level": "None"},
         ],

@@ -1,0 +1,310 @@
+//! Namespaces state how confined their pods have to be, and the API server holds them to it, whatever runs of
+//! Pavise.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use testbed::HOST_NODE;
+use testbed::cluster::Cluster;
+use testbed::command;
+use testbed::control_plane::AUDITED;
+use testbed::images::BUSYBOX;
+use testbed::kubectl::wait_for;
+use testbed::pavise::{PROFILES, SYSTEM};
+use testbed::pods::{bundle, on};
+
+use crate::Test;
+use crate::profile_catalog::wait_until_declared;
+use crate::steps::{ALLOW, PATIENCE, SOON, apply, expect_refusal, make_namespace};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("what_is_below_the_level_of_its_namespace_is_refused", a_level_is_enforced),
+    ("who_makes_what_is_below_a_level_is_warned_and_templates_count", a_level_warns),
+    ("what_is_below_a_level_is_in_the_audit_log", a_level_is_audited),
+    ("defaults_and_exemptions_are_those_of_the_profile_catalog", defaults_and_exemptions_hold),
+    ("of_ephemeral_containers_those_that_are_added_are_judged", added_ephemeral_containers_are_judged),
+    ("a_job_completes_after_its_profile_left", a_job_completes),
+    ("a_misspelt_level_is_refused", a_misspelt_level_is_refused),
+    ("levels_hold_without_a_catalog", levels_hold_without_a_catalog),
+];
+
+/// How the API server begins to refuse a pod.
+const DENIED: &str = "ValidatingAdmissionPolicy 'enforce.levels.pavise.dev'";
+
+/// What a container needs to be confined.
+fn confined() -> Value {
+    json!({"seccompProfile": {"type": "RuntimeDefault"}})
+}
+
+/// A pod whose containers have this context.
+fn pod(name: &str, context: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "nodeSelector": on(HOST_NODE),
+            "securityContext": context,
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+        },
+    })
+}
+
+fn localhost(path: &str) -> Value {
+    json!({"seccompProfile": {"type": "Localhost", "localhostProfile": path}})
+}
+
+/// What kubectl says, on both its streams, of making `object` in `namespace`; an error if it is refused.
+fn make(cluster: &Cluster, namespace: &str, object: &Value, more: &[&str]) -> anyhow::Result<String> {
+    let words = [&["create", "-n", namespace, "-f", "-"], more].concat();
+    let finished = command::finish(&mut cluster.kubectl().command(&words), object.to_string().as_bytes())?;
+    let said = [finished.stdout, finished.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    ensure!(finished.status.success(), "{said}");
+    Ok(said)
+}
+
+fn try_to_make(cluster: &Cluster, namespace: &str, object: &Value) -> anyhow::Result<String> {
+    make(cluster, namespace, object, &["--dry-run=server"])
+}
+
+/// Makes a namespace with these labels, and waits until the API server judges by them: it takes a moment to see
+/// a namespace. `below` is what is not let in then.
+fn make_level(cluster: &Cluster, name: &str, label: &str, below: &Value) -> anyhow::Result<()> {
+    make_namespace(cluster, name)?;
+    cluster.kubectl().run(&["label", "namespace", name, label])?;
+    wait_for(&format!("{label} to hold"), SOON, || {
+        let said = try_to_make(cluster, name, below);
+        Ok(said.map_or(true, |said| said.contains("Warning")).then_some(()))
+    })
+}
+
+fn delete_namespace(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    cluster.kubectl().run(&["delete", "namespace", name, "--wait=false"]).map(drop)
+}
+
+fn a_level_is_enforced(cluster: &Cluster) -> anyhow::Result<()> {
+    apply(cluster, &bundle("level", &[("a.json", ALLOW)]))?;
+    wait_until_declared(cluster, "level/a.json")?;
+    let unconfined = pod("p", &json!({}));
+    for (level, refused, problem) in [
+        ("known", localhost("level/b.json"), "seccompProfile.localhostProfile level/b.json is in no bundle"),
+        ("confined", json!({}), "seccompProfile.type is not set"),
+        ("localhost", confined(), "seccompProfile.type is RuntimeDefault"),
+    ] {
+        let namespace = format!("level-{level}");
+        let below = if level == "known" { pod("p", &refused) } else { unconfined.clone() };
+        make_level(cluster, &namespace, &format!("pavise.dev/enforce={level}"), &below)?;
+        let refusal = format!("violates \"{level}\": container main: {problem}");
+        let outcome = try_to_make(cluster, &namespace, &pod("p", &refused));
+        expect_refusal(level, outcome.as_ref().map(Clone::clone).map_err(|error| anyhow::anyhow!("{error}")), &refusal)?;
+        expect_refusal(level, outcome, DENIED)?;
+        let made = try_to_make(cluster, &namespace, &pod("p", &localhost("level/a.json")))?;
+        ensure!(!made.contains("Warning"), "{made}");
+        delete_namespace(cluster, &namespace)?;
+    }
+    cluster.kubectl().run(&["delete", "configmap", "level", "-n", PROFILES]).map(drop)
+}
+
+/// A Deployment of no pods.
+fn deployment() -> Value {
+    let labels = json!({"example.com/name": "web"});
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": BUSYBOX}]}},
+        },
+    })
+}
+
+fn a_level_warns(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl();
+    make_level(cluster, "level-warn", "pavise.dev/warn=confined", &pod("p", &json!({})))?;
+    let warning = |verb: &str| format!("{verb} \"confined\": container main: seccompProfile.type is not set");
+    let said = try_to_make(cluster, "level-warn", &pod("p", &json!({})))?;
+    ensure!(said.contains("Warning: ") && said.contains(&warning("violates")), "{said}");
+    let said = make(cluster, "level-warn", &deployment(), &[])?;
+    ensure!(said.contains("Warning: ") && said.contains(&warning("would violate")), "{said}");
+    // What changes no template is not judged: whoever scales has nothing to do with it.
+    let patched = |patch: &str| {
+        let words = ["patch", "deployment", "web", "-n", "level-warn", "--type=merge", "-p", patch];
+        let finished = command::finish(&mut kubectl.command(&words), b"")?;
+        ensure!(finished.status.success(), "{patch} was refused");
+        Ok(String::from_utf8_lossy(&finished.stderr).into_owned())
+    };
+    let said = patched(r#"{"metadata": {"labels": {"a": "b"}}, "spec": {"revisionHistoryLimit": 3}}"#)?;
+    ensure!(said.is_empty(), "{said}");
+    let said = patched(r#"{"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}}"#)?;
+    ensure!(said.contains(&warning("would violate")), "{said}");
+    delete_namespace(cluster, "level-warn")
+}
+
+fn a_level_is_audited(cluster: &Cluster) -> anyhow::Result<()> {
+    const NAMESPACE: &str = AUDITED;
+    make_namespace(cluster, NAMESPACE)?;
+    cluster.kubectl().run(&["label", "namespace", NAMESPACE, "pavise.dev/audit=localhost"])?;
+    let entry = wait_for("the audit log to say so", SOON, || {
+        let said = make(cluster, NAMESPACE, &json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"},
+            "spec": pod("p", &confined())["spec"],
+        }), &["--dry-run=server"])?;
+        ensure!(!said.contains("Warning"), "{said}");
+        let log = fs::read_to_string(cluster.layout().audit_log()).context("reading the audit log")?;
+        let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut of_pods = entries.filter(|entry| entry["objectRef"]["namespace"] == NAMESPACE);
+        Ok(of_pods.find(|entry| entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"].is_string()))
+    })?;
+    let failure = entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"].as_str();
+    let failure: Value = serde_json::from_str(failure.unwrap_or_default()).context("reading the annotation")?;
+    ensure!(failure[0]["policy"] == "audit.levels.pavise.dev", "{failure}");
+    let message = "violates \"localhost\": container main: seccompProfile.type is RuntimeDefault";
+    ensure!(failure[0]["message"] == message, "{failure}");
+    delete_namespace(cluster, NAMESPACE)
+}
+
+fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl();
+    let set = |spec: &Value| {
+        let patch = json!({"spec": spec}).to_string();
+        kubectl.run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", &patch])
+    };
+    for namespace in ["level-default", "level-exempt"] {
+        make_namespace(cluster, namespace)?;
+    }
+    apply(cluster, &json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "exempt"}, "handler": "runc",
+    }))?;
+    set(&json!({
+        "defaults": {"enforce": "confined"},
+        "exemptions": {"namespaces": ["level-exempt"], "usernames": ["level-exempt"], "runtimeClasses": ["exempt"]},
+    }))?;
+    let outcome = (|| {
+        let unconfined = pod("p", &json!({}));
+        wait_for("the default to hold", SOON, || {
+            Ok(try_to_make(cluster, "level-default", &unconfined).is_err().then_some(()))
+        })?;
+        let refused = try_to_make(cluster, "level-default", &unconfined);
+        expect_refusal("a pod below the default", refused, "violates \"confined\"")?;
+        try_to_make(cluster, "level-exempt", &unconfined)?;
+        // What serves profiles is not kept out.
+        try_to_make(cluster, SYSTEM, &unconfined)?;
+        let mut classed = unconfined.clone();
+        classed["spec"]["runtimeClassName"] = json!("exempt");
+        try_to_make(cluster, "level-default", &classed)?;
+        let by_user = ["--dry-run=server", "--as=level-exempt", "--as-group=system:masters"];
+        make(cluster, "level-default", &unconfined, &by_user)?;
+        // A namespace's own level comes first.
+        kubectl.run(&["label", "namespace", "level-default", "pavise.dev/enforce=unrestricted"])?;
+        wait_for("the namespace's own level to hold", SOON, || {
+            Ok(try_to_make(cluster, "level-default", &unconfined).is_ok().then_some(()))
+        })
+    })();
+    kubectl.run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", r#"{"spec": null}"#])?;
+    kubectl.run(&["delete", "runtimeclass", "exempt"])?;
+    for namespace in ["level-default", "level-exempt"] {
+        delete_namespace(cluster, namespace)?;
+    }
+    outcome
+}
+
+fn added_ephemeral_containers_are_judged(cluster: &Cluster) -> anyhow::Result<()> {
+    const NAMESPACE: &str = "level-ephemeral";
+    let kubectl = cluster.kubectl();
+    make_namespace(cluster, NAMESPACE)?;
+    // Its container is below what is to come.
+    let mut old = pod("old", &json!({}));
+    old["spec"]["containers"][0]["securityContext"] = json!({"seccompProfile": {"type": "Unconfined"}});
+    make(cluster, NAMESPACE, &old, &[])?;
+    let debug = |name: &str, context: &Value| {
+        let container = json!({"name": name, "image": BUSYBOX, "securityContext": context});
+        let patch = json!({"spec": {"ephemeralContainers": [container]}}).to_string();
+        kubectl.run(&["patch", "pod", "old", "-n", NAMESPACE, "--subresource=ephemeralcontainers", "-p", &patch])
+    };
+    debug("before", &json!({}))?;
+    kubectl.run(&["label", "namespace", NAMESPACE, "pavise.dev/enforce=confined"])?;
+    wait_for("the level to hold", SOON, || {
+        Ok(try_to_make(cluster, NAMESPACE, &pod("p", &json!({}))).is_err().then_some(()))
+    })?;
+    let refusal = "violates \"confined\": ephemeral container bad: seccompProfile.type is Unconfined";
+    expect_refusal("adding it", debug("bad", &json!({"seccompProfile": {"type": "Unconfined"}})), refusal)?;
+    debug("good", &confined())?;
+    // Nothing else of a pod is judged when it is changed.
+    kubectl.run(&["label", "pod", "old", "-n", NAMESPACE, "a=b"])?;
+    kubectl.run(&["delete", "pod", "old", "-n", NAMESPACE, "--wait=false"])?;
+    delete_namespace(cluster, NAMESPACE)
+}
+
+fn a_job_completes(cluster: &Cluster) -> anyhow::Result<()> {
+    const NAMESPACE: &str = "level-job";
+    let kubectl = cluster.kubectl();
+    apply(cluster, &bundle("leaving", &[("a.json", ALLOW)]))?;
+    wait_until_declared(cluster, "leaving/a.json")?;
+    make_level(cluster, NAMESPACE, "pavise.dev/enforce=known", &pod("p", &localhost("leaving/none")))?;
+    let mut spec = pod("p", &localhost("leaving/a.json"))["spec"].take();
+    spec["restartPolicy"] = json!("Never");
+    spec["containers"][0]["command"] = json!(["sh", "-c", "trap 'exit 0' TERM; until [ -e /tmp/end ]; do sleep 0.2; done"]);
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"spec": spec}}});
+    make(cluster, NAMESPACE, &job, &[])?;
+    let name = wait_for("the job's pod to run", PATIENCE, || {
+        let mut pods = kubectl.get(&["pods", "-n", NAMESPACE, "-l", "job-name=j"])?;
+        let pod = pods["items"][0].take();
+        let is_running = pod["status"]["phase"] == "Running";
+        let has_finalizer = pod["metadata"]["finalizers"].is_array();
+        Ok(pod["metadata"]["name"].as_str().filter(|_| is_running && has_finalizer).map(str::to_owned))
+    })?;
+    kubectl.run(&["delete", "configmap", "leaving", "-n", PROFILES])?;
+    wait_for("the profile to be unknown", PATIENCE, || {
+        Ok(try_to_make(cluster, NAMESPACE, &pod("p", &localhost("leaving/a.json"))).is_err().then_some(()))
+    })?;
+    kubectl.run(&["exec", "-n", NAMESPACE, &name, "--", "touch", "/tmp/end"])?;
+    wait_for("the job to complete", PATIENCE, || {
+        let job = kubectl.get(&["job", "j", "-n", NAMESPACE])?;
+        let pod = kubectl.get(&["pod", &name, "-n", NAMESPACE])?;
+        let is_let_go = pod["metadata"]["finalizers"].is_null();
+        Ok((job["status"]["succeeded"] == 1 && is_let_go).then_some(()))
+    })?;
+    delete_namespace(cluster, NAMESPACE)
+}
+
+fn a_misspelt_level_is_refused(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl();
+    make_namespace(cluster, "level-misspelt")?;
+    let label = |label: &str| kubectl.run(&["label", "--overwrite", "namespace", "level-misspelt", label]);
+    expect_refusal("a level", label("pavise.dev/enforce=confned"), "there are unrestricted, known, confined and localhost")?;
+    expect_refusal("a placement", label("pavise.dev/place=yes"), "there are true, prefer and false")?;
+    label("pavise.dev/enforce=confined")?;
+    label("pavise.dev/enforce-")?;
+    delete_namespace(cluster, "level-misspelt")
+}
+
+fn levels_hold_without_a_catalog(cluster: &Cluster) -> anyhow::Result<()> {
+    const NAMESPACE: &str = "level-alone";
+    let kubectl = cluster.kubectl();
+    make_level(cluster, NAMESPACE, "pavise.dev/enforce=confined", &pod("p", &json!({})))?;
+    let scale = |replicas: &str| {
+        kubectl.run(&["scale", "deployment/pavise-catalog", "-n", SYSTEM, &format!("--replicas={replicas}")])?;
+        kubectl.run(&["rollout", "status", "deployment/pavise-catalog", "-n", SYSTEM, "--timeout=60s"])
+    };
+    scale("0")?;
+    let outcome = (|| {
+        kubectl.run(&["wait", "pod", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-catalog", "--for=delete", "--timeout=30s"])?;
+        let refused = try_to_make(cluster, NAMESPACE, &pod("p", &json!({})));
+        expect_refusal("an unconfined pod", refused, "violates \"confined\"")?;
+        try_to_make(cluster, NAMESPACE, &pod("p", &confined()))?;
+        // Placed by a name that fits, though nobody has published it.
+        kubectl.run(&["label", "namespace", NAMESPACE, "pavise.dev/place=true"])?;
+        wait_for("pods to be placed", SOON, || {
+            let made = make(cluster, NAMESPACE, &pod("p", &localhost("alone/a.json")), &["--dry-run=server", "-o", "json"])?;
+            let made: Value = serde_json::from_str(&made).context("reading the pod")?;
+            Ok((made["spec"]["nodeSelector"]["seccomp.pavise.dev/alone_a.json"] == "true").then_some(()))
+        })
+    })();
+    scale("1")?;
+    delete_namespace(cluster, NAMESPACE)?;
+    outcome
+}
