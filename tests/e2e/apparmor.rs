@@ -84,7 +84,7 @@ pub(crate) fn wait_for_kernel(cluster: &Cluster, line: &str, is_there: bool) -> 
     })
 }
 
-fn label(cluster: &Cluster, node: &str, label: &str) -> anyhow::Result<bool> {
+pub(crate) fn label(cluster: &Cluster, node: &str, label: &str) -> anyhow::Result<bool> {
     Ok(cluster.kubectl().get(&["node", node])?["metadata"]["labels"][label] == "true")
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn wait_until_running(cluster: &Cluster, pod: &str) -> anyhow::Result
     })
 }
 
-fn exec(cluster: &Cluster, pod: &str, script: &str) -> anyhow::Result<String> {
+pub(crate) fn exec(cluster: &Cluster, pod: &str, script: &str) -> anyhow::Result<String> {
     cluster.kubectl().run(&["exec", pod, "--", "sh", "-c", script])
 }
 
@@ -121,7 +121,7 @@ fn log(cluster: &Cluster) -> anyhow::Result<String> {
     cluster.kubectl().run(&["logs", "-n", SYSTEM, &agent(cluster)?, "-c", "agent", "--tail=-1"])
 }
 
-fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()> {
     wait_for(&format!("the agent on {GUEST_NODE} to say {}", words.join(" … ")), PATIENCE, || {
         let log = log(cluster)?;
         Ok(log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(()))
@@ -223,7 +223,7 @@ fn a_bad_edit_keeps_the_version_before(cluster: &Cluster) -> anyhow::Result<()> 
 }
 
 /// The digest that the kernel has of the blob in which `name` came.
-fn raw_digest(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+pub(crate) fn raw_digest(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     let script = format!(
         "for d in {POLICY}/policy/profiles/*; do [ \"$(cat $d/name)\" = {name} ] && cat $d/raw_sha1 $d/raw_sha256 2>/dev/null; done; true"
     );

@@ -15,6 +15,7 @@ use testbed::node::Kind;
 use testbed::{pavise, progress};
 
 mod apparmor;
+mod canary;
 mod catalog;
 mod check;
 mod drift;
@@ -81,6 +82,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(references::TESTS)
         .chain(enforcement::TESTS)
         .chain(in_use::TESTS)
+        .chain(canary::TESTS)
         .chain(guard::TESTS)
         .map(|(name, test)| trial(name, cluster, *test));
     tests.chain(own_node::trials(cluster)).collect()

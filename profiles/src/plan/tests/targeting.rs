@@ -1,5 +1,6 @@
 //! The rules about bundles that are for some nodes.
 
+use super::kernel::check_apparmor;
 use super::scene::{Scene, check};
 
 /// What takes all of the bundle `web` with the profile `a` off a node.
@@ -223,4 +224,60 @@ fn the_bundles_for_other_nodes_are_told() {
     check("node disk=hdd", &["home/web"]);
     check("gone", &["home/web"]);
     check("node disk=ssd", &[]);
+}
+
+/// The steps of docs/canary.md, on a node of the pool.
+#[test]
+fn a_name_passes_to_the_bundle_of_a_pool_and_back() {
+    let narrowed: &[(&str, &str)] = &[
+        ("kernel a=a/1", ""),
+        ("node disk=ssd apparmor/a bundle/web", ""),
+        ("pods p=a", ""),
+        ("list ~web@1:k=a/1", "compile a/1"),
+        ("compiled", ""),
+        ("apply ~next[disk=ssd]@2:k=a/2", ""),
+        ("apply ~web[disk!=ssd]@1:k=a/1", "compile a/2 -bundle/web"),
+        ("done", "compile a/2"),
+    ];
+    let passed = &[narrowed, &[("compiled", "load a/2"), ("done", "+bundle/next"), ("done", "")]].concat();
+    let promoted = &[
+        ("apply ~web@1:k=a/2", "+bundle/web -bundle/next"),
+        ("done", ""),
+        ("delete next", ""),
+        ("+9000s", ""),
+    ];
+    let went_back = &[("apply ~web@1:k=a/1", "load a/1"), ("done", "+bundle/web -bundle/next"), ("done", "")];
+    let left = &[
+        ("node disk=hdd apparmor/a bundle/next", "load a/1"),
+        ("done", "+bundle/web -bundle/next"),
+        ("done", ""),
+    ];
+    // That is no way back.
+    let deleted = &[("delete next", "wake 300s"), ("+9000s", "")];
+    for end in [&promoted[..], went_back, left, deleted] {
+        check_apparmor(&[passed, end].concat());
+    }
+    check_apparmor(&[narrowed, &[("refused", ""), ("+9000s", "")]].concat());
+}
+
+/// As an autoscaler does, for a node that is not there yet (docs/nodes.md).
+#[test]
+fn labels_that_were_set_in_advance_are_put_right() {
+    check(&[
+        ("scan", ""),
+        ("node seccomp/web_a bundle/web seccomp/none_a bundle/none", ""),
+        ("list web:a=1", "install web/a=1"),
+        ("done", "-bundle/none -seccomp/none_a"),
+        ("done", ""),
+    ]);
+    check_apparmor(&[
+        ("kernel", ""),
+        ("pods", ""),
+        ("node apparmor/a bundle/web apparmor/none", ""),
+        ("list ~web:k=a/1", "compile a/1 -apparmor/a -apparmor/none"),
+        ("done", "compile a/1"),
+        ("compiled", "load a/1"),
+        ("done", "+apparmor/a"),
+        ("done", ""),
+    ]);
 }
