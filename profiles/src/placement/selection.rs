@@ -43,7 +43,7 @@ mod tests {
     use crate::pod::Limits;
 
     /// Claims which labels a pod with this `spec` has to select on, or, after `!`, what can't be placed.
-    fn check(spec: Value, expected: &str) {
+    fn check(spec: &Value, expected: &str) {
         let catalog: ProfileCatalog = from_value(json!({
             "spec": {"alsoKnown": {"seccomp": ["os/*"], "appArmor": ["os-policy"]}},
             "status": {
@@ -56,7 +56,8 @@ mod tests {
         let shown = match catalog.node_selector(&pod) {
             Ok(labels) => labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             Err(references) => {
-                references.iter().map(|(kind, reference)| format!("!{kind}:{reference}")).collect()
+                let shown = |(kind, reference): &(Kind, &str)| format!("!{kind}:{reference}");
+                references.iter().map(shown).collect::<Vec<_>>().join(" ")
             }
         };
         assert_eq!(shown, expected, "{spec}");
@@ -73,22 +74,22 @@ mod tests {
 
     #[test]
     fn a_pod_selects_on_the_labels_of_what_its_containers_start_with() {
-        check(json!({"containers": [container("", "")]}), "");
+        check(&json!({"containers": [container("", "")]}), "");
         check(
-            json!({
+            &json!({
                 "initContainers": [container("web/a", "")],
                 "containers": [container("./many//a", "deny"), container("web/a", "localhost/deny")],
                 "ephemeralContainers": [container("web/late", "late")],
             }),
             "apparmor.pavise.dev/deny bundle.pavise.dev/many seccomp.pavise.dev/web_a",
         );
-        check(json!({"containers": [container("os/x/y", "os-policy")]}), "");
+        check(&json!({"containers": [container("os/x/y", "os-policy")]}), "");
     }
 
     #[test]
     fn what_no_bundle_declares_is_selected_on_by_rule() {
         check(
-            json!({"containers": [container("_team/new/b", "new")]}),
+            &json!({"containers": [container("_team/new/b", "new")]}),
             "apparmor.pavise.dev/new team.seccomp.pavise.dev/new_b",
         );
     }
@@ -97,19 +98,19 @@ mod tests {
     fn the_seccomp_profile_of_a_privileged_container_does_not_matter() {
         let mut privileged = container("web/a", "deny");
         privileged["securityContext"]["privileged"] = json!(true);
-        check(json!({"containers": [privileged]}), "apparmor.pavise.dev/deny");
+        check(&json!({"containers": [privileged]}), "apparmor.pavise.dev/deny");
     }
 
     #[test]
     fn what_no_label_can_be_of_can_not_be_placed() {
         check(
-            json!({"containers": [container("web/a", ""), container("../x", "a b")]}),
-            "!apparmor:a b!seccomp:../x",
+            &json!({"containers": [container("web/a", ""), container("../x", "a b")]}),
+            "!apparmor:a b !seccomp:../x",
         );
         let long = "k".repeat(64);
         check(
-            json!({"containers": [container(&format!("web/{long}"), &long)]}),
-            &format!("!apparmor:{long}!seccomp:web/{long}"),
+            &json!({"containers": [container(&format!("web/{long}"), &long)]}),
+            &format!("!apparmor:{long} !seccomp:web/{long}"),
         );
     }
 

@@ -37,6 +37,12 @@ impl Limits {
     pub const NONE: Self = Self { containers: usize::MAX, bytes: usize::MAX };
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self::BOUNDED
+    }
+}
+
 /// How many bytes of a reference are kept. No path can be that long (`PATH_MAX`), and of an AppArmor profile
 /// the API takes 4,095.
 const LONGEST_REFERENCE: usize = 4_096;
@@ -62,7 +68,7 @@ const LONGEST_ID: usize = 128;
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// What stands before a reference in an annotation, and what containerd drops before the name of an AppArmor
-/// profile, once (`GenerateApparmorSpecOpts` in internal/cri/sputil/apparmor_linux.go).
+/// profile, once (`GenerateApparmorSpecOpts` in `internal/cri/sputil/apparmor_linux.go`).
 pub(crate) const LOCALHOST: &str = "localhost/";
 
 /// What `os.name` is of a pod for Windows.
