@@ -13,6 +13,9 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "check/level.rs"]
+mod level;
+
 /// What comes of `pavise check` with this kubeconfig and text on standard input: the exit code, standard
 /// output and standard error.
 fn check(kubeconfig: &Path, arguments: &[&str], text: &str) -> (Option<i32>, String, String) {
@@ -33,8 +36,8 @@ fn check_alone(arguments: &[&str], text: &str, code: i32, error: &str) {
     assert!(said.contains(error), "{said}");
 }
 
-/// An API server for as long as the test runs, which answers what is in `objects` by their paths, and refuses
-/// all else; and a kubeconfig for it.
+/// An API server for as long as the test runs, which answers what is in `objects` by their paths: lists, by
+/// their items, and single objects. It refuses all else. And a kubeconfig for it.
 fn api_server(objects: Vec<(&'static str, Value)>) -> (TempDir, PathBuf) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
@@ -66,19 +69,24 @@ fn serve(mut connection: &TcpStream, objects: &[(&str, Value)]) {
     lines.find(String::is_empty);
     let path = request.split([' ', '?']).nth(1).unwrap();
     let answer = match objects.iter().find(|(known, _)| *known == path) {
-        Some((_, items)) => {
-            json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}).to_string()
+        Some((_, items)) if items.is_array() => {
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
         }
-        None => {
-            json!({"kind": "Status", "status": "Failure", "message": "not for you", "code": 403}).to_string()
-        }
+        Some((_, object)) => object.clone(),
+        None => failure(403, "not for you"),
     };
-    let status = if answer.contains("Failure") { "403 Forbidden" } else { "200 OK" };
+    let status = answer["code"].as_u64().unwrap_or(200);
+    let answer = answer.to_string();
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()
     );
     connection.write_all((head + &answer).as_bytes()).unwrap();
+}
+
+/// What an API server says that answers no.
+fn failure(code: u16, message: &str) -> Value {
+    json!({"kind": "Status", "status": "Failure", "message": message, "code": code})
 }
 
 fn node(name: &str, labels: &[&str]) -> Value {

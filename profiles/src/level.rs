@@ -2,6 +2,12 @@
 //!
 //! Admission policies decide by them, in CEL (`manifests/components/validate`); here the same is decided for
 //! `pavise check --level`. The end-to-end tests compare the two, word by word.
+//!
+//! [`judge`] says what of a pod is below a level, [`scope`] which pods levels are about, and which level a
+//! namespace demands.
+
+pub mod judge;
+pub mod scope;
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,8 +39,20 @@ pub enum Level {
 pub struct UnknownLevel(String);
 
 impl Level {
-    /// All of them.
+    /// All of them. They are no ladder: [`Self::Known`] and [`Self::Confined`] demand different things.
     pub const ALL: [Self; 4] = [Self::Unrestricted, Self::Known, Self::Confined, Self::Localhost];
+
+    /// Whether it is about what bundles declare.
+    #[must_use]
+    pub fn asks_what_is_known(self) -> bool {
+        matches!(self, Self::Known | Self::Localhost)
+    }
+
+    /// Whether it is about what containers are confined by.
+    #[must_use]
+    pub fn asks_for_confinement(self) -> bool {
+        matches!(self, Self::Confined | Self::Localhost)
+    }
 
     /// As labels have it.
     #[must_use]
@@ -64,3 +82,6 @@ impl fmt::Display for Level {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;

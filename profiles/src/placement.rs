@@ -6,6 +6,7 @@
 
 mod constraints;
 mod declared;
+mod selection;
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-pub use spec::{MOST, Spec, Status};
+pub(crate) use spec::LOCALHOST;
+pub use spec::{Limits, MOST, Spec, Status};
 
 use crate::bundle::Kind;
 use crate::label::LabelKey;
@@ -35,7 +36,8 @@ impl fmt::Display for PodId {
 /// What matters of one pod.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Pod {
-    /// Its containers, [`MOST`] at most, of all kinds.
+    /// Its containers, of all kinds, in the order in which they are started: [`MOST`] at most, unless all were
+    /// asked for.
     pub containers: Vec<Container>,
     /// How many containers it has beyond those, which nobody looks at.
     pub unchecked: usize,
@@ -44,6 +46,8 @@ pub struct Pod {
     pub selects: BTreeSet<LabelKey>,
     /// Its `runtimeClassName`: something else than the node's default runtime may run it.
     pub runtime_class: Option<String>,
+    /// Whether it says that it is for Windows, where there are no such profiles (`os.name`).
+    pub is_windows: bool,
     /// Whether the kubelet has failed it because the node has no AppArmor (`status.reason` is `AppArmor`).
     pub is_rejected: bool,
     /// Whether no container of it runs any more, nor will one again: it uses nothing.

@@ -34,9 +34,6 @@ mod tests;
 const SHOWN: usize = 120;
 /// How long a message is at most, in bytes.
 const LONGEST: usize = 800;
-/// What containerd drops before the name of an AppArmor profile (`GenerateApparmorSpecOpts` in
-/// `internal/cri/sputil/apparmor_linux.go`).
-pub(crate) const LOCALHOST: &str = "localhost/";
 
 /// What to do where a step failed that is tried again.
 const SEE_LOG: &str = "which is tried again: see the log of the agent on the node";
@@ -276,8 +273,9 @@ const AGAIN_AND_AGAIN: &str =
     "it is put back once a minute at most, as that happens again and again: find out who does it";
 
 /// The AppArmor profile that `reference` means, if it is one that this agent could have loaded, or asks for.
+/// What containerd drops of what the pod says is no part of it any more ([`crate::pod::LOCALHOST`]).
 pub(crate) fn policy_name(reference: &str) -> Option<ProfileName> {
-    ProfileName::new(reference.strip_prefix(LOCALHOST).unwrap_or(reference)).ok()
+    ProfileName::new(reference).ok()
 }
 
 /// What the kind is called in a sentence.

@@ -1,8 +1,10 @@
-//! `pavise check`: says on which nodes pods find the profiles that they refer to, and what is missing.
+//! `pavise check`: says on which nodes pods find the profiles that they refer to, and what is missing; or, with
+//! a level, which pods would be refused.
 //!
 //! Invariant: nothing is changed, neither in the cluster nor on this machine. What is in manifests is read
 //! before the cluster is asked anything, and no cluster is asked if there is nothing to ask.
 
+mod level;
 mod manifests;
 mod shown;
 
@@ -13,15 +15,16 @@ use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use profiles::name::Namespace;
 use profiles::placement::{Bundles, Cluster, Constraints, Placement};
-use profiles::pod::{Asked, Pod};
+use profiles::pod::{Asked, Limits, Pod};
 use profiles::verdicts::Verdicts;
 
 use super::{Outcome, block_on};
-use crate::cluster::lookup::FoundPod;
+use crate::cluster::lookup::{Client, FoundPod, Owner};
 use crate::cluster::{self, lookup};
 use crate::host::platform;
 use crate::observe::logs;
 use crate::observe::metrics::Metrics;
+use level::Demand;
 use manifests::Manifests;
 
 /// What a script wants to know, and what the answer is about.
@@ -29,8 +32,11 @@ const AFTER_HELP: &str = "\
 The answer is by the labels that Pavise has put on Nodes, and is about now. Profiles that something else put on
 nodes have no label, and count as missing. Taints, cordons and resources are not looked at.
 
-Exit codes: 0 if each reference resolves on every node that its pod can be on, 1 if one does not, or if
-something can't be read, 2 if the arguments are wrong";
+With --level it is about something else: which pods the API server would refuse if that level were enforced, and
+what is wrong with them. Nodes and their labels are not looked at then.
+
+Exit codes: 0 if each reference resolves on every node that its pod can be on, or no pod would be refused; 1 if
+one does not, or one would be, or if something can't be read; 2 if the arguments are wrong";
 
 /// What the user typed.
 #[derive(Args, Debug)]
@@ -50,6 +56,11 @@ pub(crate) struct Arguments {
     /// Check the pods that are in the cluster now.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+
+    /// Say which pods would be refused if this level were enforced where they are, and what is wrong with them:
+    /// of manifests, or of pods that run now and would be made again.
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    level: Option<Demand>,
 
     /// The namespaces that the agents read bundles from, separated by commas, as they have them: references
     /// into the first one need no namespace.
@@ -88,6 +99,8 @@ struct Workload {
     kind: String,
     namespace: Option<String>,
     name: String,
+    /// What makes it, if it is a pod in the cluster.
+    owner: Option<Owner>,
     /// Where its pods' `spec` is in it.
     path: &'static str,
     pod: Pod,
@@ -96,9 +109,10 @@ struct Workload {
 
 impl Workload {
     fn found(found: FoundPod) -> Self {
-        let FoundPod { namespace, name, pod, constraints } = found;
+        let FoundPod { namespace, name, owner, pod, constraints } = found;
         let namespace = Some(namespace);
-        Self { place: None, kind: "Pod".to_owned(), namespace, name, path: "spec", pod, constraints }
+        let (kind, path) = ("Pod".to_owned(), "spec");
+        Self { place: None, kind, namespace, name, owner, path, pod, constraints }
     }
 
     /// Whether there is anything to check.
@@ -126,14 +140,21 @@ struct Answer<'c> {
 /// # Errors
 /// A manifest can't be read, or there are no pods in any, or the API server does not answer. What can be read
 /// is checked first.
-pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
-    let mut manifests = Manifests::default();
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let limits = if arguments.level.is_some() { Limits::NONE } else { Limits::BOUNDED };
+    let mut manifests = Manifests { limits, ..Manifests::default() };
     arguments.paths.iter().for_each(|path| manifests.read(path));
     if manifests.workloads.is_empty() && !arguments.paths.is_empty() {
-        bail!(nothing_to_check(&arguments, &manifests));
+        bail!(nothing_to_check(arguments, &manifests));
     }
     let mut failures = std::mem::take(&mut manifests.failures);
-    match block_on(logs::Format::default(), check(arguments, manifests)) {
+    let work = async {
+        match arguments.level {
+            Some(demand) => level::check(arguments, demand, manifests).await,
+            None => check(arguments, manifests).await,
+        }
+    };
+    match block_on(logs::Format::default(), work) {
         Ok(outcome) if failures.is_empty() => Ok(outcome),
         outcome => {
             failures.extend(outcome.err().map(|error| format!("{error:#}")));
@@ -154,17 +175,11 @@ fn nothing_to_check(arguments: &Arguments, manifests: &Manifests) -> String {
     if manifests.failures.is_empty() { empty } else { manifests.failures.join("\n") }
 }
 
-async fn check(arguments: Arguments, manifests: Manifests) -> Result<Outcome> {
-    let Manifests { mut workloads, others, .. } = manifests;
+async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
+    let Manifests { mut workloads, others, limits, .. } = manifests;
     let cluster = if arguments.paths.is_empty() || workloads.iter().any(Workload::has_references) {
-        let client = match &arguments.context {
-            Some(context) => cluster::connect_by(context, Metrics::new()).await?,
-            None => cluster::connect(Metrics::new()).await?,
-        };
-        if arguments.paths.is_empty() {
-            let pods = lookup::pods(client.clone(), arguments.namespace.as_ref()).await?;
-            workloads.extend(pods.into_iter().map(Workload::found));
-        }
+        let client = connect(arguments).await?;
+        workloads.extend(pods(arguments, &client, limits).await?);
         // As `pavise lint` judges them: it decides about words of an explanation, not about a verdict.
         let mut verdicts = Verdicts::new(platform::of_this_machine()?);
         let read = lookup::bundles(&client, &arguments.bundle_namespaces, &mut verdicts).await;
@@ -189,9 +204,30 @@ async fn check(arguments: Arguments, manifests: Manifests) -> Result<Outcome> {
         Format::Human => shown::for_people(&answer),
         Format::Json => shown::as_json(&answer),
     };
-    io::stdout().lock().write_all(text.as_bytes()).context("writing the answer")?;
+    print(&text)?;
     let is_fine = answer.checked.iter().all(|(_, placement)| placement.is_fine());
     Ok(if is_fine { Outcome::Done } else { Outcome::Refused })
+}
+
+/// A client of the cluster that is asked about.
+async fn connect(arguments: &Arguments) -> Result<Client> {
+    match &arguments.context {
+        Some(context) => cluster::connect_by(context, Metrics::new()).await,
+        None => cluster::connect(Metrics::new()).await,
+    }
+}
+
+/// The pods of the cluster that are asked about: none if manifests are.
+async fn pods(arguments: &Arguments, client: &Client, limits: Limits) -> Result<Vec<Workload>> {
+    if !arguments.paths.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pods = lookup::pods(client.clone(), arguments.namespace.as_ref(), limits).await?;
+    Ok(pods.into_iter().map(Workload::found).collect())
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().lock().write_all(text.as_bytes()).context("writing the answer")
 }
 
 /// Says which bundles could not be read.

@@ -29,7 +29,8 @@ enum Command {
     Agent(agent::Arguments),
     /// Say on each bundle what is wrong with it, as Events, until told to stop.
     Catalog(catalog::Arguments),
-    /// Say on which nodes pods find the profiles that they refer to, and what is missing.
+    /// Say on which nodes pods find the profiles that they refer to, and what is missing; or which pods would be
+    /// refused if a level were enforced.
     Check(check::Arguments),
     /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to
     /// stop.
@@ -55,7 +56,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Agent(arguments) => agent::run(arguments),
         Command::Catalog(arguments) => catalog::run(arguments).map(|()| Outcome::Done),
-        Command::Check(arguments) => check::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Compiler(arguments) => compiler::run(arguments).map(|()| Outcome::Done),
         Command::RunParser(arguments) => run_parser::run(arguments),
         Command::Lint(arguments) => lint::run(&arguments),

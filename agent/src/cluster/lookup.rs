@@ -1,12 +1,16 @@
 //! What the API server has, asked once, for `pavise check`.
 //!
-//! Invariant: what is asked for changes nothing. Lists come in pages, and of Nodes their metadata alone.
+//! Invariant: what is asked for changes nothing. Lists come in pages, and of Nodes and namespaces their metadata
+//! alone.
+
+mod levels;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1::{self, ConfigMap};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 pub(crate) use kube::Client;
 use kube::api::{ApiResource, ListParams, ObjectList, ObjectMeta, PartialObjectMeta};
@@ -14,13 +18,14 @@ use kube::core::Object;
 use profiles::bundle::{Bundle, KIND_LABEL};
 use profiles::name::Namespace;
 use profiles::placement::{Constraints, Node};
-use profiles::pod::{self, Pod};
+use profiles::pod::{self, Limits, Pod};
 use profiles::verdicts::Verdicts;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::bundles::source;
 use super::said;
+pub(crate) use levels::{DeclaredProfiles, declared_profiles, namespaces};
 
 /// The metadata of a Node with a thousand labels is 100 KB.
 const PAGE_OF_NODES: u32 = 200;
@@ -34,8 +39,16 @@ const PAGE_OF_BUNDLES: u32 = 50;
 pub(crate) struct FoundPod {
     pub(crate) namespace: String,
     pub(crate) name: String,
+    pub(crate) owner: Option<Owner>,
     pub(crate) pod: Pod,
     pub(crate) constraints: Constraints,
+}
+
+/// What makes a pod, and makes it again.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Owner {
+    pub(crate) kind: String,
+    pub(crate) name: String,
 }
 
 /// All Nodes, by their names.
@@ -81,8 +94,12 @@ async fn bundles_in(client: Client, namespace: &Namespace, verdicts: &mut Verdic
     }
 }
 
-/// The pods of `namespace`, or of all namespaces, that have not ended.
-pub(crate) async fn pods(client: Client, namespace: Option<&Namespace>) -> Result<Vec<FoundPod>> {
+/// The pods of `namespace`, or of all namespaces, that have not ended, each as far as it is within `limits`.
+pub(crate) async fn pods(
+    client: Client,
+    namespace: Option<&Namespace>,
+    limits: Limits,
+) -> Result<Vec<FoundPod>> {
     let resource = ApiResource::erase::<v1::Pod>(&());
     let pods: Api<Object<Value, pod::Status>> = match namespace {
         Some(namespace) => Api::namespaced_with(client, namespace.as_str(), &resource),
@@ -94,7 +111,7 @@ pub(crate) async fn pods(client: Client, namespace: Option<&Namespace>) -> Resul
         let list = pods.list(&page).await.map_err(|error| failed("list pods", &error))?;
         let next = next(&page, &list);
         for one in list.items {
-            let one = found_pod(one)?;
+            let one = found_pod(one, limits)?;
             found.extend((!one.pod.has_ended).then_some(one));
         }
         let Some(next) = next else { return Ok(found) };
@@ -102,7 +119,8 @@ pub(crate) async fn pods(client: Client, namespace: Option<&Namespace>) -> Resul
     }
 }
 
-/// What of a pod with these `annotations` and this `spec` matters, which the API server or an author wrote.
+/// What of a pod with these `annotations` and this `spec` matters, which the API server or an author wrote, as
+/// far as it is within `limits`.
 ///
 /// # Errors
 /// `spec` is not what Kubernetes takes.
@@ -110,10 +128,11 @@ pub(crate) fn read_pod(
     annotations: &BTreeMap<String, String>,
     spec: &Value,
     status: Option<&pod::Status>,
+    limits: Limits,
 ) -> Result<(Pod, Constraints)> {
     let constraints = Constraints::deserialize(spec).context("reading where the pod can be")?;
     let spec = pod::Spec::deserialize(spec).context("reading its containers")?;
-    Ok((Pod::of(annotations, &spec, status), constraints))
+    Ok((Pod::within(limits, annotations, &spec, status), constraints))
 }
 
 /// The page after `page`, of which the API server sent `list`.
@@ -127,12 +146,16 @@ fn node(node: PartialObjectMeta<v1::Node>) -> Node {
     Node { name: name.unwrap_or_default(), labels: labels.unwrap_or_default() }
 }
 
-fn found_pod(found: Object<Value, pod::Status>) -> Result<FoundPod> {
-    let ObjectMeta { namespace, name, annotations, .. } = found.metadata;
+fn found_pod(found: Object<Value, pod::Status>, limits: Limits) -> Result<FoundPod> {
+    let ObjectMeta { namespace, name, annotations, owner_references, .. } = found.metadata;
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-    let read = read_pod(&annotations.unwrap_or_default(), &found.spec, found.status.as_ref());
+    let read = read_pod(&annotations.unwrap_or_default(), &found.spec, found.status.as_ref(), limits);
     let (pod, constraints) = read.with_context(|| format!("reading the pod {namespace}/{name}"))?;
-    Ok(FoundPod { namespace, name, pod, constraints })
+    // That a static pod is of a Node says where it is, and not what makes it.
+    let controller = |one: &OwnerReference| one.controller == Some(true) && one.kind != "Node";
+    let owner = owner_references.into_iter().flatten().find(controller);
+    let owner = owner.map(|OwnerReference { kind, name, .. }| Owner { kind, name });
+    Ok(FoundPod { namespace, name, owner, pod, constraints })
 }
 
 /// What is said of a request that failed, which needed `permission`.
@@ -212,7 +235,9 @@ mod tests {
     async fn pods_that_have_not_ended_are_found_with_what_they_refer_to_and_where_they_are() {
         let pod = |name: &str, phase: &str| {
             json!({
-                "metadata": {"namespace": "shop", "name": name},
+                "metadata": {"namespace": "shop", "name": name, "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true},
+                ]},
                 "spec": {
                     "nodeName": "n1",
                     "containers": [{"name": "c", "securityContext": {
@@ -225,13 +250,14 @@ mod tests {
         let items = json!([pod("old", "Succeeded"), pod("web", "Running")]);
         let client =
             script::client(vec![answer("/api/v1/namespaces/shop/pods?&limit=200", list("Pod", &items, ""))]);
-        let found = pods(client, namespaces(&["shop"]).first()).await.unwrap();
+        let found = pods(client, namespaces(&["shop"]).first(), Limits::BOUNDED).await.unwrap();
         let [web] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(web.owner, Some(Owner { kind: "ReplicaSet".to_owned(), name: "r".to_owned() }));
         assert_eq!((web.name.as_str(), web.constraints.node_name()), ("web", Some("n1")));
         assert_eq!(web.pod.containers[0].apparmor, Asked::Localhost("p".to_owned()));
 
         let client = script::client(vec![refusal("/api/v1/pods?", "pods is forbidden", 403)]);
-        let error = pods(client, None).await.unwrap_err().to_string();
+        let error = pods(client, None, Limits::BOUNDED).await.unwrap_err().to_string();
         assert!(error.ends_with("pods is forbidden (403); let this user list pods"), "{error}");
     }
 }

@@ -3,7 +3,8 @@
 //! Invariant: a profile counts as asked for exactly if the kubelet may start a container of the pod with it,
 //! by the kubelet's own precedence (`GetProfile` in Kubernetes' pkg/security/apparmor/helpers.go for
 //! AppArmor, `getSeccompProfile` in pkg/kubelet/kuberuntime/helpers.go for seccomp). Whatever else is in a
-//! pod can neither hide nor add a reference. What is kept of one pod is bounded, whatever its author wrote.
+//! pod can neither hide nor add a reference. What is kept of one pod is bounded, whatever its author wrote,
+//! but for whoever asks for all of it ([`Limits`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,26 @@ pub const MOST: usize = 64;
 /// How many bytes of names and references are kept of one pod. Containers for which there is no room are not
 /// looked at either.
 const MOST_BYTES: usize = 16 * 1024;
+
+/// How much is kept of one pod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    containers: usize,
+    bytes: usize,
+}
+
+impl Limits {
+    /// What an agent keeps, which runs for months, of pods of any authors.
+    pub const BOUNDED: Self = Self { containers: MOST, bytes: MOST_BYTES };
+    /// All containers: of a pod that is to be allowed or not, each counts.
+    pub const NONE: Self = Self { containers: usize::MAX, bytes: usize::MAX };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::BOUNDED
+    }
+}
 
 /// How many bytes of a reference are kept. No path can be that long (`PATH_MAX`), and of an AppArmor profile
 /// the API takes 4,095.
@@ -46,8 +67,12 @@ const LONGEST_ID: usize = 128;
 /// does that for static pods. Of such annotations for seccomp, kubelets have read none since 1.27.
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What stands before a reference in an annotation.
-const LOCALHOST: &str = "localhost/";
+/// What stands before a reference in an annotation, and what containerd drops before the name of an AppArmor
+/// profile, once (`GenerateApparmorSpecOpts` in `internal/cri/sputil/apparmor_linux.go`).
+pub(crate) const LOCALHOST: &str = "localhost/";
+
+/// What `os.name` is of a pod for Windows.
+const WINDOWS: &str = "windows";
 
 /// What matters of a pod's `spec`, as the API has it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -58,6 +83,7 @@ pub struct Spec {
     containers: Option<Vec<ContainerSpec>>,
     ephemeral_containers: Option<Vec<ContainerSpec>>,
     runtime_class_name: Option<String>,
+    os: Option<Os>,
     node_selector: Option<BTreeMap<String, Option<String>>>,
     affinity: Option<Affinity>,
 }
@@ -71,6 +97,12 @@ pub struct Status {
     init_container_statuses: Option<Vec<ContainerStatus>>,
     container_statuses: Option<Vec<ContainerStatus>>,
     ephemeral_container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Os {
+    name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -148,20 +180,32 @@ impl Pod {
     /// What matters of the pod with these annotations, `spec` and `status`.
     #[must_use]
     pub fn of(annotations: &BTreeMap<String, String>, spec: &Spec, status: Option<&Status>) -> Self {
+        Self::within(Limits::BOUNDED, annotations, spec, status)
+    }
+
+    /// The same, as far as it is within `limits`.
+    #[must_use]
+    pub fn within(
+        limits: Limits,
+        annotations: &BTreeMap<String, String>,
+        spec: &Spec,
+        status: Option<&Status>,
+    ) -> Self {
         let running = status.map(Status::running).unwrap_or_default();
         let class = spec.runtime_class_name.as_deref().filter(|class| !class.is_empty());
         let mut pod = Self {
             containers: Vec::new(),
             unchecked: 0,
             selects: spec.selects(),
+            is_windows: spec.os.as_ref().is_some_and(|os| os.name.as_deref() == Some(WINDOWS)),
             runtime_class: class.map(|class| cut(class, LONGEST_CLASS)),
             is_rejected: status.is_some_and(Status::is_rejected),
             has_ended: status.is_some_and(Status::is_terminal),
         };
-        let mut room = MOST_BYTES;
+        let mut room = limits.bytes;
         for (kind, container) in spec.all_containers() {
             let name = container.name.as_deref().unwrap_or_default();
-            let container = (pod.containers.len() < MOST).then(|| Container {
+            let container = (pod.containers.len() < limits.containers).then(|| Container {
                 name: name.to_owned(),
                 kind,
                 is_privileged: container.is_privileged(),
@@ -219,7 +263,6 @@ impl Spec {
         let annotated = || annotation(annotations, container.name.as_deref().unwrap_or_default());
         let of_pod = || field(self.security_context.as_ref()?);
         match of_container.or_else(annotated).or_else(of_pod) {
-            // containerd drops it (`GenerateApparmorSpecOpts` in internal/cri/sputil/apparmor_linux.go).
             Some(Asked::Localhost(name)) => {
                 let rest = name.strip_prefix(LOCALHOST).map(str::to_owned);
                 Asked::Localhost(rest.unwrap_or(name))

@@ -8,6 +8,7 @@ use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::file::File;
 use crate::findings::cut;
 use crate::name::ProfileKey;
+use crate::pod::LOCALHOST;
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::sight::SeccompPath;
@@ -121,14 +122,15 @@ impl State {
         }
         let path = place.as_str();
         let inner = path.rsplit_once(DIRECTORY).map(|(_, rest)| rest);
-        let forms = [reference.strip_prefix(super::LOCALHOST), inner];
+        let without_prefix = reference.strip_prefix(LOCALHOST);
+        let forms = [without_prefix, inner];
         if let Some(meant) = forms.into_iter().flatten().find(|form| self.is_file_known(form)) {
             return Cause::Known(format!(
                 "a reference is a path below the kubelet's directory seccomp, with nothing before it: write {meant}"
             ));
         }
-        let is_policy =
-            super::policy_name(reference).is_some_and(|name| self.policies.profiles.contains_key(&name));
+        let is_policy = super::policy_name(without_prefix.unwrap_or(reference))
+            .is_some_and(|name| self.policies.profiles.contains_key(&name));
         if is_policy {
             return Cause::Known("it is an AppArmor profile: refer to it in appArmorProfile".to_owned());
         }

@@ -138,7 +138,12 @@ fn what_is_ours_resolves() {
     check(&["list web:a=1", "done", "apply web:a=bad"], Seccomp, "web/a", None, "Resolved");
     check(&["list web:a=1", "done", "delete web"], Seccomp, "web/a", None, "Resolved");
     check(&["list ~web:k=a/1", "compiled", "done"], AppArmor, "a", None, "Resolved");
-    check(&["list ~web:k=a/1", "compiled", "done"], AppArmor, "localhost/a", None, "Resolved");
+}
+
+#[test]
+fn what_a_runtime_drops_of_a_reference_is_dropped_once_and_not_again_here() {
+    let script = &["list ~web:k=a/1", "compiled", "done"];
+    check_missing(script, AppArmor, "localhost/a", "no bundle declares it; did you mean a?");
 }
 
 #[test]

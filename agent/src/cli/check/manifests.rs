@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use profiles::pod::Limits;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::{Options, Spanned};
@@ -21,6 +22,8 @@ const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
 /// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Manifests {
+    /// How much of each pod is read.
+    pub(super) limits: Limits,
     pub(super) workloads: Vec<Workload>,
     /// How many objects there are beside them.
     pub(super) others: usize,
@@ -84,12 +87,14 @@ impl Manifests {
         let annotations =
             Option::<BTreeMap<String, String>>::deserialize(&template["metadata"]["annotations"])
                 .context("reading the annotations of the pod")?;
-        let (pod, constraints) = read_pod(&annotations.unwrap_or_default(), &template["spec"], None)?;
+        let (pod, constraints) =
+            read_pod(&annotations.unwrap_or_default(), &template["spec"], None, self.limits)?;
         self.workloads.push(Workload {
             place: Some(place.to_owned()),
             kind: kind.to_owned(),
             namespace: text(&metadata["namespace"]),
             name,
+            owner: None,
             path,
             pod,
             constraints,

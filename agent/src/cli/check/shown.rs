@@ -74,6 +74,11 @@ pub(super) fn for_people(answer: &Answer<'_>) -> String {
                 .to_owned(),
         );
     }
+    text(lines)
+}
+
+/// `lines`, in which nothing does something else to a terminal than to be seen.
+pub(super) fn text(lines: impl IntoIterator<Item = String>) -> String {
     let seen = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
     lines.into_iter().map(|line| line.chars().map(seen).chain(['\n']).collect::<String>()).collect()
 }
@@ -171,7 +176,7 @@ fn advice(workload: &Workload, placement: &Placement<'_>) -> Vec<String> {
     lines
 }
 
-fn counted(count: usize, what: &str) -> String {
+pub(super) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
@@ -215,6 +220,7 @@ mod tests {
             kind: "Pod".to_owned(),
             namespace: None,
             name: "p".to_owned(),
+            owner: None,
             path: "spec",
             pod,
             constraints: Constraints::default(),

@@ -338,3 +338,26 @@ fn what_is_odd_is_decoded() {
     let pod = pod(&json!({}), &spec, &json!({"phase": null, "reason": null, "conditions": "none"}));
     assert_eq!(pod.containers.iter().map(|one| word(&one.seccomp)).collect::<Vec<_>>(), ["?", "?"]);
 }
+
+#[test]
+fn all_of_a_pod_is_read_if_that_is_asked_for() {
+    let long = "r".repeat(4_000);
+    let containers: Vec<Value> =
+        (0..200).map(|n| json!({"name": format!("c{n}"), "securityContext": apparmor(&long)})).collect();
+    let spec: Spec = from_value(json!({"containers": containers})).unwrap();
+    let read = |limits| {
+        let pod = Pod::within(limits, &BTreeMap::new(), &spec, None);
+        (pod.containers.len(), pod.unchecked)
+    };
+    assert_eq!(read(Limits::NONE), (200, 0));
+    assert_eq!(read(Limits::BOUNDED), (4, 196));
+}
+
+#[test]
+fn a_pod_for_windows_says_so() {
+    let is_windows = |os: &Value| pod(&json!({}), &json!({"os": os}), &Value::Null).is_windows;
+    assert!(is_windows(&json!({"name": "windows"})));
+    for os in [Value::Null, json!({}), json!({"name": null}), json!({"name": "linux"})] {
+        assert!(!is_windows(&os), "{os}");
+    }
+}
