@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail, ensure};
+use profiles::bundle::Kind;
 use profiles::catalog::object::ProfileCatalog;
-use profiles::level::{self, Level};
-use profiles::placement;
-use profiles::pod::{Pod, Spec};
+use profiles::level::{Level, Subject};
+use profiles::pod::{Limits, Pod, Spec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
@@ -221,7 +221,7 @@ fn tried(cluster: &Cluster, namespace: &str, pods: &[Value]) -> anyhow::Result<B
 fn read(pod: &Value) -> anyhow::Result<Pod> {
     let annotations = BTreeMap::deserialize(&pod["metadata"]["annotations"]).context("reading annotations")?;
     let spec = Spec::deserialize(&pod["spec"]).context("reading a spec")?;
-    Ok(Pod::whole(&annotations, &spec, None))
+    Ok(Pod::within(Limits::NONE, &annotations, &spec, None))
 }
 
 /// What a pod selects on of ours: of `nodeSelector`, and what is preferred.
@@ -234,6 +234,11 @@ fn selected(pod: &Value) -> [BTreeSet<String>; 2] {
         .flatten()
         .filter_map(|term| term["preference"]["matchExpressions"][0]["key"].as_str());
     [required.filter(is_ours).cloned().collect(), preferred.map(str::to_owned).collect()]
+}
+
+/// As much of a reference as messages have at least.
+fn cut(reference: &str) -> String {
+    reference.split('/').next().unwrap_or_default().chars().take(20).take_while(|c| *c != '\n').collect()
 }
 
 /// Publishes what some of the pods refer to, and returns what the catalog says then.
@@ -277,7 +282,8 @@ fn policies_and_library_agree(cluster: &Cluster) -> anyhow::Result<()> {
         for pod in &pods {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
             let said = outcomes[name].as_ref().err().cloned();
-            let expected = level::message(level, &read(pod)?, &catalog);
+            let violation = level.violation(&read(pod)?, &catalog);
+            let expected = violation.map(|violation| violation.message(Subject::Pod));
             ensure!(said == expected, "level {level}: the policy says {said:?}, the library {expected:?}, of {pod}");
             denied += usize::from(said.is_some());
         }
@@ -301,15 +307,21 @@ fn policies_and_library_agree(cluster: &Cluster) -> anyhow::Result<()> {
         let outcomes = tried(cluster, &namespace, &pods)?;
         for pod in &pods {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            let expected = placement::selection(&read(pod)?, &catalog);
-            let labels: BTreeSet<String> = expected.labels.iter().map(ToString::to_string).collect();
-            let right = match &outcomes[name] {
-                Err(message) => place == "true" && !expected.lost.is_empty() && message.contains(&expected.lost[0]),
-                Ok(made) => {
-                    let mut of_ours = [BTreeSet::new(), BTreeSet::new()];
-                    of_ours[index] = labels;
-                    selected(made) == of_ours && (place == "prefer" || expected.lost.is_empty())
+            let read = read(pod)?;
+            let expected = catalog.node_selector(&read);
+            let right = match (&outcomes[name], &expected) {
+                (Err(message), Err(lost)) => {
+                    let is_named = |(_, reference): &(Kind, &str)| message.contains(&cut(reference));
+                    place == "true" && lost.iter().any(is_named)
                 }
+                (Err(_), Ok(_)) => false,
+                (Ok(made), Ok(labels)) => {
+                    let mut of_ours = [BTreeSet::new(), BTreeSet::new()];
+                    of_ours[index] = labels.iter().map(ToString::to_string).collect();
+                    selected(made) == of_ours
+                }
+                // What can be placed of it is, where it is a preference.
+                (Ok(_), Err(_)) => place == "prefer",
             };
             ensure!(right, "place={place}: the policy yields {:?}, the library {expected:?}, of {pod}", outcomes[name]);
             placed += usize::from(outcomes[name].is_ok());

@@ -4,6 +4,7 @@
 //! there, too, in CEL: `manifests/components/place` and `manifests/components/validate`. The end-to-end tests
 //! compare the two.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -16,6 +17,9 @@ use crate::sight::SeccompPath;
 
 /// The name of the one object.
 pub const NAME: &str = "pavise";
+
+/// The longest reference of a bundle is `_`, a namespace of 63 characters, a name and a key of 253, and two `/`.
+const LONGEST: usize = 600;
 
 /// The object, without what all objects have.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -128,25 +132,26 @@ impl ProfileCatalog {
     }
 
     fn selection_known(&self, kind: Kind, reference: &str) -> Option<Selection> {
-        let (path, also_known, labels);
-        let reference = match kind {
-            Kind::Seccomp => {
-                (also_known, labels) = (&self.spec.also_known.seccomp, &self.status.seccomp);
-                path = SeccompPath::of(reference)?;
-                path.as_str()
-            }
-            Kind::AppArmor => {
-                (also_known, labels) = (&self.spec.also_known.app_armor, &self.status.app_armor);
-                reference
-            }
+        let (also_known, labels, reference) = match kind {
+            Kind::Seccomp => (&self.spec.also_known.seccomp, &self.status.seccomp, meant(reference)?),
+            Kind::AppArmor => (&self.spec.also_known.app_armor, &self.status.app_armor, reference.into()),
         };
-        let is_meant = |known: &String| match known.strip_suffix('*') {
+        let is_it = |known: &String| match known.strip_suffix('*') {
             Some(beginning) => reference.starts_with(beginning),
-            None => known == reference,
+            None => *known == reference,
         };
-        if also_known.iter().any(is_meant) {
+        if also_known.iter().any(is_it) {
             return Some(Selection::Nothing);
         }
-        labels.get(reference).and_then(|label| LabelKey::observed(label)).map(Selection::Label)
+        labels.get(&*reference).and_then(|label| LabelKey::observed(label)).map(Selection::Label)
     }
+}
+
+/// The path that `reference` to a seccomp profile means. A long one is taken as it is written: policies would need too
+/// many steps for it, and none of a bundle is as long.
+fn meant(reference: &str) -> Option<Cow<'_, str>> {
+    if reference.chars().count() > LONGEST {
+        return Some(reference.into());
+    }
+    SeccompPath::of(reference).map(|path| path.as_str().to_owned().into())
 }

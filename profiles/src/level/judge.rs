@@ -74,7 +74,7 @@ impl Level {
                     Kind::AppArmor => "appArmorProfile",
                 };
                 (!catalog.is_known(kind, reference))
-                    .then(|| format!("{field}.localhostProfile {} is in no bundle", cut(reference, SHOWN)))
+                    .then(|| format!("{field}.localhostProfile {} is in no bundle", shown(reference)))
             })
         };
         let confinement = self.asks_for_confinement().then(confinement).into_iter().flatten();
@@ -98,6 +98,11 @@ impl Level {
         };
         Some(format!("seccompProfile.type is {kind}"))
     }
+}
+
+/// A reference, in a message that has to be one line: the API server drops others.
+fn shown(reference: &str) -> String {
+    cut(reference, SHOWN).replace('\n', " ")
 }
 
 /// Which container it is.
