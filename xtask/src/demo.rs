@@ -3,6 +3,7 @@
 //! What it prints is read from the cluster, and it fails when that is not what the README promises.
 
 mod apparmor;
+mod policies;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -56,7 +57,8 @@ fn show(cluster: &Cluster) -> anyhow::Result<()> {
     );
     println!("\nWhat the kernel logs of audit-pod\n{}", audit_lines(&kubectl, &mut log)?);
     check(&pods)?;
-    apparmor::show(cluster, &kubectl)
+    apparmor::show(cluster, &kubectl)?;
+    policies::show(&kubectl)
 }
 
 /// What there is to say of one pod.

@@ -10,7 +10,7 @@ use testbed::{GUEST_NODE, HOST_NODE, progress};
 
 use super::{PATIENCE, table};
 
-const PROFILE: &str = "k8s-apparmor-example-deny-write";
+pub(super) const PROFILE: &str = "k8s-apparmor-example-deny-write";
 /// The tutorial's pod, as the overlay pins it to the node without AppArmor.
 const PLAIN: &str = "hello-apparmor";
 /// The same with a selector for the label.
