@@ -48,12 +48,12 @@ impl Tools {
 }
 
 /// kube-apiserver of the older Kubernetes `minor` (such as `1.30`). Builds it if it is not yet in the cache:
-/// two to four minutes on two cores.
+/// four minutes on two cores.
 ///
 /// # Errors
 /// `tests/older` has no such version, or Go fails; its words are in the error.
 pub fn older_api_server(minor: &str) -> anyhow::Result<PathBuf> {
-    let what = format!("Building kube-apiserver {minor} from source (once, about 3 minutes)");
+    let what = format!("Building kube-apiserver {minor} from source (once, about 4 minutes)");
     Ok(built("api-server", &format!("tests/older/{minor}"), &what)?.join("kube-apiserver"))
 }
 
