@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::control_plane::{self, Ports};
+use crate::control_plane::{self, ControlPlane, Ports};
 use crate::guest::{Boot, Guest};
 use crate::kubectl::{Kubectl, wait_for};
 use crate::layout::Layout;
@@ -52,28 +52,52 @@ impl Cluster {
         let tools = Tools::ensure()?;
         let archives = [&images::test_images()?, archives].concat();
         let boot = kinds.contains(&Kind::Guest).then(Boot::ensure).transpose()?;
+        progress::step(&format!("Starting the cluster {name:?}"), || {
+            let (cluster, authority) = Self::begin(name, tools, kinds)?;
+            cluster.start_all(&authority, &archives, boot.as_ref())?;
+            Ok(cluster)
+        })
+    }
+
+    /// Brings up etcd and this kube-apiserver, and nothing else: there are no nodes, no controllers, and no
+    /// `ServiceAccounts` but those that somebody makes.
+    ///
+    /// # Errors
+    /// As for [`Cluster::up`].
+    pub fn of_api_server(name: &str, program: &Path) -> anyhow::Result<Self> {
+        prerequisites::ensure()?;
+        let tools = Tools::ensure()?;
+        progress::step(&format!("Starting the API server {name:?}"), || {
+            let (cluster, authority) = Self::begin(name, tools, &[])?;
+            cluster
+                .prepare(program, &authority)?
+                .servers
+                .iter()
+                .try_for_each(|server| cluster.start(server))?;
+            cluster.wait_for_the_api_server()?;
+            Ok(cluster)
+        })
+    }
+
+    /// Starts init, and describes what it is to run.
+    fn begin(name: &str, tools: Tools, kinds: &[Kind]) -> anyhow::Result<(Self, Authority)> {
         let layout = Layout::new(name);
         layout.check()?;
         if init::cluster_lock(&layout)?.is_none() {
             bail!("a cluster called {name:?} runs already: `cargo xtask down {name}` ends it");
         }
-        progress::step(&format!("Starting the cluster {name:?}"), || {
-            let keeper = Some(init::start(&layout)?);
-            let authority = Authority::create(&layout.pki())?;
-            let (ports, of_kubelets) = Ports::choose()?;
-            let node =
-                |(kind, ports): (&Kind, _)| Node { name: kind.node_name().to_owned(), kind: *kind, ports };
-            let description = Description {
-                ports,
-                nodes: kinds.iter().zip(of_kubelets).map(node).collect(),
-                tools: tools.directory().to_owned(),
-            };
-            fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
-                .context("describing the cluster")?;
-            let cluster = Self { layout, tools, description, keeper };
-            cluster.start_all(&authority, &archives, boot.as_ref())?;
-            Ok(cluster)
-        })
+        let keeper = Some(init::start(&layout)?);
+        let authority = Authority::create(&layout.pki())?;
+        let (ports, of_kubelets) = Ports::choose()?;
+        let node = |(kind, ports): (&Kind, _)| Node { name: kind.node_name().to_owned(), kind: *kind, ports };
+        let description = Description {
+            ports,
+            nodes: kinds.iter().zip(of_kubelets).map(node).collect(),
+            tools: tools.directory().to_owned(),
+        };
+        fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
+            .context("describing the cluster")?;
+        Ok((Self { layout, tools, description, keeper }, authority))
     }
 
     /// The running cluster `name`.
@@ -230,7 +254,7 @@ impl Cluster {
         let (server, api_port) = (self.server(), self.api_port());
         let (layout, tools) = (&self.layout, &self.tools);
         let joining = Joining { layout, tools, authority, server: &server, api_port, boot };
-        let control_plane = control_plane::prepare(layout, tools, &self.description.ports, authority)?;
+        let control_plane = self.prepare(&tools.program("kube-apiserver"), authority)?;
         let prepare = |node| Node::prepare(node, &joining).map(|programs| (node, programs));
         let nodes = self.nodes().iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;
         // A guest takes the longest, and boots meanwhile.
@@ -252,6 +276,11 @@ impl Cluster {
         self.wait(None, "the default ServiceAccount", || {
             Ok((!kubectl.get(&["serviceaccount", "default", "-n", "default"])?.is_null()).then_some(()))
         })
+    }
+
+    /// Says what the control plane runs, with `api_server` as the program of that name.
+    fn prepare(&self, api_server: &Path, authority: &Authority) -> anyhow::Result<ControlPlane> {
+        control_plane::prepare(&self.layout, &self.tools, api_server, &self.description.ports, authority)
     }
 
     /// Starts a node's programs, after its guest has booted if it is one, and gives it the images; returns when

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -75,13 +75,14 @@ pub(crate) struct ControlPlane {
     pub(crate) clients: Vec<Component>,
 }
 
-/// Writes the keys and configurations, and says what to run.
+/// Writes the keys and configurations, and says what to run. `api_server` is the program of that name.
 ///
 /// # Errors
 /// The files can't be written.
 pub(crate) fn prepare(
     layout: &Layout,
     tools: &Tools,
+    api_server: &Path,
     ports: &Ports,
     authority: &Authority,
 ) -> anyhow::Result<ControlPlane> {
@@ -92,18 +93,15 @@ pub(crate) fn prepare(
     let scheduler = kubeconfig("scheduler", "system:kube-scheduler", "testbed")?;
     let (signing_key, verifying_key) = authority.signing_keys("service-accounts")?;
     fs::create_dir_all(layout.etcd()).context("creating etcd's directory")?;
-    let component = |name: &str, program: &str, arguments: Vec<String>| Component {
+    let component = |name: &str, program: PathBuf, arguments: Vec<String>| Component {
         name: name.to_owned(),
-        program: tools.program(program),
+        program,
         arguments,
     };
+    let of_api_server = self::api_server(layout, ports, authority, [&signing_key, &verifying_key])?;
     let servers = vec![
-        component("etcd", "server", etcd(layout, ports, authority)?),
-        component(
-            "kube-apiserver",
-            "kube-apiserver",
-            api_server(layout, ports, authority, [&signing_key, &verifying_key])?,
-        ),
+        component("etcd", tools.program("server"), etcd(layout, ports, authority)?),
+        component("kube-apiserver", api_server.to_owned(), of_api_server),
     ];
     let controllers = [
         format!("--service-account-private-key-file={}", signing_key.display()),
@@ -112,7 +110,7 @@ pub(crate) fn prepare(
         "--controllers=*,-node-ipam-controller".to_owned(),
     ];
     let client = |name: &str, kubeconfig: &Path, port: u16, more: &[String]| {
-        component(name, name, [&api_client(layout, name, kubeconfig, port), more].concat())
+        component(name, tools.program(name), [&api_client(layout, name, kubeconfig, port), more].concat())
     };
     let clients = vec![
         client("kube-controller-manager", &controller_manager, ports.controller_manager, &controllers),

@@ -1,5 +1,5 @@
-//! The programs that the cluster consists of, built from source with Go (`tests/tools/go.mod`), and the
-//! static programs that its test images hold.
+//! The programs that the cluster consists of, built from source with Go (`tests/tools/go.mod`), API servers of
+//! older Kubernetes versions (`tests/older/*/go.mod`), and the static programs that the test images hold.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,24 +20,11 @@ impl Tools {
     /// # Errors
     /// Go fails; its words are in the error.
     pub fn ensure() -> anyhow::Result<Self> {
-        let module = repository().join("tests/tools");
-        let flags = link_flags(
-            &std::fs::read_to_string(module.join("go.mod")).context("reading tests/tools/go.mod")?,
+        let directory = built(
+            "tools",
+            "tests/tools",
+            "Building Kubernetes, etcd and containerd from source (once, about 5 minutes)",
         )?;
-        let key = cache::Key::default().text(&flags).path(&module)?;
-        let directory = cache::entry("tools", key, |directory| {
-            progress::step(
-                "Building Kubernetes, etcd and containerd from source (once, about 5 minutes)",
-                || {
-                    command::output(
-                        go().args(["install", "-trimpath", "-ldflags", &flags, "tool"])
-                            .env("GOBIN", directory)
-                            .current_dir(&module),
-                    )
-                    .map(drop)
-                },
-            )
-        })?;
         Ok(Self { directory })
     }
 
@@ -58,6 +45,35 @@ impl Tools {
     pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// kube-apiserver of the older Kubernetes `minor` (such as `1.30`). Builds it if it is not yet in the cache:
+/// four minutes on two cores.
+///
+/// # Errors
+/// `tests/older` has no such version, or Go fails; its words are in the error.
+pub fn older_api_server(minor: &str) -> anyhow::Result<PathBuf> {
+    let what = format!("Building kube-apiserver {minor} from source (once, about 4 minutes)");
+    Ok(built("api-server", &format!("tests/older/{minor}"), &what)?.join("kube-apiserver"))
+}
+
+/// The directory of the cache that holds the tools of the Go module in `module`, a directory of this checkout.
+fn built(kind: &str, module: &str, what: &str) -> anyhow::Result<PathBuf> {
+    let directory = repository().join(module);
+    let go_mod = std::fs::read_to_string(directory.join("go.mod"))
+        .with_context(|| format!("reading {module}/go.mod"))?;
+    let flags = link_flags(&go_mod).with_context(|| format!("reading {module}/go.mod"))?;
+    let key = cache::Key::default().text(&flags).path(&directory)?;
+    cache::entry(kind, key, |entry| {
+        progress::step(what, || {
+            command::output(
+                go().args(["install", "-trimpath", "-ldflags", &flags, "tool"])
+                    .env("GOBIN", entry)
+                    .current_dir(&directory),
+            )
+            .map(drop)
+        })
+    })
 }
 
 /// Builds the Go program in `source` as one static file at `target`.
@@ -85,7 +101,7 @@ fn link_flags(go_mod: &str) -> anyhow::Result<String> {
         .lines()
         .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
         .and_then(|rest| rest.split_whitespace().next())
-        .context("tests/tools/go.mod requires no k8s.io/kubernetes")?;
+        .context("it requires no k8s.io/kubernetes")?;
     let mut numbers = version.split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     let set = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");

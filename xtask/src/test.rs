@@ -7,12 +7,15 @@ use clap::Args;
 
 use crate::tidy;
 
-/// What to leave out while working on one thing.
+/// What to leave out while working on one thing, and what to add.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Only the end-to-end tests whose names contain this
     #[arg(value_name = "NAME")]
     only: Option<String>,
+    /// Also try the manifests on API servers of older Kubernetes versions; building them takes a while the first time
+    #[arg(long, conflicts_with = "only")]
+    full: bool,
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -32,7 +35,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let end_to_end = ["test", "--package", "pavise-testbed", "--test", "e2e", "--locked", "--"];
     let words: Vec<&str> = end_to_end.into_iter().chain(options.only.as_deref()).collect();
-    cargo("End-to-end tests on a real cluster", &words)
+    cargo("End-to-end tests on a real cluster", &words)?;
+    if options.full {
+        cargo(
+            "The manifests on older API servers",
+            &["test", "--package=pavise-testbed", "--test=older", "--locked"],
+        )?;
+    }
+    Ok(())
 }
 
 fn cargo(what: &str, arguments: &[&str]) -> anyhow::Result<()> {
