@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use testbed::cluster::Cluster;
 use testbed::kubectl::wait_for;
@@ -14,9 +14,14 @@ use testbed::{HOST_NODE, command};
 use crate::Test;
 use crate::steps::{ALLOW, PATIENCE, SOON, apply, make_namespace, wait_for_labels};
 
+/// What the test of levels makes.
+const LEVEL_READER: &str = "pavise-check-level";
+const LEVELED: &str = "leveled";
+
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("check_tells_where_references_resolve_and_a_selector_that_it_names_helps", check_tells_where),
     ("check_tells_which_pods_of_a_namespace_are_on_a_wrong_node", check_tells_which_pods),
+    ("check_tells_which_pods_a_level_would_refuse", check_tells_which_pods_a_level_would_refuse),
 ];
 
 /// Runs `pavise check -o json` in the agent's container on the host's node, by the agent's identity, which
@@ -111,4 +116,85 @@ fn check_tells_which_pods(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(code == Some(1), "{code:?} {answer:#}");
     ensure!((verdict_of("good"), verdict_of("bad")) == (Some("resolved"), Some("missing")), "{answer:#}");
     cluster.kubectl().run(&["delete", "namespace", "checked", "--wait=false"]).map(drop)
+}
+
+/// Lets the agent read what levels are decided by, which it has no use for itself.
+fn level_reader() -> Value {
+    let group = "rbac.authorization.k8s.io";
+    let version = format!("{group}/v1");
+    let role = json!({
+        "apiVersion": version,
+        "kind": "ClusterRole",
+        "metadata": {"name": LEVEL_READER},
+        "rules": [
+            {"apiGroups": ["pavise.dev"], "resources": ["profilecatalogs"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list"]},
+        ],
+    });
+    let binding = json!({
+        "apiVersion": version,
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": LEVEL_READER},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": LEVEL_READER},
+        "subjects": [{"kind": "ServiceAccount", "namespace": SYSTEM, "name": "pavise-agent"}],
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [role, binding]})
+}
+
+/// Two pods of one owner whose container says nothing of seccomp.
+fn unset(name: &str, namespace: &str) -> Value {
+    let mut template = confined_pod(name, "");
+    template["metadata"] = json!({"labels": {"app": name}});
+    template["spec"].as_object_mut().map(|spec| spec.remove("securityContext"));
+    template["spec"]["restartPolicy"] = json!("Always");
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": template["metadata"], "spec": template["spec"]},
+        },
+    })
+}
+
+fn check_tells_which_pods_a_level_would_refuse(cluster: &Cluster) -> anyhow::Result<()> {
+    apply(cluster, &level_reader())?;
+    apply(cluster, &bundle("check", &[("audit.json", ALLOW)]))?;
+    make_namespace(cluster, LEVELED)?;
+    cluster.kubectl().run(&["label", "namespace", LEVELED, "pavise.dev/enforce=known"])?;
+
+    let ask = |level: &str, pod: &Value| {
+        let mut pod = pod.clone();
+        pod["metadata"]["namespace"] = json!(LEVELED);
+        check(cluster, &["-f", "-", "--level", level], &pod.to_string())
+    };
+    wait_for("the catalog to declare check/audit.json, and the agent to be let read it", PATIENCE, || {
+        let asked = ask("known", &confined_pod("known", "check/audit.json"));
+        Ok(asked.ok().filter(|(_, code)| *code == Some(0)))
+    })?;
+    let gone =
+        "violates \"known\": container main: seccompProfile.localhostProfile check/gone.json is in no bundle";
+    for level in ["known", "enforced"] {
+        let (answer, code) = ask(level, &confined_pod("unknown", "check/gone.json"))?;
+        ensure!(code == Some(1) && answer["violations"][0]["message"] == gone, "{code:?} {answer:#}");
+    }
+
+    apply(cluster, &unset("unset", LEVELED))?;
+    let of_namespace = |level: &str| check(cluster, &["--namespace", LEVELED, "--level", level], "");
+    let (answer, code) = wait_for("both pods to be made", SOON, || {
+        let (answer, code) = of_namespace("confined")?;
+        Ok((answer["pods"]["judged"] == 2).then_some((answer, code)))
+    })?;
+    let entries = answer["violations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let [entry] = entries else { bail!("not one entry: {answer:#}") };
+    let message = "violates \"confined\": container main: seccompProfile.type is not set";
+    ensure!(code == Some(1) && entry["message"] == message, "{code:?} {answer:#}");
+    ensure!((&entry["kind"], &entry["pods"]) == (&json!("ReplicaSet"), &json!(2)), "{answer:#}");
+    let (answer, code) = of_namespace("enforced")?;
+    ensure!(code == Some(0) && answer["pods"]["below"] == 0, "{code:?} {answer:#}");
+
+    cluster.kubectl().run(&["delete", "clusterrolebinding,clusterrole", LEVEL_READER])?;
+    cluster.kubectl().run(&["delete", "namespace", LEVELED, "--wait=false"]).map(drop)
 }

@@ -24,8 +24,8 @@ use crate::cluster::lookup::{self, DeclaredProfiles};
 pub(super) enum Demand {
     /// Each Localhost reference is declared by a bundle, or by the administrator.
     Known,
-    /// Each container is confined: seccomp `RuntimeDefault` or Localhost, AppArmor not Unconfined, not
-    /// privileged.
+    /// Each container is confined: it has a seccomp profile, the runtime's own or one of the node, its AppArmor
+    /// profile is not Unconfined, and it is not privileged.
     Confined,
     /// Both, and each container's seccomp profile is Localhost.
     Localhost,

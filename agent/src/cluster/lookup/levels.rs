@@ -28,9 +28,12 @@ pub(crate) struct DeclaredProfiles {
 /// What the object `ProfileCatalog` says.
 pub(crate) async fn declared_profiles(client: Client) -> Result<DeclaredProfiles> {
     let api: Api<DynamicObject> = Api::all_with(client, &resource());
-    // Also a cluster that does not know such objects says that there is none.
-    let found = api.get_opt(object::NAME).await.map_err(|error| failed("get profilecatalogs", &error))?;
-    let Some(DynamicObject { data, .. }) = found else { return Ok(DeclaredProfiles::default()) };
+    let data = match api.get(object::NAME).await {
+        Ok(DynamicObject { data, .. }) => data,
+        // So says a cluster, too, that does not know such objects.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(DeclaredProfiles::default()),
+        Err(error) => return Err(failed("get profilecatalogs", &error)),
+    };
     let is_written = data.get("status").is_some();
     let read = serde_json::from_value(data).map_err(|error| anyhow!("{error}"));
     let object = read.with_context(|| format!("reading the ProfileCatalog {}", object::NAME))?;
