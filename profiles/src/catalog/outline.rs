@@ -108,3 +108,81 @@ fn digest(profile: &Profile) -> Option<Digest> {
         Profile::Accepted(..) | Profile::Refused(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Source;
+    use crate::diagnostic::{Code, Place};
+    use crate::platform::Platform;
+
+    const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
+
+    fn judged(kind: &str, name: &str, data: &[(&str, &str)]) -> Judged {
+        let source = Source { kind: kind.to_owned(), ..Source::example(name, data) };
+        Judged::of(&source, &[Platform::EXAMPLE].into())
+    }
+
+    fn new() -> (Outlines, Namespace) {
+        let namespace = Namespace::new("ns").unwrap();
+        (Outlines::new(namespace.clone(), [Namespace::new("other").unwrap()]), namespace)
+    }
+
+    /// What is known of `ns`: each bundle with its keys, those in brackets that are refused.
+    fn shown(outlines: &Outlines) -> String {
+        let bundles = outlines.bundles().read.iter().next().and_then(|(_, read)| read.as_deref().ok());
+        let shown = bundles.unwrap_or_default().iter().map(|bundle| {
+            let keys = bundle.profiles.iter().map(|(key, profile)| match profile {
+                Profile::Accepted(document, findings) => {
+                    assert!(document.content().is_empty() && findings.is_empty(), "{key} is kept");
+                    key.to_string()
+                }
+                Profile::Refused(errors) => format!("({key}:{})", errors.len()),
+            });
+            format!("{}={}", bundle.id.name, keys.collect::<Vec<_>>().join(","))
+        });
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_is_seen_is_kept_without_contents() {
+        let (mut outlines, namespace) = new();
+        let bad = r#"{"defaultAction":"X","syscalls":7}"#;
+        assert!(outlines.bundles().read.values().all(Result::is_err));
+        // What comes before the list is in the list.
+        outlines.applied(&judged("seccomp", "early", &[("a", GOOD)]));
+        assert_eq!(shown(&outlines), "");
+        outlines.listed(&namespace, &[judged("seccomp", "web", &[("a", GOOD), ("b", bad)])]);
+        assert_eq!(shown(&outlines), "web=a,(b:1)");
+        outlines.applied(&judged("seccomp", "web", &[("a", GOOD)]));
+        outlines.applied(&judged("apparmor", "texts", &[("p", "profile p {\n}\n")]));
+        assert_eq!(shown(&outlines), "web=a texts=p");
+        outlines.deleted(&BundleId::new("ns", "web").unwrap());
+        assert_eq!(shown(&outlines), "texts=p");
+        assert!(outlines.bundles().read[&Namespace::new("other").unwrap()].is_err());
+    }
+
+    #[test]
+    fn what_the_compiler_refuses_is_refused_as_long_as_a_bundle_has_it() {
+        let (mut outlines, namespace) = new();
+        let [bad, good] = ["profile p {\n  fil,\n}\n", "profile q {\n}\n"];
+        let texts = judged("apparmor", "texts", &[("p", bad), ("q", good)]);
+        let error = Diagnostic {
+            code: Code::InvalidPolicy,
+            place: Place::at("$"),
+            message: "no".to_owned(),
+            help: "",
+        };
+        outlines.listed(&namespace, std::slice::from_ref(&texts));
+        outlines.compiled(Digest::of(good.as_bytes()), &[]);
+        outlines.compiled(Digest::of(bad.as_bytes()), std::slice::from_ref(&error));
+        assert_eq!(shown(&outlines), "texts=(p:1),q");
+        outlines.listed(&namespace, std::slice::from_ref(&texts));
+        assert_eq!(shown(&outlines), "texts=(p:1),q");
+        outlines.applied(&judged("apparmor", "texts", &[("q", good)]));
+        assert!(outlines.refused.is_empty());
+        // A late answer about a text that no bundle has any more.
+        outlines.compiled(Digest::of(bad.as_bytes()), &[error]);
+        assert!(outlines.refused.is_empty());
+    }
+}
