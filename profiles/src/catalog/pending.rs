@@ -23,6 +23,8 @@ use crate::time::Time;
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at the Nodes.
 pub const PAUSE: Duration = Duration::from_secs(15);
+/// The same after many looks at the same pods. A pod may wait for days.
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 /// So many pods are known at a time.
 const MOST: usize = 1_000;
 /// Of so many of one owner it is known. All wait for the same.
@@ -55,6 +57,8 @@ pub struct Pending {
     is_looking: bool,
     /// When the last look began.
     looked_at: Option<Time>,
+    /// How long after that the pods that were looked at then are looked at again.
+    pause: Duration,
 }
 
 #[derive(Debug)]
@@ -67,6 +71,8 @@ struct Known {
     /// Why it waits, if it is for a label of ours.
     why: Option<Why>,
     is_spoken_of: bool,
+    /// Whether it was looked why it waits.
+    is_looked_at: bool,
 }
 
 /// What to do now.
@@ -146,7 +152,7 @@ fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiti
 impl Default for Pending {
     fn default() -> Self {
         let (pods, saying) = (BTreeMap::new(), Saying::of_pending());
-        Self { pods, saying, is_listed: false, is_looking: false, looked_at: None }
+        Self { pods, saying, is_listed: false, is_looking: false, looked_at: None, pause: PAUSE }
     }
 }
 
@@ -193,9 +199,12 @@ impl Pending {
 
     /// When Nodes are to be looked at next; none while they are, or no pod waits.
     fn look_at(&self) -> Option<Time> {
-        let due =
-            self.pods.values().map(|known| known.since + PATIENCE).min().filter(|_| !self.is_looking)?;
-        Some(self.looked_at.map_or(due, |at| due.max(at + PAUSE)))
+        let due = |known: &Known| match self.looked_at {
+            None => known.since + PATIENCE,
+            Some(at) if known.is_looked_at => at + self.pause,
+            Some(at) => (known.since + PATIENCE).max(at + PAUSE),
+        };
+        self.pods.values().map(due).min().filter(|_| !self.is_looking)
     }
 
     /// Begins a look: what it is about, by what is known of `bundles` now.
@@ -217,9 +226,13 @@ impl Pending {
     pub fn looked(&mut self, look: &Look, nodes: Option<&[Node]>, bundles: &Bundles, now: Time) {
         self.is_looking = false;
         let Some(nodes) = nodes else { return };
+        let is_known = |id| self.pods.get(id).is_none_or(|known: &Known| known.is_looked_at);
+        let is_nothing_new = look.pods.iter().all(is_known);
+        self.pause = if is_nothing_new { self.pause.saturating_mul(2).min(LONGEST_PAUSE) } else { PAUSE };
         let (site, mut suggestions) = (Site { nodes, bundles }, Suggestions::default());
         for id in &look.pods {
-            let Some(Known { waiting, why, .. }) = self.pods.get_mut(id) else { continue };
+            let Some(Known { waiting, why, is_looked_at, .. }) = self.pods.get_mut(id) else { continue };
+            *is_looked_at = true;
             let found = site.why(&waiting.pod, &waiting.constraints, &mut suggestions);
             let is_same = matches!((&*why, &found), (Some(before), Some(now)) if before.gist == now.gist);
             if !is_same {
@@ -255,7 +268,7 @@ impl Pending {
 
 impl Known {
     fn new(waiting: Waiting, since: Time, is_news: bool) -> Self {
-        Self { waiting, since, is_news, why: None, is_spoken_of: false }
+        Self { waiting, since, is_news, why: None, is_spoken_of: false, is_looked_at: false }
     }
 
     fn review(&self) -> Option<Review> {

@@ -150,7 +150,7 @@ fn what_a_pod_waits_for_is_said_after_five_seconds_and_again_every_half_hour() {
     scene.apply(waiting("p", None, "adit"));
     scene.pass(3700);
     scene.expect(&[(105, "p", 1), (1905, "p", 2), (3705, "p", 3)]);
-    assert_eq!(scene.looks[..3], [105, 120, 135]);
+    assert_eq!(scene.looks[..7], [105, 120, 150, 210, 330, 450, 570]);
     let note = "the bundle ns/web has no key adit; did you mean web/audit? Correct the reference";
     assert!(scene.notes.iter().all(|one| one.contains(note)) && scene.notes.len() == 1, "{:?}", scene.notes);
 }
@@ -179,7 +179,7 @@ fn what_is_put_right_is_not_said_any_more() {
     scene.pass(7200);
     scene.expect(&[]);
     scene.nodes = Some(vec![node("n1", &["a"])]);
-    scene.pass(20);
+    scene.pass(121);
     assert_eq!(scene.writes.len(), 1);
     scene.pending.deleted(&id("p"));
     scene.writes.clear();
