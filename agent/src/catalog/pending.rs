@@ -60,7 +60,7 @@ pub(crate) async fn run(
         tokio::select! {
             Some(seen) = pods.next() => match seen {
                 Seen::Listed(crowd) => pending.listed(crowd, now()),
-                Seen::Applied(waiting) => pending.applied(waiting, now()),
+                Seen::Applied(pod) => pending.applied(pod, now()),
                 Seen::Deleted(id) => pending.deleted(&id),
             },
             (look, found) = &mut looking, if !looking.is_terminated() => {

@@ -72,12 +72,12 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let outlines = Rc::new(RefCell::new(Outlines::new(home, namespaces.clone())));
     let kept = arguments.pending_pods.then(|| outlines.clone());
     let watched = client.clone();
-    let outlined = kept.clone();
+    let watching = kept.clone();
     let watch = move |platforms: BTreeSet<_>| {
         let judged = |namespace: &Namespace| {
             bundles::judged(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
         };
-        let kept = outlined.clone();
+        let kept = watching.clone();
         let note_down = move |seen: &_| {
             if let Some(outlines) = &kept {
                 catalog::pending::note_down(outlines, seen);

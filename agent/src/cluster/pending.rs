@@ -189,25 +189,25 @@ mod tests {
     }
 
     /// Claims whether a pod with these parts of its `spec` waits for a label of ours.
-    fn check_waiting(more: Value, expected: bool) {
+    fn check_waiting(more: &Value, expected: bool) {
         let found: Found = serde_json::from_value(pod("a", more.clone())).unwrap();
         assert_eq!(waiting(found).is_some(), expected, "{more}");
     }
 
     #[test]
     fn who_is_held_up_or_has_a_node_or_can_not_be_read_waits_for_none() {
-        check_waiting(json!({}), true);
-        check_waiting(json!({"schedulingGates": []}), true);
-        check_waiting(json!({"schedulingGates": [{"name": "example.com/wait"}]}), false);
-        check_waiting(json!({"nodeName": "n1"}), false);
-        check_waiting(json!({"nodeSelector": {"pool": "a"}}), false);
-        check_waiting(json!({"containers": 7}), false);
+        check_waiting(&json!({}), true);
+        check_waiting(&json!({"schedulingGates": []}), true);
+        check_waiting(&json!({"schedulingGates": [{"name": "example.com/wait"}]}), false);
+        check_waiting(&json!({"nodeName": "n1"}), false);
+        check_waiting(&json!({"nodeSelector": {"pool": "a"}}), false);
+        check_waiting(&json!({"containers": 7}), false);
         let affinity = json!({"nodeSelector": null, "affinity": {"nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": "bundle.pavise.dev/web", "operator": "Exists"}]},
             ]},
         }}});
-        check_waiting(affinity, true);
+        check_waiting(&affinity, true);
         let mut going = pod("a", json!({}));
         going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert!(waiting(serde_json::from_value(going).unwrap()).is_none());

@@ -32,13 +32,11 @@ impl Judged {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        match Texts::of(source, platforms) {
-            Some(texts) => Self::Texts(texts),
-            None => {
-                let (review, outline) = Review::of(source, platforms);
-                Self::Reviewed(source.id.clone(), review, outline)
-            }
+        if let Some(texts) = Texts::of(source, platforms) {
+            return Self::Texts(texts);
         }
+        let (review, outline) = Review::of(source, platforms);
+        Self::Reviewed(source.id.clone(), review, outline)
     }
 
     /// The bundle without contents.

@@ -14,6 +14,7 @@ use crate::label::LabelKey;
 use crate::name::Namespace;
 use crate::pod::Pod;
 use crate::reference::Reference;
+use crate::selector::Selector;
 use crate::statement::{LONGEST_NOTE, cut};
 
 /// Of so many labels it is said why they stand nowhere.
@@ -76,7 +77,7 @@ impl Bundles {
         let own = targets.iter().flat_map(|target| self.labels(target));
         let own = own.chain(pod.selects.iter().cloned()).map(|label| label.to_string());
         let selectors = self.all().filter_map(|bundle| bundle.nodes.as_ref());
-        let asked = selectors.flat_map(|selector| selector.keys()).chain(constraints.keys()).chain([OS]);
+        let asked = selectors.flat_map(Selector::keys).chain(constraints.keys()).chain([OS]);
         asked.map(str::to_owned).chain(own).collect()
     }
 

@@ -97,7 +97,9 @@ async fn nodes_are_asked_for_only_while_a_pod_waits() {
 #[tokio::test(start_paused = true)]
 async fn one_write_is_under_way_and_who_is_gone_meanwhile_is_not_spoken_of() {
     let mut crowd = Crowd::default();
-    ["p", "q", "r"].into_iter().for_each(|name| crowd.add(waiting(name)));
+    for name in ["p", "q", "r"] {
+        crowd.add(waiting(name));
+    }
     // The look ends at 6 s, and the first write at 7 s.
     let pods = after(0, Seen::Listed(crowd)).chain(stream::once(async {
         tokio::time::sleep(Duration::from_millis(6_500)).await;
@@ -123,7 +125,7 @@ async fn what_is_seen_of_bundles_meanwhile_is_what_is_said() {
         tokio::time::sleep(Duration::from_secs(30)).await;
         let judged = Judged::of(&source("ns", "web", &[("adit", GOOD)]), &[PLATFORM].into());
         note_down(&outlines, &bundles::Seen::Applied(judged));
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         note_down(&outlines, &bundles::Seen::Deleted(id));
     };
     let explained = explained_for(Duration::from_mins(2), pods, &outlines, |_| Ok(bare()));

@@ -118,8 +118,7 @@ impl Scene {
         let (name, how) = (write.statement.name(), write.how);
         let outcome = match (how, self.events.get(&name)) {
             (How::First, Some(count)) => Outcome::WasSaid(*count, Duration::ZERO),
-            (How::First, None) => Outcome::Said,
-            (How::Again(_), _) => Outcome::Said,
+            (How::First, None) | (How::Again(_), _) => Outcome::Said,
         };
         if outcome == Outcome::Said {
             *self.events.entry(name).or_default() += 1;
