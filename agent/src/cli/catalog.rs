@@ -9,12 +9,14 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use profiles::bundle::Document;
 use profiles::catalog::outline::Outlines;
 use profiles::catalog::pending::Look;
 use profiles::diagnostic::Diagnostic;
 use profiles::name::Namespace;
+use profiles::saying::{self, Write};
 use tracing::info;
 
 use super::block_on;
@@ -104,16 +106,11 @@ async fn serve(arguments: Arguments) -> Result<()> {
         async move { writer.write(&write).await }.boxed_local()
     };
     let explaining = async {
-        if !arguments.pending_pods {
-            return std::future::pending().await;
+        if arguments.pending_pods {
+            explain(client.clone(), &outlines, write.clone()).await;
+        } else {
+            std::future::pending::<()>().await;
         }
-        let client = client.clone();
-        let pods = pending::watch(client.clone());
-        let nodes = move |look: Look| {
-            let client = client.clone();
-            async move { lookup::nodes(client, |key| look.is_about(key)).await }.boxed_local()
-        };
-        catalog::pending::run(pods, &outlines, nodes, write.clone()).await;
     };
     let judging = catalog::run(nodes::platforms(client.clone()), watch, compile, write.clone(), stop);
     tokio::select! {
@@ -122,6 +119,20 @@ async fn serve(arguments: Arguments) -> Result<()> {
     }
     info!("Catalog stopped");
     Ok(())
+}
+
+/// Says on pods why they wait, for ever.
+async fn explain(
+    client: lookup::Client,
+    outlines: &RefCell<Outlines>,
+    write: impl Fn(Write) -> LocalBoxFuture<'static, saying::Outcome>,
+) {
+    let pods = pending::watch(client.clone());
+    let nodes = move |look: Look| {
+        let client = client.clone();
+        async move { lookup::nodes(client, |key| look.is_about(key)).await }.boxed_local()
+    };
+    catalog::pending::run(pods, outlines, nodes, write).await;
 }
 
 /// What is found when `document` is compiled.
