@@ -5,6 +5,8 @@
 //! a text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
 //! here; that is the business of [`profiles::catalog`] and [`profiles::saying`].
 
+pub(crate) mod pending;
+
 use std::collections::BTreeSet;
 
 use anyhow::Result;

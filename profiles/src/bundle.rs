@@ -205,6 +205,20 @@ impl Bundle {
         self
     }
 
+    /// The same without contents, for who only asks what there is: of a document its digest and names stay,
+    /// of what is refused the first error.
+    #[must_use]
+    pub(crate) fn outline(&self) -> Self {
+        let profiles = self.profiles.iter().map(|(key, profile)| (key.clone(), profile.outline()));
+        Self {
+            profiles: profiles.collect(),
+            id: self.id.clone(),
+            nodes: self.nodes.clone(),
+            diagnostics: self.diagnostics.clone(),
+            ..*self
+        }
+    }
+
     /// Whether it can be told what the bundle asks for.
     #[must_use]
     pub fn is_readable(&self) -> bool {
@@ -268,6 +282,19 @@ impl Profile {
             return Self::Refused(findings.into());
         }
         Self::Accepted(document, findings.into())
+    }
+
+    fn outline(&self) -> Self {
+        match self {
+            Self::Accepted(Document { digest, names, .. }, _) => {
+                let document = Document { content: "".into(), digest: *digest, names: names.clone() };
+                Self::Accepted(document, [].into())
+            }
+            Self::Refused(findings) => {
+                let error = findings.iter().find(|finding| finding.severity() == Severity::Error);
+                Self::Refused(error.cloned().into_iter().collect())
+            }
+        }
     }
 
     /// What is to be said of it: warnings, or the reasons for its refusal.

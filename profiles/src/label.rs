@@ -116,6 +116,24 @@ impl LabelKey {
         before_domain(&self.0)?.strip_suffix('.')
     }
 
+    /// Whether it can be the shortened name of something else than what its name says.
+    pub(crate) fn may_be_shortened(&self) -> bool {
+        let (name, digest) = self.name().rsplit_once('_').unwrap_or_default();
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        !name.is_empty() && name.len() <= KEPT && digest.len() == 16 && digest.bytes().all(is_digit)
+    }
+
+    /// Whether it can be the label of a profile of the bundle `bundle`: all such begin with the bundle's name.
+    pub(crate) fn may_be_of(&self, bundle: &BundleName) -> bool {
+        let bundle = bundle.as_str();
+        self.name().starts_with(&bundle[..bundle.floor_char_boundary(KEPT)])
+    }
+
+    /// What stands after its `/`.
+    pub(crate) fn name(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, name)| name)
+    }
+
     /// The key as the API server writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -10,9 +10,9 @@
 //!                             └── the outcome of each step, as an Event
 //! ```
 //!
-//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes; [`check`] what is wrong
-//! with what pods ask for; [`saying`] when either is said; and [`placement`] on which nodes a pod finds what
-//! it refers to.
+//! Beside that, [`catalog`] decides what is said about a bundle, once for all nodes, and of which pods it is
+//! said why they wait; [`check`] what is wrong with what pods ask for; [`saying`] when any of it is said; and
+//! [`placement`] on which nodes a pod finds what it refers to, and why on none.
 //!
 //! Everything here is synchronous and pure: it does no I/O, starts no task and takes time as an argument
 //! ([`time::Time`]); the one pipe and thread that libseccomp needs are in `seccomp::export`. Whoever embeds

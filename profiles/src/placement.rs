@@ -1,4 +1,4 @@
-//! On which Nodes a pod finds what it refers to, as far as the API server knows.
+//! On which Nodes a pod finds what it refers to, as far as the API server knows, and why it waits for one.
 //!
 //! Invariant: a Node counts as having a profile only if a label of ours says so: that of the profile, or that
 //! of a bundle which has it. What was not read makes an answer [`Verdict::Unknown`], never
@@ -9,12 +9,14 @@ mod declared;
 mod selection;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use constraints::Constraints;
 pub use declared::Bundles;
 use declared::Target;
+pub use waiting::{Site, Suggestions, Why};
 
 use crate::bundle::Kind;
 use crate::label::{LABEL_VALUE, LabelKey};

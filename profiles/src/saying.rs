@@ -45,8 +45,8 @@ pub struct Review {
 pub struct Saying {
     /// For how long a statement must hold before it is said.
     settling: Duration,
-    /// How it is said that nothing is wrong with an object any more.
-    end: (Reason, String),
+    /// How it is said that nothing is wrong with an object any more, if it is.
+    end: Option<(Reason, String)>,
     subjects: BTreeMap<Subject, Known>,
     /// Where writing failed. A namespace that is being deleted must not keep others from being heard.
     retries: BTreeMap<String, Retry>,
@@ -129,17 +129,23 @@ impl Saying {
     #[must_use]
     pub fn of_bundles() -> Self {
         let note = "nothing is wrong with the profiles any more".to_owned();
-        Self::new(Duration::ZERO, (Reason::ProfilesAccepted, note))
+        Self::new(Duration::ZERO, Some((Reason::ProfilesAccepted, note)))
     }
 
     /// Of the pods of `node`.
     #[must_use]
     pub fn of_pods(node: &NodeName) -> Self {
         let end = format!("all profiles that its containers ask for are as they should be on {node}");
-        Self::new(SETTLING, (Reason::ProfilesResolved, end))
+        Self::new(SETTLING, Some((Reason::ProfilesResolved, end)))
     }
 
-    fn new(settling: Duration, end: (Reason, String)) -> Self {
+    /// Of pods that wait for a profile. What ends that is said by others: the scheduler, or who deletes them.
+    #[must_use]
+    pub fn of_pending() -> Self {
+        Self::new(Duration::ZERO, None)
+    }
+
+    fn new(settling: Duration, end: Option<(Reason, String)>) -> Self {
         let (subjects, retries) = (BTreeMap::new(), BTreeMap::new());
         Self { settling, end, subjects, retries, are_pods_known: false, unconfined: Vec::new() }
     }
@@ -171,6 +177,18 @@ impl Saying {
         self.subjects.remove(subject);
     }
 
+    /// These are all the pods that are spoken of because they wait, each with whether it came while somebody
+    /// looked.
+    pub fn waiting(&mut self, reviews: Vec<(Review, bool)>, now: Time) {
+        let all: BTreeSet<Subject> = reviews.iter().map(|(review, _)| review.subject.clone()).collect();
+        self.subjects.retain(|subject, _| all.contains(subject));
+        let namespaces: BTreeSet<&str> = all.iter().map(|subject| subject.namespace.as_str()).collect();
+        self.retries.retain(|namespace, _| namespaces.contains(namespace.as_str()));
+        for (review, is_news) in reviews {
+            self.take(review, is_news, now);
+        }
+    }
+
     fn take(&mut self, review: Review, is_news: bool, now: Time) {
         let Review { subject, uid, mut statements, is_complete } = review;
         let before = self.subjects.remove(&subject).filter(|known| known.uid == uid);
@@ -179,9 +197,12 @@ impl Saying {
         let mut owes_an_end = statements.is_empty() && (owed || before.values().any(Standing::wants_an_end));
         let end = self.end_of(&subject, &uid);
         // While it is not known whether it holds, one that was said stays, and none is said.
-        let was_said = || before.get(&end.name()).is_some_and(|end| end.count > 0);
+        let was_said = || {
+            let name = end.as_ref().map(Statement::name);
+            name.and_then(|name| before.get(&name)).is_some_and(|end| end.count > 0)
+        };
         if owes_an_end && (is_complete || was_said()) {
-            statements.push(end);
+            statements.extend(end);
             owes_an_end = false;
         }
         let due = now + self.settling;
@@ -195,9 +216,9 @@ impl Saying {
     }
 
     /// That nothing is wrong with an object any more.
-    fn end_of(&self, subject: &Subject, uid: &str) -> Statement {
-        let (reason, note) = self.end.clone();
-        Statement { subject: subject.clone(), uid: uid.to_owned(), field: None, reason, note }
+    fn end_of(&self, subject: &Subject, uid: &str) -> Option<Statement> {
+        let (reason, note) = self.end.clone()?;
+        Some(Statement { subject: subject.clone(), uid: uid.to_owned(), field: None, reason, note })
     }
 
     /// What is to be written now, or when there may be something.
@@ -227,14 +248,14 @@ impl Saying {
             return;
         }
         self.retries.remove(&subject.namespace);
-        let end = Standing::new(self.end_of(subject, uid), true, now + self.settling);
+        let end = self.end_of(subject, uid).map(|end| Standing::new(end, true, now + self.settling));
         let Some(known) = self.subjects.get_mut(subject).filter(|known| known.uid == *uid) else { return };
         if let Some(standing) = known.standing.get_mut(&write.statement.name()) {
             standing.written(write.how, outcome, now);
         } else if known.standing.is_empty() && write.statement.reason.is_problem() {
             // It was put right while this was on its way, and this must not be the last word.
             if known.is_complete {
-                known.standing.insert(end.statement.name(), end);
+                known.standing.extend(end.map(|end| (end.statement.name(), end)));
             } else {
                 known.owes_an_end = true;
             }

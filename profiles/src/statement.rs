@@ -75,6 +75,8 @@ pub enum Reason {
     ProfileFlaw,
     /// Something is wrong with what a container asks for.
     OfPod(PodReason),
+    /// A pod waits, because no Node that it can be on has what it selects on for a profile.
+    NoNodeHasProfile,
     /// There are more problems than are spoken of by themselves.
     MoreProblems,
     /// Nothing is wrong with the bundle any more.
@@ -92,6 +94,7 @@ impl Reason {
             Self::ProfileRefused => "ProfileRefused",
             Self::ProfileFlaw => "ProfileFlaw",
             Self::OfPod(reason) => reason.as_str(),
+            Self::NoNodeHasProfile => "NoNodeHasProfile",
             Self::MoreProblems => "MoreProblems",
             Self::ProfilesAccepted => "ProfilesAccepted",
             Self::ProfilesResolved => "ProfilesResolved",

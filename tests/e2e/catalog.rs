@@ -8,8 +8,8 @@ use testbed::kubectl::wait_for;
 use testbed::pavise::{self, PROFILES, SYSTEM};
 use testbed::pods::bundle;
 
-use crate::Test;
 use crate::steps::{ALLOW, SOON, apply, expect_refusal};
+use crate::{Test, pending};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_bad_document_is_an_event_on_its_config_map_and_its_end_another", a_bad_document_is_an_event),
@@ -94,7 +94,7 @@ fn the_token_can_do_what_the_catalog_does(cluster: &Cluster) -> anyhow::Result<(
     let kubectl = cluster.kubectl_with_token(&pavise::catalog_token(cluster)?);
     kubectl.run(&["get", "configmaps", "-n", PROFILES]).context("reading bundles")?;
     kubectl.run(&["get", "nodes"]).context("listing Nodes")?;
-    kubectl.apply(&event_in(PROFILES).to_string()).context("writing an Event").map(drop)
+    kubectl.apply(&event_in(cluster, PROFILES)?.to_string()).context("writing an Event").map(drop)
 }
 
 fn the_token_can_do_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
@@ -112,7 +112,8 @@ fn the_token_can_do_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
         &["get", "events", "-n", PROFILES],
         &["delete", "events", "--all", "-n", PROFILES],
         &["get", "secrets", "-n", SYSTEM],
-        &["get", "pods", "-A"],
+        &["get", "pod", "x", "-n", SYSTEM],
+        &["delete", "pods", "--all", "-n", SYSTEM],
         &["create", "token", "pavise-agent", "-n", SYSTEM],
     ];
     apply(cluster, &bundle("said", &[("good.json", ALLOW)]))?;
@@ -120,23 +121,25 @@ fn the_token_can_do_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
     for attempt in ATTEMPTS {
         expect_refusal(&attempt.join(" "), kubectl.run(attempt), REFUSAL)?;
     }
-    let elsewhere = kubectl.apply(&event_in("default").to_string());
-    expect_refusal("writing an Event elsewhere", elsewhere, REFUSAL)
+    let elsewhere = kubectl.apply(&event_in(cluster, "default")?.to_string());
+    let refusal = "the catalog may write Events about ConfigMaps only where it may read them";
+    expect_refusal("writing an Event elsewhere", elsewhere, refusal)
 }
 
-fn event_in(namespace: &str) -> Value {
-    json!({
+/// An Event as the catalog writes them.
+fn event_in(cluster: &Cluster, namespace: &str) -> anyhow::Result<Value> {
+    Ok(json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": "stolen", "namespace": namespace},
         "regarding": {"apiVersion": "v1", "kind": "ConfigMap", "namespace": namespace, "name": "stolen"},
-        "type": "Normal",
-        "reason": "Tried",
-        "action": "Try",
+        "type": "Warning",
+        "reason": "ProfileRefused",
+        "action": "Judge",
         "eventTime": "2026-01-01T00:00:00.000000Z",
-        "reportingController": "example.com/test",
-        "reportingInstance": "test",
-    })
+        "reportingController": "pavise.dev/catalog",
+        "reportingInstance": pending::instance(cluster)?,
+    }))
 }
 
 /// The Events about the ConfigMap `name`.

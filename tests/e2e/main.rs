@@ -25,6 +25,7 @@ mod guest;
 mod in_use;
 mod observe;
 mod own_node;
+mod pending;
 mod podman;
 mod references;
 mod report;
@@ -74,6 +75,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(drift::TESTS)
         .chain(resilience::TESTS)
         .chain(catalog::TESTS)
+        .chain(pending::TESTS)
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)

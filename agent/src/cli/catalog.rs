@@ -1,5 +1,7 @@
-//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes.
+//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes, and on pods why they wait
+//! for a profile.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -7,15 +9,19 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use profiles::bundle::Document;
+use profiles::catalog::outline::Outlines;
+use profiles::catalog::pending::Look;
 use profiles::diagnostic::Diagnostic;
 use profiles::name::Namespace;
+use profiles::saying::{self, Write};
 use tracing::info;
 
 use super::block_on;
 use crate::catalog;
-use crate::cluster::{self, bundles, events, nodes};
+use crate::cluster::{self, bundles, events, lookup, nodes, pending};
 use crate::compiler::client::Client;
 use crate::compiler::verdict::verdict;
 use crate::compiler::{self, Toolchain};
@@ -25,7 +31,7 @@ use crate::observe::{logs, signals};
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The namespaces to read bundles from, separated by commas: those of the agents.
+    /// The namespaces to read bundles from, separated by commas: those of the agents, in their order.
     #[arg(
         long = "bundle-namespace",
         default_value = "pavise-profiles",
@@ -33,6 +39,11 @@ pub(crate) struct Arguments {
         value_name = "NAMESPACE"
     )]
     bundle_namespaces: Vec<Namespace>,
+
+    /// Say also on pods why they wait, if it is for a profile that no node has. For clusters where pods select
+    /// on the labels of their profiles.
+    #[arg(long)]
+    pending_pods: bool,
 
     /// Who says it: the name of this pod.
     #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
@@ -57,24 +68,71 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let client = cluster::connect(Metrics::new()).await?;
     info!(version = env!("CARGO_PKG_VERSION"), "Catalog started");
 
+    let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?.clone();
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
+    // Nothing of bundles is kept for pods that nobody asks about.
+    let outlines = Rc::new(RefCell::new(Outlines::new(home, namespaces.clone())));
+    let kept = arguments.pending_pods.then(|| outlines.clone());
     let watched = client.clone();
+    let watching = kept.clone();
     let watch = move |platforms: BTreeSet<_>| {
         let judged = |namespace: &Namespace| {
             bundles::judged(watched.clone(), namespace.clone(), platforms.clone()).boxed_local()
         };
-        stream::select_all(namespaces.iter().map(judged)).boxed_local()
+        let kept = watching.clone();
+        let note_down = move |seen: &_| {
+            if let Some(outlines) = &kept {
+                catalog::pending::note_down(outlines, seen);
+            }
+        };
+        stream::select_all(namespaces.iter().map(judged)).inspect(note_down).boxed_local()
     };
     let compiler = Rc::new(Client::new(arguments.compiler));
-    let compile = move |document| compile(compiler.clone(), document).boxed_local();
+    let compile = move |document: Document| {
+        let (text, kept) = (document.digest(), kept.clone());
+        let found = compile(compiler.clone(), document);
+        async move {
+            let found = found.await?;
+            if let Some(outlines) = &kept {
+                outlines.borrow_mut().compiled(text, &found);
+            }
+            Ok(found)
+        }
+        .boxed_local()
+    };
     let writer = Rc::new(events::Writer::of_catalog(client.clone(), &arguments.pod_name));
     let write = move |write| {
         let writer = writer.clone();
         async move { writer.write(&write).await }.boxed_local()
     };
-    catalog::run(nodes::platforms(client), watch, compile, write, stop).await;
+    let explaining = async {
+        if arguments.pending_pods {
+            explain(client.clone(), &outlines, write.clone()).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    let judging = catalog::run(nodes::platforms(client.clone()), watch, compile, write.clone(), stop);
+    tokio::select! {
+        () = judging => {}
+        () = explaining => {}
+    }
     info!("Catalog stopped");
     Ok(())
+}
+
+/// Says on pods why they wait, for ever.
+async fn explain(
+    client: lookup::Client,
+    outlines: &RefCell<Outlines>,
+    write: impl Fn(Write) -> LocalBoxFuture<'static, saying::Outcome>,
+) {
+    let pods = pending::watch(client.clone());
+    let nodes = move |look: Look| {
+        let client = client.clone();
+        async move { lookup::nodes(client, |key| look.is_about(key)).await }.boxed_local()
+    };
+    catalog::pending::run(pods, outlines, nodes, write).await;
 }
 
 /// What is found when `document` is compiled.

@@ -46,7 +46,8 @@ struct Reporter {
 }
 
 impl Reporter {
-    /// The catalog whose pod is `pod`.
+    /// The catalog whose pod is `pod`. `pending.yaml` of `components/place` refuses what has another
+    /// controller, action, or manager.
     fn catalog(pod: &str) -> Self {
         let (controller, action) = ("pavise.dev/catalog", "Judge");
         Self { controller, instance: instance(pod), action, field_manager: "pavise-catalog" }

@@ -1,4 +1,4 @@
-//! What the API server has, asked once, for `pavise check`.
+//! What the API server has, asked once: for `pavise check`, and for the catalog when pods wait.
 //!
 //! Invariant: what is asked for changes nothing. Lists come in pages, and of Nodes and namespaces their metadata
 //! alone.
@@ -51,15 +51,15 @@ pub(crate) struct Owner {
     pub(crate) name: String,
 }
 
-/// All Nodes, by their names.
-pub(crate) async fn nodes(client: Client) -> Result<Vec<Node>> {
+/// All Nodes, by their names, with those labels that `matters` says of their keys.
+pub(crate) async fn nodes(client: Client, matters: impl Fn(&str) -> bool) -> Result<Vec<Node>> {
     let nodes: Api<v1::Node> = Api::all(client);
     let mut found = Vec::new();
     let mut page = ListParams::default().limit(PAGE_OF_NODES);
     loop {
         let list = nodes.list_metadata(&page).await.map_err(|error| failed("list nodes", &error))?;
         let next = next(&page, &list);
-        found.extend(list.items.into_iter().map(node));
+        found.extend(list.items.into_iter().map(|one| node(one, &matters)));
         let Some(next) = next else { break };
         page = next;
     }
@@ -141,9 +141,11 @@ fn next<T: Clone>(page: &ListParams, list: &ObjectList<T>) -> Option<ListParams>
     Some(page.clone().continue_token(token))
 }
 
-fn node(node: PartialObjectMeta<v1::Node>) -> Node {
+fn node(node: PartialObjectMeta<v1::Node>, matters: impl Fn(&str) -> bool) -> Node {
     let ObjectMeta { name, labels, .. } = node.metadata;
-    Node { name: name.unwrap_or_default(), labels: labels.unwrap_or_default() }
+    let mut labels = labels.unwrap_or_default();
+    labels.retain(|key, _| matters(key));
+    Node { name: name.unwrap_or_default(), labels }
 }
 
 fn found_pod(found: Object<Value, pod::Status>, limits: Limits) -> Result<FoundPod> {
@@ -199,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn nodes_come_page_by_page_and_in_order() {
-        let node = |name: &str| json!({"metadata": {"name": name, "labels": {"pool": name}}});
+        let node = |name: &str| json!({"metadata": {"name": name, "labels": {"pool": name, "zone": "z"}}});
         let page = |names: &[&str], token| {
             let items: Vec<Value> = names.iter().map(|name| node(name)).collect();
             let list = list("PartialObjectMetadata", &json!(items), token);
@@ -209,9 +211,9 @@ mod tests {
             answer("/api/v1/nodes?&limit=200", page(&["n3", "n1"], "next")),
             answer("continue=next", page(&["n2"], "")),
         ]);
-        let nodes = nodes(client).await.unwrap();
+        let nodes = nodes(client, |key| key == "pool").await.unwrap();
         assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
-        assert_eq!(nodes[1].labels["pool"], "n2");
+        assert_eq!(nodes[1].labels, [("pool".to_owned(), "n2".to_owned())].into());
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod lookup;
 pub(crate) mod node;
 pub(crate) mod nodes;
+pub(crate) mod pending;
 pub(crate) mod pods;
 pub(crate) mod report;
 mod requests;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::review::{Compiled, Texts};
-use crate::bundle::{BundleId, Document, Profile, Source};
+use crate::bundle::{Bundle, BundleId, Document, Profile, Source};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::name::Namespace;
@@ -21,8 +21,9 @@ use crate::time::{Retry, Time};
 /// A ConfigMap, judged as far as that takes no compiler.
 #[derive(Clone, Debug)]
 pub enum Judged {
-    /// All of it: nothing of the ConfigMap is kept.
-    Reviewed(BundleId, Review),
+    /// All of it: of the ConfigMap no more is kept than the outline of its bundle, if it was judged for any
+    /// platform.
+    Reviewed(BundleId, Review, Option<Bundle>),
     /// It holds AppArmor texts.
     Texts(Texts),
 }
@@ -31,9 +32,18 @@ impl Judged {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        match Texts::of(source, platforms) {
-            Some(texts) => Self::Texts(texts),
-            None => Self::Reviewed(source.id.clone(), Review::of(source, platforms)),
+        if let Some(texts) = Texts::of(source, platforms) {
+            return Self::Texts(texts);
+        }
+        let (review, outline) = Review::of(source, platforms);
+        Self::Reviewed(source.id.clone(), review, outline)
+    }
+
+    /// The bundle without contents.
+    pub(super) fn outline(&self) -> Option<Bundle> {
+        match self {
+            Self::Reviewed(_, _, outline) => outline.clone(),
+            Self::Texts(texts) => Some(texts.bundle.outline()),
         }
     }
 }
@@ -120,7 +130,7 @@ impl Asking {
 
     fn hold(&mut self, judged: Judged) -> Review {
         match judged {
-            Judged::Reviewed(id, review) => {
+            Judged::Reviewed(id, review, _) => {
                 self.bundles.remove(&id);
                 review
             }

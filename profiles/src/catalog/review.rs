@@ -75,16 +75,20 @@ impl Review {
         Self { statements, subject: Subject::from(&bundle.id), uid: uid.clone(), is_complete }
     }
 
-    /// Judges `source` as the agents on nodes of all these platforms do.
-    pub(super) fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
+    /// Judges `source` as the agents on nodes of all these platforms do. With the outline of the bundle on the
+    /// first of them, if there is one.
+    pub(super) fn of(source: &Source, platforms: &BTreeSet<Platform>) -> (Self, Option<Bundle>) {
         let Source { id, uid, .. } = source;
         let mut findings = Findings::new(platforms);
+        let mut outline = None;
         for platform in platforms {
             let bundle = Bundle::of(source.clone(), &mut Verdicts::new(*platform));
             findings.add(*platform, &bundle);
+            outline.get_or_insert_with(|| bundle.outline());
         }
         let statements = findings.statements(id, uid);
-        Self { statements, subject: Subject::from(id), uid: uid.clone(), is_complete: true }
+        let review = Self { statements, subject: Subject::from(id), uid: uid.clone(), is_complete: true };
+        (review, outline)
     }
 }
 
@@ -230,7 +234,7 @@ mod tests {
     }
 
     fn judge(kind: &str, data: &[(&str, &str)], binary: &[&str]) -> Vec<Statement> {
-        Review::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).statements
+        Review::of(&source(kind, data, binary), &platforms(&["amd64 6.12", "arm64 6.12"])).0.statements
     }
 
     /// Claims reason, field and the beginning of the note of each statement.

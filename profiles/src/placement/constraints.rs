@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::Node;
+use crate::label::LabelKey;
 use crate::selector::Test;
 
 /// The one field of a Node that a term can ask for (`metadata.name`).
 const NAME: &str = "metadata.name";
 /// The label that the kubelet sets to the operating system of its node.
-const OS: &str = "kubernetes.io/os";
+pub(super) const OS: &str = "kubernetes.io/os";
+/// So many pairs of a `nodeSelector` are shown.
+const MOST_SHOWN: usize = 2;
 
 /// What of a pod's `spec` says on which Nodes it can be.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -76,6 +79,64 @@ impl Constraints {
         self.node_name.as_deref().filter(|name| !name.is_empty())
     }
 
+    /// The same without what it says of labels of ours, which may have been added for its profiles.
+    #[must_use]
+    pub(super) fn without_ours(&self) -> Self {
+        let mut rest = self.clone();
+        if let Some(selector) = &mut rest.node_selector {
+            selector.retain(|key, _| !LabelKey::is_ours(key));
+        }
+        let Some(terms) = rest.terms_mut() else { return rest };
+        let had_some: Vec<bool> = terms.iter().map(|term| !term.is_empty()).collect();
+        for term in terms.iter_mut() {
+            if let Some(expressions) = &mut term.match_expressions {
+                expressions.retain(|one| !LabelKey::is_ours(&one.key));
+            }
+        }
+        // One that asks for nothing is met by none; one that asks for nothing else is met by all.
+        if terms.iter().zip(had_some).any(|(term, had_some)| had_some && term.is_empty()) {
+            rest.affinity = None;
+        }
+        rest
+    }
+
+    /// The keys of all labels that it asks for.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let expressions = self.terms().iter().flat_map(|term| term.match_expressions.iter().flatten());
+        let of_affinity = expressions.map(|one| one.key.as_str());
+        self.node_selector.iter().flatten().map(|(key, _)| key.as_str()).chain(of_affinity)
+    }
+
+    /// About how many bytes of the pod's author it holds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let selector: usize =
+            self.node_selector.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+        selector + self.terms().iter().map(Term::size).sum::<usize>()
+    }
+
+    /// What keeps the pod from being on any node, in a few words; empty if nothing does.
+    pub(super) fn said(&self) -> String {
+        let mut pairs = self.node_selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+        let shown: Vec<String> = pairs.by_ref().take(MOST_SHOWN).collect();
+        let more = if pairs.next().is_some() { " and more" } else { "" };
+        let selector = (!shown.is_empty()).then(|| format!("nodeSelector {}{more}", shown.join(", ")));
+        let affinity = (!self.terms().is_empty()).then(|| "node affinity".to_owned());
+        [selector, affinity].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    fn terms(&self) -> &[Term] {
+        let affinity = self.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let required =
+            affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
+        required.and_then(|one| one.node_selector_terms.as_deref()).unwrap_or_default()
+    }
+
+    fn terms_mut(&mut self) -> Option<&mut Vec<Term>> {
+        let affinity = self.affinity.as_mut()?.node_affinity.as_mut()?;
+        affinity.required_during_scheduling_ignored_during_execution.as_mut()?.node_selector_terms.as_mut()
+    }
+
     /// Whether the pod can be on `node`, which has to run Linux: no other system has these profiles.
     pub(super) fn allow(&self, node: &Node) -> bool {
         if let Some(name) = self.node_name() {
@@ -94,17 +155,30 @@ impl Constraints {
 }
 
 impl Term {
+    fn is_empty(&self) -> bool {
+        self.match_expressions.iter().flatten().chain(self.match_fields.iter().flatten()).next().is_none()
+    }
+
+    fn size(&self) -> usize {
+        let all = self.match_expressions.iter().flatten().chain(self.match_fields.iter().flatten());
+        size_of::<Self>() + all.map(Requirement::size).sum::<usize>()
+    }
+
     fn allows(&self, node: &Node) -> bool {
         let expressions = || self.match_expressions.iter().flatten();
         let fields = || self.match_fields.iter().flatten();
         let of_label = |one: &Requirement| one.is_met_by(node.labels.get(&one.key).map(String::as_str));
         let of_field = |one: &Requirement| one.key == NAME && one.is_met_by(Some(&node.name));
-        let is_empty = expressions().next().is_none() && fields().next().is_none();
-        !is_empty && expressions().all(of_label) && fields().all(of_field)
+        !self.is_empty() && expressions().all(of_label) && fields().all(of_field)
     }
 }
 
 impl Requirement {
+    fn size(&self) -> usize {
+        let value = |value: &String| size_of::<String>() + value.len();
+        size_of::<Self>() + self.key.len() + self.values.iter().flatten().map(value).sum::<usize>()
+    }
+
     fn is_met_by(&self, value: Option<&str>) -> bool {
         let values = || self.values.iter().flatten().cloned().collect();
         let number = || self.values.as_ref()?.first()?.parse().ok();

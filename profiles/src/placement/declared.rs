@@ -127,16 +127,24 @@ impl Bundles {
         self.of_kind(kind).flat_map(of_bundle).collect()
     }
 
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Bundle> {
+    /// The AppArmor profiles that there are.
+    pub(super) fn names(&self) -> impl Iterator<Item = &ProfileName> {
+        self.of_kind(Kind::AppArmor).flat_map(|bundle| bundle.profiles.values()).flat_map(names)
+    }
+
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Bundle> {
         self.all().filter(move |bundle| bundle.kind == Some(kind))
     }
 
-    fn all(&self) -> impl Iterator<Item = &Bundle> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Bundle> {
         self.read.values().flatten().flatten()
     }
 
     /// The bundles that have `target`, with the profile.
-    fn having<'b>(&'b self, target: &'b Target) -> impl Iterator<Item = (&'b Bundle, &'b Profile)> {
+    pub(super) fn having<'b>(
+        &'b self,
+        target: &'b Target,
+    ) -> impl Iterator<Item = (&'b Bundle, &'b Profile)> {
         self.all().filter_map(move |bundle| match target {
             Target::File(reference) => {
                 let is_it =
@@ -154,11 +162,11 @@ impl Bundles {
     }
 
     /// Those of a namespace; none if they are not known.
-    fn bundles_in(&self, namespace: &Namespace) -> Option<&[Bundle]> {
+    pub(super) fn bundles_in(&self, namespace: &Namespace) -> Option<&[Bundle]> {
         self.read.get(namespace)?.as_deref().ok()
     }
 
-    fn label(&self, id: &BundleId) -> LabelKey {
+    pub(super) fn label(&self, id: &BundleId) -> LabelKey {
         LabelKey::of_bundle(Some(&id.namespace).filter(|one| **one != self.home), &id.name)
     }
 
@@ -167,18 +175,47 @@ impl Bundles {
             return format!("bundles of {} are referred to without their namespace", self.home);
         }
         let id = reference.bundle_id(&self.home);
-        let bundles = match self.read.get(&id.namespace) {
-            None => return format!("the namespace {} is not among --bundle-namespace", id.namespace),
-            Some(Err(why)) => return format!("the bundles of {} are not known: {why}", id.namespace),
-            Some(Ok(bundles)) => bundles,
-        };
-        let Some(bundle) = bundles.iter().find(|bundle| bundle.id == id) else {
-            return format!("there is no bundle {id}");
+        let bundle = match self.bundle(&id) {
+            Ok(bundle) => bundle,
+            Err(why) => return why,
         };
         match (bundle.kind, first_error(&bundle.diagnostics)) {
             (Some(Kind::AppArmor), _) => format!("the bundle {id} holds AppArmor texts"),
             (_, Some(error)) => format!("the bundle {id} has a problem: {error}"),
             _ => format!("the bundle {id} has no key {}", reference.key()),
+        }
+    }
+
+    /// The bundle `id`, or why there is none.
+    fn bundle(&self, id: &BundleId) -> Result<&Bundle, String> {
+        let bundles = match self.read.get(&id.namespace) {
+            None => return Err(format!("the namespace {} is not among --bundle-namespace", id.namespace)),
+            Some(Err(why)) => return Err(format!("the bundles of {} are not known: {why}", id.namespace)),
+            Some(Ok(bundles)) => bundles,
+        };
+        bundles.iter().find(|bundle| bundle.id == *id).ok_or_else(|| format!("there is no bundle {id}"))
+    }
+
+    /// Why the Nodes `lacking` do not have the label of the bundle `id`, which stands where all profiles of it
+    /// are loaded.
+    pub(super) fn why_not_whole(&self, id: &BundleId, lacking: &[&Node]) -> String {
+        let bundle = match self.bundle(id) {
+            Ok(bundle) => bundle,
+            Err(why) => return why,
+        };
+        if let Some(error) = first_error(&bundle.diagnostics) {
+            return format!("the bundle {id} has a problem: {error}");
+        }
+        let refused = bundle.profiles.iter().find(|(_, profile)| matches!(profile, Profile::Refused(_)));
+        match refused.or_else(|| bundle.profiles.first_key_value()) {
+            Some((key, profile @ Profile::Refused(_))) => {
+                format!(
+                    "it stands where all of {id} is loaded; of its key {key}: {}",
+                    held_back(bundle, profile, lacking)
+                )
+            }
+            Some((_, profile)) => held_back(bundle, profile, lacking),
+            None => format!("the bundle {id} holds no profile"),
         }
     }
 

@@ -34,7 +34,7 @@ fn with_selector(source: Source, selector: &str) -> Source {
 
 /// What is on three nodes: `n1` and `n2` have the seccomp profile `web/a`, `n2` and `n3` the AppArmor profile
 /// `p`, and all of them all of the bundle `whole`.
-fn cluster() -> Cluster {
+pub(super) fn cluster() -> Cluster {
     let sources = [
         bundle("seccomp", "web", &[("a", GOOD), ("b", GOOD), ("c", BAD)]),
         with_selector(bundle("seccomp", "elsewhere", &[("a", GOOD)]), "pool=none"),
@@ -61,7 +61,7 @@ fn cluster() -> Cluster {
 }
 
 /// A pod with a container for each of these, as `seccomp:web/a` or `apparmor:p`.
-fn pod(references: &[&str]) -> Pod {
+pub(super) fn pod(references: &[&str]) -> Pod {
     let container = |(index, text): (usize, &&str)| {
         let (kind, reference) = text.split_once(':').unwrap();
         let (localhost, nothing) = (Asked::Localhost(reference.to_owned()), Asked::Nothing);
@@ -80,7 +80,7 @@ fn pod(references: &[&str]) -> Pod {
 }
 
 /// A pod that can be on the nodes with these labels only.
-fn on(labels: &str) -> Constraints {
+pub(super) fn on(labels: &str) -> Constraints {
     let labels = node(&format!("x {labels}")).labels;
     serde_json::from_value(serde_json::json!({"nodeSelector": labels})).unwrap()
 }

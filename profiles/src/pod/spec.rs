@@ -227,7 +227,7 @@ impl Pod {
 
 impl Container {
     /// How many bytes of its author's it holds.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let size = |asked: &Asked| match asked {
             Asked::Nothing | Asked::RuntimeDefault | Asked::Unconfined => 0,
             Asked::Localhost(text) | Asked::Unknown(text) => text.len(),

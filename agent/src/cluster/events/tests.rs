@@ -108,6 +108,29 @@ fn the_policy_takes_what_the_agent_writes() {
 }
 
 #[test]
+fn the_policy_takes_what_the_catalog_writes() {
+    let policy = include_str!("../../../../manifests/components/place/pending.yaml");
+    let reporter = Reporter::catalog("pavise-catalog-1");
+    let problems = [Reason::BundleProblem, Reason::ProfileRefused, Reason::ProfileFlaw, Reason::MoreProblems]
+        .map(quoted);
+    for expected in [
+        format!("in [{}]", problems.join(", ")),
+        quoted(Reason::ProfilesAccepted),
+        quoted(Reason::NoNodeHasProfile),
+        format!("'{}'", reporter.controller),
+        format!("'{}'", reporter.action),
+        format!("'{}'", reporter.field_manager),
+        format!("size() <= {LONGEST_INSTANCE}"),
+    ] {
+        assert!(policy.contains(&expected), "the policy does not have {expected}");
+    }
+}
+
+fn quoted(reason: Reason) -> String {
+    format!("'{}'", reason.as_str())
+}
+
+#[test]
 fn good_news_are_normal() {
     assert_eq!(
         event(&statement(Reason::ProfilesAccepted), &Reporter::catalog("p"), at(0)).type_.as_deref(),

@@ -1,0 +1,215 @@
+//! The pods of all namespaces that wait for a Node, and select on labels of ours.
+//!
+//! Invariant: a pod that is not told waits for no label of ours, or there are more than anybody reads. A pod
+//! whose scheduling is held up, or that is being deleted, waits for no Node. A list that breaks off halfway is
+//! dropped.
+
+use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::core::v1;
+use kube::api::{ApiResource, ObjectMeta};
+use kube::core::Object;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use profiles::catalog::pending::{Crowd, Waiting};
+use profiles::pod::{self, Limits, PodId};
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use super::lookup::read_pod;
+use super::{watch_advice, watch_said};
+
+/// What the API server knows of pods without looking at each.
+const WAITING: &str = "spec.nodeName=,status.phase=Pending";
+const PERMISSION: &str = "list and watch Pods in all namespaces";
+
+/// What is seen of pods that wait.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// All there are.
+    Listed(Crowd),
+    /// One that begins to wait, or has changed.
+    Applied(Waiting),
+    /// One that does not wait any more.
+    Deleted(PodId),
+}
+
+type Found = Object<Value, pod::Status>;
+
+/// Watches them, for ever.
+pub(crate) fn watch(client: Client) -> impl Stream<Item = Seen> {
+    let pods: Api<Found> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
+    let config = watcher::Config::default().fields(WAITING).streaming_lists();
+    let mut listing = Crowd::default();
+    let seen = move |event| future::ready(take(&mut listing, event));
+    watcher(pods, config).default_backoff().filter_map(seen)
+}
+
+fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> Option<Seen> {
+    match event {
+        Ok(watcher::Event::Init) => {
+            *listing = Crowd::default();
+            None
+        }
+        Ok(watcher::Event::InitApply(found)) => {
+            if let Some(waiting) = waiting(found) {
+                listing.add(waiting);
+            }
+            None
+        }
+        Ok(watcher::Event::InitDone) => Some(Seen::Listed(std::mem::take(listing))),
+        Ok(watcher::Event::Apply(found)) => {
+            let id = id(&found.metadata);
+            Some(waiting(found).map_or(Seen::Deleted(id), Seen::Applied))
+        }
+        Ok(watcher::Event::Delete(found)) => Some(Seen::Deleted(id(&found.metadata))),
+        Err(error) => {
+            let advice = watch_advice(&error, PERMISSION);
+            warn!(error = watch_said(&error), advice, "Pods that wait can't be watched");
+            None
+        }
+    }
+}
+
+/// What matters of a pod, if it waits for a Node.
+fn waiting(Object { metadata, spec, status, .. }: Found) -> Option<Waiting> {
+    let is_held_up = spec["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
+    let has_node = spec["nodeName"].as_str().is_some_and(|name| !name.is_empty());
+    if is_held_up || has_node || metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let id = id(&metadata);
+    let annotations = metadata.annotations.unwrap_or_default();
+    match read_pod(&annotations, &spec, status.as_ref(), Limits::BOUNDED) {
+        Ok((pod, constraints)) => {
+            let owners = metadata.owner_references.unwrap_or_default();
+            let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
+            Waiting::of(id, owner.map(|owner| owner.uid), pod, constraints)
+        }
+        Err(error) => {
+            debug!(pod = %id, error = format!("{error:#}"), "Pod passed over");
+            None
+        }
+    }
+}
+
+fn id(metadata: &ObjectMeta) -> PodId {
+    PodId {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::script::{self, Exchange};
+
+    /// A pod that waits and selects on the label of a profile, with these parts of its `spec` in addition.
+    fn pod(name: &str, more: Value) -> Value {
+        let mut spec = json!({
+            "nodeSelector": {"seccomp.pavise.dev/web_a": "true"},
+            "containers": [{"name": "c", "image": "busybox"}],
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        });
+        let Value::Object(more) = more else { panic!("{more} is no part of a spec") };
+        spec.as_object_mut().unwrap().extend(more);
+        let metadata =
+            json!({"namespace": "ns", "name": name, "uid": format!("uid-of-{name}"), "resourceVersion": "1"});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": "Pending"}})
+    }
+
+    fn line(kind: &str, mut pod: Value, version: u32) -> Value {
+        pod["metadata"]["resourceVersion"] = version.to_string().into();
+        json!({"type": kind, "object": pod})
+    }
+
+    /// The line with which the list that a watch begins with ends.
+    fn end_of_list(version: u32) -> Value {
+        let metadata =
+            json!({"creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"}});
+        let empty = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
+            "spec": {"containers": null}, "status": {}});
+        line("BOOKMARK", empty, version)
+    }
+
+    fn shown(seen: &Seen) -> String {
+        match seen {
+            Seen::Listed(crowd) => {
+                let names: Vec<&str> = crowd.ids().map(|id| id.name.as_str()).collect();
+                format!("={}", names.join(","))
+            }
+            Seen::Applied(waiting) => format!("+{}", waiting.id().name),
+            Seen::Deleted(id) => format!("-{}", id.name),
+        }
+    }
+
+    /// Claims what is told when the API server answers so: `=` a list, `+` a pod that waits, `-` one that does
+    /// not.
+    async fn check(script: Vec<Exchange>, expected: &[&str]) {
+        let seen = watch(script::client(script)).map(|seen| shown(&seen));
+        let seen: Vec<String> = seen.take(expected.len()).collect().await;
+        assert_eq!(seen, expected);
+    }
+
+    const LIST: &str =
+        "/api/v1/pods?&watch=true&timeoutSeconds=290&fieldSelector=spec.nodeName%3D%2Cstatus.phase%3DPending";
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_without_a_node_are_asked_for_and_a_watch_that_ends_goes_on_where_it_was() {
+        let plain = json!({"nodeSelector": {"pool": "a"}});
+        let list =
+            vec![line("ADDED", pod("a", json!({})), 3), line("ADDED", pod("b", plain), 4), end_of_list(5)];
+        let more = vec![line("ADDED", pod("c", json!({})), 6), line("DELETED", pod("a", json!({})), 7)];
+        let rest = vec![line("DELETED", pod("c", json!({"nodeName": "n1"})), 8)];
+        check(
+            vec![
+                Exchange { asked: LIST, status: 200, answer: list },
+                Exchange { asked: "resourceVersion=5", status: 200, answer: more },
+                Exchange { asked: "resourceVersion=7", status: 200, answer: rest },
+            ],
+            &["=a", "+c", "-a", "-c"],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_breaks_off_or_is_refused_is_asked_for_again() {
+        let ask = |status, answer| Exchange { asked: "sendInitialEvents=true", status, answer };
+        let list = vec![line("ADDED", pod("b", json!({})), 4), end_of_list(5)];
+        let script = vec![
+            ask(403, vec![]),
+            ask(200, vec![line("ADDED", pod("z", json!({})), 2)]),
+            ask(403, vec![]),
+            ask(200, list),
+        ];
+        check(script, &["=b"]).await;
+    }
+
+    /// Claims whether a pod with these parts of its `spec` waits for a label of ours.
+    fn check_waiting(more: &Value, expected: bool) {
+        let found: Found = serde_json::from_value(pod("a", more.clone())).unwrap();
+        assert_eq!(waiting(found).is_some(), expected, "{more}");
+    }
+
+    #[test]
+    fn who_is_held_up_or_has_a_node_or_can_not_be_read_waits_for_none() {
+        check_waiting(&json!({}), true);
+        check_waiting(&json!({"schedulingGates": []}), true);
+        check_waiting(&json!({"schedulingGates": [{"name": "example.com/wait"}]}), false);
+        check_waiting(&json!({"nodeName": "n1"}), false);
+        check_waiting(&json!({"nodeSelector": {"pool": "a"}}), false);
+        check_waiting(&json!({"containers": 7}), false);
+        let affinity = json!({"nodeSelector": null, "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "bundle.pavise.dev/web", "operator": "Exists"}]},
+            ]},
+        }}});
+        check_waiting(&affinity, true);
+        let mut going = pod("a", json!({}));
+        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(waiting(serde_json::from_value(going).unwrap()).is_none());
+    }
+}

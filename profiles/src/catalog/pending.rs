@@ -1,0 +1,289 @@
+//! Which pods are told that they wait for a profile, and when it is looked why.
+//!
+//! Nodes are looked at only while a pod waits that selects on labels of ours, and has waited for [`PATIENCE`]:
+//! most pods have a Node by then. Why it waits is the business of [`crate::placement`]; when that is written
+//! is that of [`Saying`].
+//!
+//! Invariants: what is kept of pods is bounded, whatever their authors write, and however many there are. Of
+//! one owner's pods a few are spoken of, and the same as long as they wait. What is said stays the same, word
+//! for word, while its gist does.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::placement::{Bundles, Constraints, Node, Site, Suggestions, Why};
+use crate::pod::{Asked, Container, Pod, PodId};
+use crate::saying::{Outcome, Review, Saying, Write};
+use crate::statement::{Reason, Statement, Subject};
+use crate::time::Time;
+
+/// For how long a pod waits before it is asked why. A ConfigMap and its pods may be made by one command, and
+/// agents need a second to load what is new.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the Nodes.
+pub const PAUSE: Duration = Duration::from_secs(15);
+/// The same after many looks at the same pods. A pod may wait for days.
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+/// So many pods are known at a time.
+const MOST: usize = 1_000;
+/// Of so many of one owner it is known. All wait for the same.
+const MOST_OF_OWNER: usize = 16;
+/// So many of one owner are spoken of.
+const MOST_SPOKEN_OF: usize = 3;
+/// A pod with more bytes of its author's, in what is kept of it, is not known.
+const LARGEST: usize = 8 << 10;
+
+/// A pod that waits for a Node.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    id: PodId,
+    /// The `uid` of the object that made it.
+    owner: Option<String>,
+    pod: Pod,
+    constraints: Constraints,
+}
+
+/// Pods that wait, as many as are known at a time.
+#[derive(Debug, Default)]
+pub struct Crowd(BTreeMap<PodId, Waiting>);
+
+/// The pods that wait, and what is said of them.
+#[derive(Debug)]
+pub struct Pending {
+    pods: BTreeMap<PodId, Known>,
+    saying: Saying,
+    is_listed: bool,
+    is_looking: bool,
+    /// When the last look began.
+    looked_at: Option<Time>,
+    /// How long after that the pods that were looked at then are looked at again.
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Known {
+    waiting: Waiting,
+    /// Since when it is known.
+    since: Time,
+    /// Whether it came while somebody looked.
+    is_news: bool,
+    /// Why it waits, if it is for a label of ours.
+    why: Option<Why>,
+    is_spoken_of: bool,
+    /// Whether it was looked why it waits.
+    is_looked_at: bool,
+}
+
+/// What to do now.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Todo {
+    /// Whether Nodes are to be looked at: see [`Pending::look`].
+    pub look: bool,
+    /// What is to be written, before anything else is.
+    pub write: Option<Write>,
+    /// When to ask again, if nothing happens before.
+    pub wake_at: Option<Time>,
+}
+
+/// A look at the Nodes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Look {
+    pods: BTreeSet<PodId>,
+    keys: BTreeSet<String>,
+}
+
+impl Look {
+    /// Whether it has to be known which Nodes have the label `key`.
+    #[must_use]
+    pub fn is_about(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
+}
+
+impl Waiting {
+    /// A pod that has no Node yet, and may have one. None if it does not select on labels of ours, or is too
+    /// large to be kept.
+    #[must_use]
+    pub fn of(id: PodId, owner: Option<String>, mut pod: Pod, constraints: Constraints) -> Option<Self> {
+        let refers = |one: &Container| {
+            [&one.seccomp, &one.apparmor].iter().any(|one| matches!(one, Asked::Localhost(_)))
+        };
+        pod.containers.retain(refers);
+        let labels: usize = pod.selects.iter().map(|label| label.as_str().len()).sum();
+        let size = pod.containers.iter().map(Container::size).sum::<usize>() + labels + constraints.size();
+        let matters = !pod.selects.is_empty() && size <= LARGEST;
+        matters.then_some(Self { id, owner, pod, constraints })
+    }
+
+    /// Which.
+    #[must_use]
+    pub fn id(&self) -> &PodId {
+        &self.id
+    }
+}
+
+impl Crowd {
+    /// Adds `waiting`, if there is room for it.
+    pub fn add(&mut self, waiting: Waiting) {
+        let others = self.0.values().filter(|other| other.id != waiting.id);
+        if has_room(others, &waiting) {
+            self.0.insert(waiting.id.clone(), waiting);
+        }
+    }
+
+    /// Which.
+    pub fn ids(&self) -> impl Iterator<Item = &PodId> {
+        self.0.keys()
+    }
+}
+
+/// Whether `waiting` can be known beside these.
+fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiting) -> bool {
+    let (mut count, mut of_owner) = (0, 0);
+    for other in others {
+        count += 1;
+        let owner = &other.borrow().owner;
+        of_owner += usize::from(owner.is_some() && *owner == waiting.owner);
+    }
+    count < MOST && of_owner < MOST_OF_OWNER
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        let (pods, saying) = (BTreeMap::new(), Saying::of_pending());
+        Self { pods, saying, is_listed: false, is_looking: false, looked_at: None, pause: PAUSE }
+    }
+}
+
+impl Pending {
+    /// These are all the pods that wait.
+    pub fn listed(&mut self, crowd: Crowd, now: Time) {
+        let mut before = std::mem::take(&mut self.pods);
+        for (id, waiting) in crowd.0 {
+            // What waits at the first look may have been told so before a restart.
+            let known = before.remove(&id).map(|known| Known { waiting: waiting.clone(), ..known });
+            self.pods.insert(id, known.unwrap_or_else(|| Known::new(waiting, now, self.is_listed)));
+        }
+        for id in before.keys() {
+            self.saying.deleted(&Subject::from(id));
+        }
+        self.is_listed = true;
+    }
+
+    /// A pod begins to wait, or has changed.
+    pub fn applied(&mut self, waiting: Waiting, now: Time) {
+        if let Some(known) = self.pods.get_mut(&waiting.id) {
+            known.waiting = waiting;
+        } else if has_room(self.pods.values().map(|known| &known.waiting), &waiting) {
+            self.pods.insert(waiting.id.clone(), Known::new(waiting, now, true));
+        }
+    }
+
+    /// A pod does not wait any more.
+    pub fn deleted(&mut self, id: &PodId) {
+        if self.pods.remove(id).is_some() {
+            self.saying.deleted(&Subject::from(id));
+        }
+    }
+
+    /// What is to be done now.
+    #[must_use]
+    pub fn todo(&self, now: Time) -> Todo {
+        let next = self.saying.next(now);
+        let look_at = self.look_at();
+        let look = look_at.is_some_and(|at| at <= now);
+        let later = look_at.filter(|at| *at > now);
+        Todo { look, write: next.write, wake_at: next.wake_at.into_iter().chain(later).min() }
+    }
+
+    /// When Nodes are to be looked at next; none while they are, or no pod waits.
+    fn look_at(&self) -> Option<Time> {
+        let due = |known: &Known| match self.looked_at {
+            None => known.since + PATIENCE,
+            Some(at) if known.is_looked_at => at + self.pause,
+            Some(at) => (known.since + PATIENCE).max(at + PAUSE),
+        };
+        self.pods.values().map(due).min().filter(|_| !self.is_looking)
+    }
+
+    /// Begins a look: what it is about, by what is known of `bundles` now.
+    pub fn look(&mut self, bundles: &Bundles, now: Time) -> Look {
+        self.is_looking = true;
+        self.looked_at = Some(now);
+        let mut look = Look { pods: BTreeSet::new(), keys: BTreeSet::new() };
+        for (id, Known { waiting, since, .. }) in &self.pods {
+            if *since + PATIENCE <= now {
+                look.pods.insert(id.clone());
+                look.keys.extend(bundles.telling(&waiting.pod, &waiting.constraints));
+            }
+        }
+        look
+    }
+
+    /// Ends `look`, which has found these Nodes, by their names; none if it came to nothing, and is to be
+    /// repeated.
+    pub fn looked(&mut self, look: &Look, nodes: Option<&[Node]>, bundles: &Bundles, now: Time) {
+        self.is_looking = false;
+        let Some(nodes) = nodes else { return };
+        let is_known = |id| self.pods.get(id).is_none_or(|known: &Known| known.is_looked_at);
+        let is_nothing_new = look.pods.iter().all(is_known);
+        self.pause = if is_nothing_new { self.pause.saturating_mul(2).min(LONGEST_PAUSE) } else { PAUSE };
+        let (site, mut suggestions) = (Site { nodes, bundles }, Suggestions::default());
+        for id in &look.pods {
+            let Some(Known { waiting, why, is_looked_at, .. }) = self.pods.get_mut(id) else { continue };
+            *is_looked_at = true;
+            let found = site.why(&waiting.pod, &waiting.constraints, &mut suggestions);
+            let is_same = matches!((&*why, &found), (Some(before), Some(now)) if before.gist == now.gist);
+            if !is_same {
+                *why = found;
+            }
+        }
+        self.choose();
+        let spoken_of = self.pods.values().filter(|known| known.is_spoken_of);
+        let reviews = spoken_of.filter_map(|known| Some((known.review()?, known.is_news))).collect();
+        self.saying.waiting(reviews, now);
+    }
+
+    /// Of whom it is spoken: those that it was spoken of first.
+    fn choose(&mut self) {
+        let mut of_owner: BTreeMap<String, usize> = BTreeMap::new();
+        for was_spoken_of in [true, false] {
+            for known in self.pods.values_mut().filter(|known| known.is_spoken_of == was_spoken_of) {
+                known.is_spoken_of = known.why.is_some()
+                    && known.waiting.owner.as_ref().is_none_or(|owner| {
+                        let count = of_owner.entry(owner.clone()).or_default();
+                        *count += 1;
+                        *count <= MOST_SPOKEN_OF
+                    });
+            }
+        }
+    }
+
+    /// Records how `write` ended.
+    pub fn written(&mut self, write: &Write, outcome: Outcome, now: Time) {
+        self.saying.written(write, outcome, now);
+    }
+}
+
+impl Known {
+    fn new(waiting: Waiting, since: Time, is_news: bool) -> Self {
+        Self { waiting, since, is_news, why: None, is_spoken_of: false, is_looked_at: false }
+    }
+
+    fn review(&self) -> Option<Review> {
+        let PodId { uid, .. } = &self.waiting.id;
+        let subject = Subject::from(&self.waiting.id);
+        let statement = Statement {
+            subject: subject.clone(),
+            uid: uid.clone(),
+            field: None,
+            reason: Reason::NoNodeHasProfile,
+            note: self.why.as_ref()?.note.clone(),
+        };
+        Some(Review { subject, uid: uid.clone(), statements: vec![statement], is_complete: true })
+    }
+}
+
+#[cfg(test)]
+mod tests;
