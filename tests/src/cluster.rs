@@ -41,13 +41,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings the cluster `name` up, with a node of each of these kinds, and with the images in `archives` beside
-    /// those of test pods; what is left of an earlier one that broke is removed first.
+    /// Brings the cluster `name` up, with a node of each of these kinds that is registered with taints of these
+    /// keys, and with the images in `archives` beside those of test pods; what is left of an earlier one that
+    /// broke is removed first.
     ///
     /// # Errors
     /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
     /// the end of its log is in the error.
-    pub fn up(name: &str, kinds: &[Kind], archives: &[PathBuf]) -> anyhow::Result<Self> {
+    pub fn up(name: &str, kinds: &[Kind], taints: &[&str], archives: &[PathBuf]) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
         let archives = [&images::test_images()?, archives].concat();
@@ -71,7 +72,7 @@ impl Cluster {
             fs::write(layout.description(), serde_json::to_vec_pretty(&description)?)
                 .context("describing the cluster")?;
             let cluster = Self { layout, tools, description, keeper };
-            cluster.start_all(&authority, &archives, boot.as_ref())?;
+            cluster.start_all(&authority, taints, &archives, boot.as_ref())?;
             Ok(cluster)
         })
     }
@@ -224,12 +225,13 @@ impl Cluster {
     fn start_all(
         &self,
         authority: &Authority,
+        taints: &[&str],
         archives: &[PathBuf],
         boot: Option<&Boot>,
     ) -> anyhow::Result<()> {
         let (server, api_port) = (self.server(), self.api_port());
         let (layout, tools) = (&self.layout, &self.tools);
-        let joining = Joining { layout, tools, authority, server: &server, api_port, boot };
+        let joining = Joining { layout, tools, authority, server: &server, api_port, taints, boot };
         let control_plane = control_plane::prepare(layout, tools, &self.description.ports, authority)?;
         let prepare = |node| Node::prepare(node, &joining).map(|programs| (node, programs));
         let nodes = self.nodes().iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;
