@@ -3,7 +3,7 @@
 //! ```text
 //!  bundles (desired) ──┐                            ┌─▶ plan ──────┬─▶ install, remove, keep  (the disk)
 //!  pods of the node ───┤                            │              ├─▶ look, inspect          (disk, kernel)
-//!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels                 (the Node)
+//!  scan of the disk ───┼─▶ Event ─▶ State::apply ───┤              └─▶ labels, untaint        (the Node)
 //!  labels of the Node ─┘      ▲                     ├─▶ summary, waits, findings      (metrics, probes, log)
 //!                             │                     ├─▶ check_pods           (Events on pods, metrics, log)
 //!                             │                     └─▶ report              (an object of the API server)
@@ -35,6 +35,7 @@ pub mod label;
 pub mod labelling;
 pub mod level;
 pub mod name;
+pub mod node;
 mod pace;
 pub mod placement;
 pub mod plan;

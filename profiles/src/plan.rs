@@ -5,7 +5,8 @@
 //! - nothing is taken away before all is known that could ask for it;
 //! - no profile is removed, and no label is taken away, while a pod of the node needs it;
 //! - an AppArmor text is loaded only if each name that it declares is to be of it;
-//! - there is one change of labels for everything, and never two under way;
+//! - there is one change of labels for everything, and never two writes to the Node under way;
+//! - the startup taint goes after the labels stand, or when it has stood for too long;
 //! - where nothing changed there is nothing to do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +27,12 @@ use crate::time::Time;
 mod needs;
 mod policies;
 mod settled;
+mod taint;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use needs::Retained;
+pub use taint::Untaint;
 
 /// The steps to take now. Each must be answered with the events that say how it ended.
 ///
@@ -57,6 +60,8 @@ pub struct Plan {
     pub inspect: BTreeSet<Inspect>,
     /// How to change the Node's labels. Announce it with [`crate::state::Event::LabelsSent`].
     pub labels: Option<LabelChange>,
+    /// How to take the startup taint off the Node. Announce it with [`crate::state::Event::UntaintSent`].
+    pub untaint: Option<Untaint>,
     /// When to ask again, if nothing happens before.
     pub wake_at: Option<Time>,
 }
@@ -92,6 +97,15 @@ pub struct Compile {
     pub bundles: BTreeSet<BundleId>,
 }
 
+/// One write to the Node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NodeWrite {
+    /// Of labels.
+    Labels(LabelChange),
+    /// The startup taint is taken away.
+    Untaint(Untaint),
+}
+
 /// A change of the Node's labels; all of it is one write.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LabelChange {
@@ -117,6 +131,12 @@ impl LabelChange {
 }
 
 impl Plan {
+    /// What to write to the Node: one thing at a time.
+    #[must_use]
+    pub fn node_write(self) -> Option<NodeWrite> {
+        self.labels.map(NodeWrite::Labels).or(self.untaint.map(NodeWrite::Untaint))
+    }
+
     /// Whether anything is to be done on the disk, or in the kernel.
     #[must_use]
     pub fn has_disk_steps(&self) -> bool {
@@ -178,6 +198,9 @@ impl State {
             plan.look = self.looks();
             self.plan_labels(&standings, now, &mut plan);
         }
+        if !plan.has_disk_steps() {
+            self.plan_untaint(now, &mut plan);
+        }
         self.plan_inspections(now, &mut plan);
         plan
     }
@@ -213,8 +236,13 @@ impl State {
         may_stand && standings.get(label) == Some(&Standing::Down)
     }
 
+    /// Whether a write to the Node is under way.
+    fn is_node_written(&self) -> bool {
+        self.labels.sent.is_some() || self.taint.is_sent()
+    }
+
     fn plan_labels(&self, standings: &Standings, now: Time, plan: &mut Plan) {
-        if self.labels.sent.is_some() {
+        if self.is_node_written() {
             return;
         }
         let Some(change) = self.change_towards(standings) else { return };

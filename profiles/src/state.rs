@@ -15,16 +15,18 @@ use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::enforcement::Enforcement;
 use crate::file::{File, Want};
-use crate::label::LabelKey;
 use crate::name::{Namespace, NodeName, ProfileKey};
-use crate::plan::{Deed, LabelChange};
+use crate::node::{Labels, Rest, Taint};
+use crate::plan::LabelChange;
 use crate::platform::AppArmor;
 use crate::pod::{ContainerId, Pod, PodId, Pods};
 use crate::policies::Policies;
 use crate::policy::KernelProfile;
 use crate::reference::Reference;
 use crate::sight::{Confinement, Known, Sights};
-use crate::time::{Retry, Time};
+use crate::time::Time;
+
+pub use crate::node::NodeLabels;
 
 /// What the agent was told by whoever runs it.
 #[derive(Clone, Debug)]
@@ -113,7 +115,7 @@ pub enum Event {
     Removed(Reference),
     /// A profile could not be taken off the disk, or not durably.
     RemoveFailed(Reference),
-    /// The labels of ours that our Node had, as a watch tells in its own time.
+    /// The labels of our Node and its startup taint, as a watch tells in its own time.
     NodeLabels(NodeLabels),
     /// The same from a list, with which a watch begins anew: what came later is told again after it.
     NodeListed(NodeLabels),
@@ -125,6 +127,12 @@ pub enum Event {
     LabelsWritten(NodeLabels),
     /// It failed, or nobody knows how it ended.
     LabelsFailed,
+    /// The startup taint is being taken off our Node.
+    UntaintSent,
+    /// The API server has accepted it, and our Node is so by its answer.
+    Untainted(NodeLabels),
+    /// It failed, or nobody knows how it ended.
+    UntaintFailed,
     /// What the ledger has of AppArmor profiles, and what the kernel holds of them.
     PolicyScanned(BTreeMap<ProfileName, FoundPolicy>),
     /// An AppArmor text is being compiled, or looked up among those that were.
@@ -196,24 +204,6 @@ pub enum Compiled {
     Failed,
 }
 
-/// One observation of the Node.
-#[derive(Clone, Debug, Default)]
-pub struct NodeLabels {
-    /// The Node's resource version, if it is a number. Numbers grow with every write, and go back when etcd
-    /// is restored from a backup.
-    pub version: Option<u64>,
-    /// The labels of ours.
-    pub labels: BTreeMap<LabelKey, String>,
-    /// All others, by which bundles choose their nodes.
-    pub others: BTreeMap<String, String>,
-}
-
-impl NodeLabels {
-    fn is_older_than(&self, version: Option<u64>) -> bool {
-        self.version.is_some() && self.version < version
-    }
-}
-
 /// What the agent knows.
 #[derive(Debug)]
 pub struct State {
@@ -223,6 +213,7 @@ pub struct State {
     /// Every reference that is wanted or owned.
     pub(crate) files: BTreeMap<Reference, File>,
     pub(crate) labels: Labels,
+    pub(crate) taint: Taint,
     /// The labels of others that the Node has, or had when it was last seen; none if it never was.
     pub(crate) others: Option<BTreeMap<String, String>>,
     /// The namespaces whose bundles are known, and since when.
@@ -235,110 +226,6 @@ pub struct State {
     pub(crate) enforcement: Enforcement,
 }
 
-/// What is known about the Node's labels.
-#[derive(Debug, Default)]
-pub(crate) struct Labels {
-    /// None while there is no Node to be seen.
-    pub(crate) observed: Option<BTreeMap<LabelKey, String>>,
-    newest: Option<u64>,
-    /// The one change that is under way.
-    pub(crate) sent: Option<LabelChange>,
-    /// What `newest` was when it was sent.
-    newest_when_sent: Option<u64>,
-    /// Labels that may stand, although they were not in what we saw last: of changes that failed, and from
-    /// before the Node went back to an older version.
-    pub(crate) doubtful: BTreeSet<LabelKey>,
-    /// What was done to each label of late.
-    done: BTreeMap<LabelKey, Done>,
-    pub(crate) retry: Retry,
-}
-
-/// What was last done to a label, and since when it is to be remembered.
-#[derive(Clone, Copy, Debug)]
-struct Done {
-    deed: Deed,
-    at: Time,
-}
-
-impl Labels {
-    /// Time between two changes, so that bundles that come one by one do not cost a write each.
-    const GAP: Duration = Duration::from_millis(200);
-
-    /// Whether the scheduler may see `label` now, or soon: unknown counts as yes.
-    pub(crate) fn may_stand(&self, label: &LabelKey) -> bool {
-        let is_sent = self.sent.as_ref().is_some_and(|sent| sent.set.contains(label));
-        let is_observed = self.observed.as_ref().is_none_or(|observed| observed.contains_key(label));
-        is_observed || is_sent || self.doubtful.contains(label)
-    }
-
-    /// Takes over what a watch tells, unless it is older than what was seen before: watch and patch come over
-    /// two connections, and an old `the label is absent` would let a file go while its label stands. Returns
-    /// the labels of others, if it was taken over.
-    fn watched(&mut self, node: NodeLabels) -> Option<BTreeMap<String, String>> {
-        (!node.is_older_than(self.newest)).then(|| self.observe(node))
-    }
-
-    /// Takes over what a list tells, even if it is older: then etcd was restored, and all that follows is
-    /// older as well. Or the list was overtaken by an answer of ours, and the watch is about to repeat what
-    /// that said. So until a change is answered, what was seen before may stand. Returns the labels of
-    /// others.
-    fn listed(&mut self, node: NodeLabels) -> BTreeMap<String, String> {
-        if node.is_older_than(self.newest) {
-            self.doubtful.extend(self.observed.take().into_iter().flat_map(BTreeMap::into_keys));
-        }
-        self.observe(node)
-    }
-
-    /// Takes over the answer to the change that is under way. It can't be older than what was seen when that
-    /// was sent, unless etcd was restored; older than what came since, it was overtaken by the watch. Returns
-    /// the labels of others, if it was taken over.
-    fn written(&mut self, node: NodeLabels, now: Time) -> Option<BTreeMap<String, String>> {
-        let is_news = node.is_older_than(self.newest_when_sent) || !node.is_older_than(self.newest);
-        let others = is_news.then(|| self.observe(node));
-        self.doubtful.clear();
-        let change = self.sent.take().unwrap_or_default();
-        self.done.retain(|_, done| done.at + Retry::MEMORY > now);
-        if self.is_repeated(&change) {
-            self.retry.failed(now);
-            // While a fight lasts, nothing is forgotten: next time it may be about another label.
-            self.done.values_mut().for_each(|done| done.at = now);
-        } else {
-            self.retry.pause(now, Self::GAP);
-        }
-        let done = |(label, deed): (&LabelKey, Deed)| (label.clone(), Done { deed, at: now });
-        self.done.extend(change.deeds().map(done));
-        others
-    }
-
-    /// Whether any of `change` was done a moment ago: then somebody undid it, and doing it was no success. To
-    /// set what was unset, or the reverse, is a change of mind.
-    fn is_repeated(&self, change: &LabelChange) -> bool {
-        change.deeds().any(|(label, deed)| self.done.get(label).is_some_and(|done| done.deed == deed))
-    }
-
-    fn observe(&mut self, node: NodeLabels) -> BTreeMap<String, String> {
-        self.newest = node.version.or(self.newest);
-        self.observed = Some(node.labels);
-        node.others
-    }
-
-    /// The Node is gone. One that is made anew may have any version.
-    fn gone(&mut self) {
-        self.newest = None;
-        self.observed = None;
-    }
-
-    fn sent(&mut self, change: LabelChange) {
-        self.newest_when_sent = self.newest;
-        self.sent = Some(change);
-    }
-
-    fn failed(&mut self, now: Time) {
-        self.doubtful.extend(self.sent.take().into_iter().flat_map(|sent| sent.set));
-        self.retry.failed(now);
-    }
-}
-
 impl State {
     /// Knows nothing yet.
     #[must_use]
@@ -349,6 +236,7 @@ impl State {
             strays: BTreeMap::new(),
             files: BTreeMap::new(),
             labels: Labels::default(),
+            taint: Taint::default(),
             others: None,
             listed: BTreeMap::new(),
             is_scanned: false,
@@ -388,20 +276,30 @@ impl State {
             Event::Removed(reference) => self.update(&reference, File::removed),
             Event::RemoveFailed(reference) => self.update(&reference, |file| file.remove_failed(now)),
             Event::NodeLabels(node) => {
-                let others = self.labels.watched(node);
-                self.relabelled(others, now);
+                let rest = self.labels.watched(node);
+                self.observed(rest, now);
             }
             Event::NodeListed(node) => {
-                let others = self.labels.listed(node);
-                self.relabelled(Some(others), now);
+                let rest = self.labels.listed(node);
+                self.observed(Some(rest), now);
             }
-            Event::NodeGone => self.labels.gone(),
+            Event::NodeGone => {
+                self.labels.gone();
+                self.taint.gone();
+            }
             Event::LabelsSent(change) => self.labels.sent(change),
             Event::LabelsWritten(node) => {
-                let others = self.labels.written(node, now);
-                self.relabelled(others, now);
+                let rest = self.labels.written(node, now);
+                self.observed(rest, now);
             }
             Event::LabelsFailed => self.labels.failed(now),
+            Event::UntaintSent => self.taint.sent(),
+            Event::Untainted(node) => {
+                self.taint.taken_away();
+                let rest = self.labels.watched(node);
+                self.observed(rest, now);
+            }
+            Event::UntaintFailed => self.taint.failed(now),
             Event::PolicyScanned(found) => {
                 self.enforcement.policy_changed();
                 self.policy_scanned(found, now);
@@ -532,13 +430,15 @@ impl State {
         }
     }
 
-    /// Takes over the labels of others on the Node. If they are other ones than before, bundles may ask for
-    /// something else.
-    fn relabelled(&mut self, others: Option<BTreeMap<String, String>>, now: Time) {
-        if others.is_none() || others == self.others {
+    /// Takes over what was seen of the Node beside labels of ours. If the labels of others are other ones than
+    /// before, bundles may ask for something else.
+    fn observed(&mut self, rest: Option<Rest>, now: Time) {
+        let Some(Rest { others, startup_taints }) = rest else { return };
+        self.taint.seen(startup_taints, now);
+        if self.others.as_ref() == Some(&others) {
             return;
         }
-        self.others = others;
+        self.others = Some(others);
         let bundles = std::mem::take(&mut self.bundles);
         for bundle in bundles.values().filter(|bundle| bundle.kind == Some(Kind::Seccomp)) {
             self.ask(bundle, now);

@@ -102,6 +102,8 @@ pub enum Wait {
     Pods,
     /// A change of the Node's labels that succeeds.
     Labels,
+    /// Another attempt to load so many profiles, or texts, which succeeds.
+    Retries(usize),
 }
 
 impl fmt::Display for Wait {
@@ -116,6 +118,9 @@ impl fmt::Display for Wait {
             Self::Node => write!(f, "the Node is not seen yet"),
             Self::Pods => write!(f, "the pods of the Node are not listed yet"),
             Self::Labels => write!(f, "the labels of the Node are not written yet"),
+            Self::Retries(count) => {
+                write!(f, "profiles that can't be loaded, for reasons in the log: {count}")
+            }
         }
     }
 }
@@ -154,6 +159,36 @@ impl State {
     /// whose path is taken, is done. Nor what was tried and failed: that is in the [`Summary`].
     #[must_use]
     pub fn waits(&self, now: Time) -> Vec<Wait> {
+        let loads = if self.policies.is_scanned { self.plan(now).load.len() } else { 0 };
+        let is_early = self.all_known_since().is_none_or(|since| now < since + COMPILING);
+        let mut waits = self.waits_with(loads, now);
+        waits.retain(|wait| is_early || !matches!(wait, Wait::Compiles(_)));
+        waits
+    }
+
+    /// What the node lacks at `now` of what its bundles ask for, or of the labels that say so; also what was
+    /// tried and failed. Nothing that is up to somebody else. If nothing is to be done on the disk.
+    pub(crate) fn lacks(&self, now: Time) -> Vec<Wait> {
+        let mut lacks = self.waits_with(0, now);
+        // They only say what has to stay.
+        lacks.retain(|wait| *wait != Wait::Pods);
+        let retries = self.retries(now);
+        lacks.extend((retries > 0).then_some(Wait::Retries(retries)));
+        lacks
+    }
+
+    /// How many profiles, or texts, could not be loaded by the last attempt.
+    fn retries(&self, now: Time) -> usize {
+        let files = self.files.values().filter(|file| file.is_wanted() && file.pace.is_failing).count();
+        let texts = self.policies.grants.values().filter_map(Grant::document);
+        let texts: BTreeSet<Digest> =
+            texts.map(Document::digest).filter(|text| self.policies.is_failing(*text)).collect();
+        files + texts.len() + self.failing(now).len()
+    }
+
+    /// The same as [`Self::waits`], if so many loads are to be tried; of texts that are being compiled also
+    /// those that take long.
+    fn waits_with(&self, loads: usize, now: Time) -> Vec<Wait> {
         let unlisted = self.config.namespaces().filter(|one| !self.listed.contains_key(*one)).count();
         let is_due = |file: &&File| file.missing().is_some() && file.blocked_until(now).is_none();
         let writes = self.files.values().filter(is_due).count();
@@ -161,14 +196,12 @@ impl State {
         let compiles = self.policies.grants.values().filter_map(Grant::document);
         let compiles: BTreeSet<Digest> =
             compiles.map(Document::digest).filter(|text| self.policies.is_pending(*text)).collect();
-        let is_early = self.all_known_since().is_none_or(|since| now < since + COMPILING);
-        let loads = if self.policies.is_scanned { self.plan(now).load.len() } else { 0 };
         let (compiles, is_node_seen) = (compiles.len(), self.labels.observed.is_some());
         let all = [
             (!self.is_scanned, Wait::Disk),
             (has_apparmor && !self.policies.is_scanned, Wait::Kernel),
             (unlisted > 0, Wait::Bundles(unlisted)),
-            (compiles > 0 && is_early, Wait::Compiles(compiles)),
+            (compiles > 0, Wait::Compiles(compiles)),
             (loads > 0, Wait::Loads(loads)),
             (writes > 0, Wait::Writes(writes)),
             (has_node && !is_node_seen, Wait::Node),
@@ -176,6 +209,12 @@ impl State {
             (has_node && is_node_seen && !self.are_labels_right(now), Wait::Labels),
         ];
         all.into_iter().filter(|(is_awaited, _)| *is_awaited).map(|(_, wait)| wait).collect()
+    }
+
+    /// Whether the Node has the startup taint, as far as was seen.
+    #[must_use]
+    pub fn has_startup_taint(&self) -> bool {
+        self.taint.standing().is_some()
     }
 
     /// Since when bundles ask for a content of `reference` that was never on disk. None if there is no such

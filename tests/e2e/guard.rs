@@ -23,7 +23,7 @@ const NAME: &str = "guard";
 /// Brings a cluster up and keeps it until this process is killed, when it was started for that.
 pub(crate) fn hold_a_cluster_if_asked() {
     if std::env::args().nth(1).as_deref() == Some(HOLD) {
-        match Cluster::up(NAME, &Kind::ALL, &[]) {
+        match Cluster::up(NAME, &Kind::ALL, &[], &[]) {
             Ok(_cluster) => {
                 println!("up");
                 std::thread::sleep(Duration::from_mins(10));

@@ -33,6 +33,7 @@ mod resilience;
 mod said;
 mod steps;
 mod sync;
+mod taint;
 mod targeting;
 
 /// What a test is given, and what it answers.
@@ -68,8 +69,9 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
 }
 
 fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
-    let tests = sync::TESTS
+    let tests = taint::TESTS
         .iter()
+        .chain(sync::TESTS)
         .chain(targeting::TESTS)
         .chain(podman::TESTS)
         .chain(drift::TESTS)

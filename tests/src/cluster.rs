@@ -41,20 +41,21 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings the cluster `name` up, with a node of each of these kinds, and with the images in `archives` beside
-    /// those of test pods; what is left of an earlier one that broke is removed first.
+    /// Brings the cluster `name` up, with a node of each of these kinds that is registered with taints of these
+    /// keys, and with the images in `archives` beside those of test pods; what is left of an earlier one that
+    /// broke is removed first.
     ///
     /// # Errors
     /// The machine lacks something, a cluster of that name runs already, or a component does not get ready:
     /// the end of its log is in the error.
-    pub fn up(name: &str, kinds: &[Kind], archives: &[PathBuf]) -> anyhow::Result<Self> {
+    pub fn up(name: &str, kinds: &[Kind], taints: &[&str], archives: &[PathBuf]) -> anyhow::Result<Self> {
         prerequisites::ensure()?;
         let tools = Tools::ensure()?;
         let archives = [&images::test_images()?, archives].concat();
         let boot = kinds.contains(&Kind::Guest).then(Boot::ensure).transpose()?;
         progress::step(&format!("Starting the cluster {name:?}"), || {
             let (cluster, authority) = Self::begin(name, tools, kinds)?;
-            cluster.start_all(&authority, &archives, boot.as_ref())?;
+            cluster.start_all(&authority, taints, &archives, boot.as_ref())?;
             Ok(cluster)
         })
     }
@@ -248,12 +249,13 @@ impl Cluster {
     fn start_all(
         &self,
         authority: &Authority,
+        taints: &[&str],
         archives: &[PathBuf],
         boot: Option<&Boot>,
     ) -> anyhow::Result<()> {
         let (server, api_port) = (self.server(), self.api_port());
         let (layout, tools) = (&self.layout, &self.tools);
-        let joining = Joining { layout, tools, authority, server: &server, api_port, boot };
+        let joining = Joining { layout, tools, authority, server: &server, api_port, taints, boot };
         let control_plane = self.prepare(&tools.program("kube-apiserver"), authority)?;
         let prepare = |node| Node::prepare(node, &joining).map(|programs| (node, programs));
         let nodes = self.nodes().iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;

@@ -28,6 +28,7 @@ pub mod pods;
 pub mod prerequisites;
 mod private_root;
 pub mod progress;
+pub mod simulated;
 pub mod supervisor;
 pub mod tools;
 

@@ -19,6 +19,9 @@ pub const SYSTEM: &str = "pavise-system";
 /// The namespace of the bundles.
 pub const PROFILES: &str = "pavise-profiles";
 
+/// The taint that its nodes are registered with: the agent takes it away when the profiles are there.
+pub const STARTUP_TAINT: &str = "pavise.dev/not-ready";
+
 /// What runs in the cluster.
 const WORKLOADS: &[&str] = &["daemonset/pavise-agent", "deployment/pavise-catalog"];
 
@@ -32,7 +35,8 @@ const API_PORT: &str = "api-port";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Brings the cluster `name` up, with a node of each of these kinds and with Pavise in it: its image built from
-/// the Dockerfile, and `manifests/testbed` applied. Returns when the agent runs on every node, and the catalog runs.
+/// the Dockerfile, and `manifests/testbed` applied. Returns when the agent runs on every node and has taken
+/// the startup taint away, and the catalog runs.
 ///
 /// # Errors
 /// The image can't be built, the cluster does not come up, the API server refuses a manifest, or one of them
@@ -40,7 +44,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub fn up(name: &str, kinds: &[Kind]) -> anyhow::Result<Cluster> {
     prerequisites::ensure()?;
     let image = images::pavise_image()?;
-    let cluster = Cluster::up(name, kinds, &[image])?;
+    let cluster = Cluster::up(name, kinds, &[STARTUP_TAINT], &[image])?;
     progress::step("Installing Pavise", || {
         deploy(&cluster)?;
         wait_until_it_runs(&cluster)
@@ -95,7 +99,15 @@ fn wait_until_it_runs(cluster: &Cluster) -> anyhow::Result<()> {
             error.context(format!("{workload} does not get ready; this is what there is:\n{state}"))
         })?;
     }
-    Ok(())
+    wait_for("the startup taints to be taken away", PATIENCE, || {
+        Ok((!has_startup_taints(&cluster.kubectl())?).then_some(()))
+    })
+}
+
+/// Whether a Node has the startup taint.
+fn has_startup_taints(kubectl: &Kubectl) -> anyhow::Result<bool> {
+    let keys = kubectl.run(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}"])?;
+    Ok(keys.split_whitespace().any(|key| key == STARTUP_TAINT))
 }
 
 /// The API server takes a moment to enforce a policy that it has accepted.
@@ -135,6 +147,14 @@ pub fn state(cluster: &Cluster) -> anyhow::Result<String> {
 /// # Errors
 /// The API server's audit log can't be read.
 pub fn agent_writes(cluster: &Cluster, node: &str) -> anyhow::Result<usize> {
+    Ok(agent_requests(cluster, node)?.len())
+}
+
+/// These requests, as the API server's audit log has them.
+///
+/// # Errors
+/// It can't be read.
+pub fn agent_requests(cluster: &Cluster, node: &str) -> anyhow::Result<Vec<Value>> {
     let path = cluster.layout().audit_log();
     let log = match fs::read_to_string(&path) {
         // It comes with its first line.
@@ -142,11 +162,12 @@ pub fn agent_writes(cluster: &Cluster, node: &str) -> anyhow::Result<usize> {
         log => log.with_context(|| format!("reading {}", path.display()))?,
     };
     let agent = format!("system:serviceaccount:{SYSTEM}:pavise-agent");
-    let is_its = |line: &&str| {
-        let user = serde_json::from_str::<Value>(line).unwrap_or_default()["user"].take();
+    let is_its = |request: &Value| {
+        let user = &request["user"];
         user["username"] == agent && user["extra"]["authentication.kubernetes.io/node-name"][0] == node
     };
-    Ok(log.lines().filter(is_its).count())
+    let requests = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
+    Ok(requests.filter(is_its).collect())
 }
 
 /// The profile that pods on `node` call `reference`, as it is there; none if it can't be read.

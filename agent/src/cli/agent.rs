@@ -152,7 +152,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
     };
     let rules = state::Config { apparmor: apparmor.kind(), ..rules };
     let host = host.with_proc(arguments.proc.clone(), rules.has_apparmor());
-    let Connections { events, write_labels, announcer, report } = match &arguments.source {
+    let Connections { events, write_node, announcer, report } = match &arguments.source {
         Source::Cluster => {
             let node = arguments.node_name.context("--node-name is missing")?;
             source::cluster(node, arguments.pod_name, platform, &rules, status.metrics.clone()).await?
@@ -169,7 +169,7 @@ async fn serve(arguments: Arguments, rules: state::Config) -> Result<Outcome> {
         Apparmor::Disabled | Apparmor::OutOfReach => (None, stream::pending().boxed()),
     };
     let changes = stream::select(host.changes(), policy_changes);
-    let sync = SyncLoop::new(host, policies, rules, events, changes, write_labels, status);
+    let sync = SyncLoop::new(host, policies, rules, events, changes, write_node, status);
     if arguments.once {
         return match sync.run_once(stop).await? {
             Some(true) => Ok(Outcome::Done),

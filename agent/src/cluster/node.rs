@@ -1,20 +1,27 @@
-//! The labels of our own Node: seen, and changed.
+//! The labels of our own Node, and its startup taint: seen, and changed.
 //!
-//! Invariant: only labels of ours are written, and nothing of a Node but its metadata is decoded.
+//! Invariant: only labels of ours are set, and only the startup taint is taken away. Nothing of a Node is
+//! decoded but its metadata and the keys of its taints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, future};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{ObjectMeta, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
+use futures::future::{self, Either};
+use futures::{Stream, StreamExt};
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{PatchOperation, RemoveOperation, TestOperation};
+use k8s_openapi::api::core::v1;
+use kube::api::{ApiResource, Patch, PatchParams};
+use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::label::{LABEL_VALUE, LabelKey};
 use profiles::name::NodeName;
-use profiles::plan::LabelChange;
+use profiles::node::STARTUP_TAINT;
+use profiles::plan::{LabelChange, NodeWrite, Untaint};
 use profiles::state::{Event, NodeLabels};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -26,11 +33,22 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const PERMISSION_TO_WATCH: &str = "list and watch Nodes";
 const PERMISSION_TO_WRITE: &str = "patch Nodes, and see what policy forbids it";
 
-type Metadata = PartialObjectMeta<Node>;
+/// A Node, as far as it matters here.
+type Node = Object<Spec, IgnoredAny>;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Spec {
+    taints: Option<Vec<Taint>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Taint {
+    key: String,
+}
 
 /// The Node that this agent runs on.
 pub(crate) struct OwnNode {
-    api: Api<Metadata>,
+    api: Api<Node>,
     pub(super) name: NodeName,
     pub(super) uid: NodeUid,
 }
@@ -38,10 +56,11 @@ pub(crate) struct OwnNode {
 impl OwnNode {
     /// The Node called `name`.
     pub(crate) fn new(client: Client, name: NodeName) -> Self {
-        Self { api: Api::all(client), name, uid: NodeUid::default() }
+        let resource = ApiResource::erase::<v1::Node>(&());
+        Self { api: Api::all_with(client, &resource), name, uid: NodeUid::default() }
     }
 
-    /// Watches its labels, for ever.
+    /// Watches its labels and its startup taint, for ever.
     pub(crate) fn watch(&self) -> impl Stream<Item = Event> + use<> {
         let config =
             watcher::Config::default().fields(&format!("metadata.name={}", self.name)).streaming_lists();
@@ -51,19 +70,26 @@ impl OwnNode {
             .filter_map(move |event| future::ready(sighting.take(event)))
     }
 
-    /// Changes its labels in one write, and says how that ended.
+    /// Writes to it, and says how that ended.
+    pub(crate) fn write(&self, write: NodeWrite) -> impl Future<Output = Vec<Event>> + use<> {
+        match write {
+            NodeWrite::Labels(change) => Either::Left(self.relabel(change)),
+            NodeWrite::Untaint(untaint) => Either::Right(self.untaint(untaint)),
+        }
+    }
+
+    /// Changes its labels in one write.
     ///
     /// A merge patch, because server-side apply can't take away labels that somebody else set under our
     /// names.
-    pub(crate) fn write(&self, change: LabelChange) -> impl Future<Output = Vec<Event>> + use<> {
+    fn relabel(&self, change: LabelChange) -> impl Future<Output = Vec<Event>> + use<> {
         let (api, name) = (self.api.clone(), self.name.clone());
         async move {
             let patch = Patch::Merge(patch_of(&change));
-            let params = PatchParams { field_manager: Some("pavise".to_owned()), ..PatchParams::default() };
-            match tokio::time::timeout(TIMEOUT, api.patch(name.as_str(), &params, &patch)).await {
+            match tokio::time::timeout(TIMEOUT, api.patch(name.as_str(), &parameters(), &patch)).await {
                 Ok(Ok(node)) => {
                     info!(node = %name, set = change.set.len(), unset = change.unset.len(), "Labels changed");
-                    vec![Event::LabelsWritten(labels_of(&node.metadata))]
+                    vec![Event::LabelsWritten(labels_of(&node))]
                 }
                 Ok(Err(error)) => {
                     let advice = advice(&error, PERMISSION_TO_WRITE);
@@ -77,16 +103,73 @@ impl OwnNode {
             }
         }
     }
+
+    /// Takes its startup taint away.
+    ///
+    /// A JSON patch, because the list of taints is one field to every other kind of patch, and somebody else
+    /// may change another taint meanwhile. It tests that it is still about this Node, and this taint.
+    fn untaint(&self, untaint: Untaint) -> impl Future<Output = Vec<Event>> + use<> {
+        let (api, name, uid) = (self.api.clone(), self.name.clone(), self.uid.borrow().clone());
+        async move {
+            let patch = Patch::Json::<()>(untaint_patch(uid, &untaint.at));
+            match tokio::time::timeout(TIMEOUT, api.patch(name.as_str(), &parameters(), &patch)).await {
+                Ok(Ok(node)) => {
+                    say_untainted(&name, &untaint);
+                    vec![Event::Untainted(labels_of(&node))]
+                }
+                Ok(Err(error)) if has_changed(&error) => {
+                    info!(node = %name, "Startup taint not taken away: the Node has changed meanwhile; trying again");
+                    vec![Event::UntaintFailed]
+                }
+                Ok(Err(error)) => {
+                    let advice = advice(&error, PERMISSION_TO_WRITE);
+                    warn!(node = %name, error = said(&error), advice, "Startup taint can't be taken away");
+                    vec![Event::UntaintFailed]
+                }
+                Err(_) => {
+                    warn!(node = %name, timeout = ?TIMEOUT, "Startup taint can't be taken away: no answer; trying again");
+                    vec![Event::UntaintFailed]
+                }
+            }
+        }
+    }
+}
+
+fn parameters() -> PatchParams {
+    PatchParams { field_manager: Some("pavise".to_owned()), ..PatchParams::default() }
+}
+
+fn say_untainted(node: &NodeName, untaint: &Untaint) {
+    if untaint.lacks.is_empty() {
+        info!(%node, "Startup taint taken away");
+        return;
+    }
+    let lacks = untaint.lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    warn!(%node, lacks, "Startup taint taken away: it has stood for two minutes, and not all is there yet");
+}
+
+/// Whether a JSON patch was refused because one of its tests failed. A policy also answers 422, but names the
+/// object.
+fn has_changed(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let names_none = || status.details.as_ref().is_none_or(|details| details.name.is_empty());
+    status.code == 409 || status.code == 422 && names_none()
 }
 
 /// Whether the Node was seen in the list that is being received.
 struct Sighting {
     name: NodeName,
     is_seen: bool,
-    /// The labels that were told last.
-    told: Option<BTreeMap<String, String>>,
+    /// The labels that were told last, and where the startup taint was.
+    told: Option<Told>,
     /// For whoever has to know which Node of this name it is.
     uid: NodeUid,
+}
+
+type Told = (Option<BTreeMap<String, String>>, BTreeSet<usize>);
+
+fn told(node: &Node) -> Told {
+    (node.metadata.labels.clone(), startup_taints(node))
 }
 
 impl Sighting {
@@ -94,7 +177,7 @@ impl Sighting {
         Self { name, is_seen: false, told: None, uid: NodeUid::default() }
     }
 
-    fn take(&mut self, event: watcher::Result<watcher::Event<Metadata>>) -> Option<Event> {
+    fn take(&mut self, event: watcher::Result<watcher::Event<Node>>) -> Option<Event> {
         match event {
             Ok(watcher::Event::Init) => {
                 self.is_seen = false;
@@ -102,16 +185,16 @@ impl Sighting {
             }
             Ok(watcher::Event::InitApply(node)) => {
                 self.is_seen = true;
-                self.told.clone_from(&node.metadata.labels);
+                self.told = Some(told(&node));
                 self.uid.replace(node.metadata.uid.clone());
-                Some(Event::NodeListed(labels_of(&node.metadata)))
+                Some(Event::NodeListed(labels_of(&node)))
             }
-            // The kubelet's reports of the Node's state are no news of its labels.
-            Ok(watcher::Event::Apply(node)) if self.told == node.metadata.labels => None,
+            // The kubelet's reports of the Node's state are no news of its labels or taints.
+            Ok(watcher::Event::Apply(node)) if self.told.as_ref() == Some(&told(&node)) => None,
             Ok(watcher::Event::Apply(node)) => {
-                self.told.clone_from(&node.metadata.labels);
+                self.told = Some(told(&node));
                 self.uid.replace(node.metadata.uid.clone());
-                Some(Event::NodeLabels(labels_of(&node.metadata)))
+                Some(Event::NodeLabels(labels_of(&node)))
             }
             Ok(watcher::Event::InitDone) if self.is_seen => None,
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
@@ -135,10 +218,32 @@ fn patch_of(change: &LabelChange) -> Value {
     json!({"metadata": {"labels": set.chain(unset).collect::<BTreeMap<_, _>>()}})
 }
 
-fn labels_of(metadata: &ObjectMeta) -> NodeLabels {
-    let version = metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
-    let mut seen = NodeLabels { version, ..NodeLabels::default() };
-    for (key, value) in metadata.labels.iter().flatten() {
+/// Each taint is tested for being the startup taint and removed, the last one first: removing one moves those
+/// behind it.
+fn untaint_patch(uid: Option<String>, at: &BTreeSet<usize>) -> json_patch::Patch {
+    let test = |path: &[&str], value: &str| {
+        let path = PointerBuf::from_tokens(path.iter().copied());
+        PatchOperation::Test(TestOperation { path, value: Value::from(value) })
+    };
+    let is_this_node = uid.map(|uid| test(&["metadata", "uid"], &uid));
+    let removals = at.iter().rev().flat_map(|index| {
+        let index = index.to_string();
+        let path = PointerBuf::from_tokens(["spec", "taints", &index]);
+        let is_startup_taint = test(&["spec", "taints", &index, "key"], STARTUP_TAINT);
+        [is_startup_taint, PatchOperation::Remove(RemoveOperation { path })]
+    });
+    json_patch::Patch(is_this_node.into_iter().chain(removals).collect())
+}
+
+fn startup_taints(node: &Node) -> BTreeSet<usize> {
+    let taints = node.spec.taints.iter().flatten().enumerate();
+    taints.filter(|(_, taint)| taint.key == STARTUP_TAINT).map(|(index, _)| index).collect()
+}
+
+fn labels_of(node: &Node) -> NodeLabels {
+    let version = node.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+    let mut seen = NodeLabels { version, startup_taints: startup_taints(node), ..NodeLabels::default() };
+    for (key, value) in node.metadata.labels.iter().flatten() {
         match LabelKey::observed(key) {
             Some(label) => seen.labels.insert(label, value.clone()),
             None => seen.others.insert(key.clone(), value.clone()),
@@ -148,72 +253,4 @@ fn labels_of(metadata: &ObjectMeta) -> NodeLabels {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metadata(version: &str) -> ObjectMeta {
-        let labels = [("kubernetes.io/os", "linux"), ("seccomp.pavise.dev/web_a", "true")];
-        ObjectMeta {
-            resource_version: Some(version.to_owned()),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-            ..ObjectMeta::default()
-        }
-    }
-
-    #[test]
-    fn a_patch_sets_and_unsets_in_one_write() {
-        let label = |key| LabelKey::observed(key).unwrap();
-        let change = LabelChange {
-            set: [label("seccomp.pavise.dev/web_a")].into(),
-            unset: [label("seccomp.pavise.dev/web_b")].into(),
-        };
-        assert_eq!(
-            patch_of(&change),
-            json!({"metadata": {"labels": {"seccomp.pavise.dev/web_a": "true", "seccomp.pavise.dev/web_b": null}}})
-        );
-    }
-
-    #[test]
-    fn labels_of_ours_are_told_from_others() {
-        let seen = labels_of(&metadata("7"));
-        assert_eq!(seen.version, Some(7));
-        assert_eq!(
-            seen.labels.keys().map(LabelKey::as_str).collect::<Vec<_>>(),
-            ["seccomp.pavise.dev/web_a"]
-        );
-        assert_eq!(seen.others, [("kubernetes.io/os".to_owned(), "linux".to_owned())].into());
-    }
-
-    #[test]
-    fn a_version_that_is_no_number_is_none() {
-        assert_eq!(labels_of(&metadata("v7")).version, None);
-    }
-
-    #[test]
-    fn a_list_is_told_from_what_is_watched() {
-        let mut sighting = Sighting::new(NodeName::new("n").unwrap());
-        let node = || Metadata { metadata: metadata("7"), ..Metadata::default() };
-        assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
-        assert!(matches!(sighting.take(Ok(watcher::Event::InitApply(node()))), Some(Event::NodeListed(_))));
-        assert!(sighting.take(Ok(watcher::Event::InitDone)).is_none());
-        assert!(sighting.take(Ok(watcher::Event::Apply(node()))).is_none(), "nothing has changed");
-        let mut relabelled = node();
-        relabelled.metadata.labels = None;
-        assert!(matches!(sighting.take(Ok(watcher::Event::Apply(relabelled))), Some(Event::NodeLabels(_))));
-        assert!(matches!(sighting.take(Ok(watcher::Event::Apply(node()))), Some(Event::NodeLabels(_))));
-    }
-
-    #[test]
-    fn a_list_without_the_node_says_that_it_is_gone() {
-        let mut sighting = Sighting { is_seen: true, ..Sighting::new(NodeName::new("n").unwrap()) };
-        let node = Metadata {
-            metadata: ObjectMeta { uid: Some("u".to_owned()), ..metadata("7") },
-            ..Metadata::default()
-        };
-        assert!(matches!(sighting.take(Ok(watcher::Event::Apply(node))), Some(Event::NodeLabels(_))));
-        assert_eq!(sighting.uid.borrow().as_deref(), Some("u"));
-        assert!(sighting.take(Ok(watcher::Event::Init)).is_none());
-        assert!(matches!(sighting.take(Ok(watcher::Event::InitDone)), Some(Event::NodeGone)));
-        assert_eq!(*sighting.uid.borrow(), None);
-    }
-}
+mod tests;

@@ -53,6 +53,7 @@ type Labels<const COUNT: usize> = [(&'static str, &'static str); COUNT];
 pub(crate) struct Metrics {
     registry: Arc<Registry>,
     ready: Gauge,
+    startup_taint: Gauge,
     bundles: Family<Labels<1>, Gauge>,
     profiles: Family<Labels<2>, Gauge>,
     problems: Family<Labels<2>, Gauge>,
@@ -74,6 +75,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Arc::default(),
             ready: Gauge::default(),
+            startup_taint: Gauge::default(),
             bundles: Family::default(),
             profiles: Family::default(),
             problems: Family::default(),
@@ -104,6 +106,8 @@ impl Metrics {
         let ours = all.sub_registry_with_prefix("pavise");
         ours.register("build", "The agent that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         ours.register("ready", "Whether /readyz says ready (1) or not (0)", self.ready.clone());
+        let help = "Whether the Node has the startup taint (1) or not (0)";
+        ours.register("startup_taint", help, self.startup_taint.clone());
         ours.register("bundles", "Bundles that the agent sees", self.bundles.clone());
         ours.register(
             "label_changes",
@@ -136,6 +140,11 @@ impl Metrics {
     /// Whether the agent is ready.
     pub(crate) fn is_ready(&self, is_ready: bool) {
         self.ready.set(i64::from(is_ready));
+    }
+
+    /// Whether the Node has the startup taint.
+    pub(crate) fn is_tainted(&self, is_tainted: bool) {
+        self.startup_taint.set(i64::from(is_tainted));
     }
 
     /// What is known now of the profiles of one kind.

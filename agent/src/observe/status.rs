@@ -45,6 +45,7 @@ impl Status {
             unwritten += summary.unwritten;
             unremoved += summary.unremoved;
         }
+        self.metrics.is_tainted(state.has_startup_taint());
         self.readiness.send_modify(|readiness| {
             let waits = if readiness.is_complete { Vec::new() } else { state.waits(now) };
             let failures = [("compiled", uncompiled), ("written", unwritten), ("removed", unremoved)]

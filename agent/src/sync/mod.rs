@@ -1,7 +1,7 @@
 //! The loop: events in, steps out.
 //!
 //! Invariants: there is one of it, on one thread, so steps on the disk and their outcomes can't interleave.
-//! The disk never waits for the API server: a change of labels is a stream like any other, whose events come
+//! The disk never waits for the API server: a write to the Node is a stream like any other, whose events come
 //! when they come, and so is a write of an Event. A scan is made when the disk settles after a change, and
 //! now and then; what the loop writes itself leads to one more, which finds all right. Nothing is decided
 //! here; that is the business of [`profiles::state`] and [`profiles::plan`].
@@ -23,7 +23,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use futures::stream::{LocalBoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, stream};
-use profiles::plan::{Compile, Keep, LabelChange, Plan};
+use profiles::plan::{Compile, Keep, NodeWrite, Plan};
 use profiles::reference::Reference;
 use profiles::report::Answer;
 use profiles::saying::{Outcome, Write};
@@ -39,7 +39,7 @@ use journal::Journal;
 use policies::{Answered, Policies};
 use report::{Outlet, Reports};
 
-/// The loop with all it works on. `W` starts a change of labels, whose events come when it has ended.
+/// The loop with all it works on. `W` starts a write to the Node, whose events come when it has ended.
 pub(crate) struct SyncLoop<H, W> {
     host: H,
     /// None where the node has no AppArmor.
@@ -49,7 +49,7 @@ pub(crate) struct SyncLoop<H, W> {
     events: SelectAll<LocalBoxStream<'static, Event>>,
     /// Tells when the disk, or the kernel's policy, is to be looked at.
     changes: LocalBoxStream<'static, ()>,
-    write_labels: W,
+    write_node: W,
     /// None where there is nobody to be told of pods.
     announcer: Option<Announcer>,
     /// None where nobody is to be told.
@@ -61,7 +61,7 @@ pub(crate) struct SyncLoop<H, W> {
 impl<H, W> SyncLoop<H, W>
 where
     H: Host,
-    W: Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>,
+    W: Fn(NodeWrite) -> LocalBoxFuture<'static, Vec<Event>>,
 {
     /// Connects the parts. Nothing happens yet.
     pub(crate) fn new(
@@ -70,7 +70,7 @@ where
         rules: Config,
         events: Vec<LocalBoxStream<'static, Event>>,
         changes: impl Stream<Item = ()> + 'static,
-        write_labels: W,
+        write_node: W,
         status: Arc<Status>,
     ) -> Self {
         Self {
@@ -80,7 +80,7 @@ where
             state: State::new(rules),
             events: stream::select_all(events),
             changes: rescan::settled(changes).boxed_local(),
-            write_labels,
+            write_node,
             announcer: None,
             reports: None,
             status,
@@ -188,8 +188,9 @@ where
             let is_compiled = self.start_compiling(std::mem::take(&mut plan.compile));
             let is_seen = self.look(&plan);
             if !is_compiled && !is_seen && !plan.has_disk_steps() {
-                self.start_labels(plan.labels);
-                return self.instant(plan.wake_at);
+                let wake_at = plan.wake_at;
+                self.start_write(plan.node_write());
+                return self.instant(wake_at);
             }
             self.act_on_disk(plan);
         }
@@ -305,11 +306,14 @@ where
         self.now().elapsed().saturating_sub(at.elapsed())
     }
 
-    fn start_labels(&mut self, change: Option<LabelChange>) {
-        let Some(change) = change else { return };
-        let outcome = (self.write_labels)(change.clone());
+    fn start_write(&mut self, write: Option<NodeWrite>) {
+        let Some(write) = write else { return };
+        let outcome = (self.write_node)(write.clone());
         self.events.push(stream::once(outcome).flat_map(stream::iter).boxed_local());
-        self.take(Event::LabelsSent(change));
+        self.take(match write {
+            NodeWrite::Labels(change) => Event::LabelsSent(change),
+            NodeWrite::Untaint(_) => Event::UntaintSent,
+        });
     }
 
     fn instant(&self, at: Option<Time>) -> Option<Instant> {

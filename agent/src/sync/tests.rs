@@ -3,6 +3,7 @@
 mod policies;
 mod reporting;
 mod shown;
+mod taint;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,7 @@ struct World {
     /// Patches are answered only when this is lifted.
     is_api_server_stuck: bool,
     labels: BTreeSet<String>,
+    startup_taints: BTreeSet<usize>,
     version: u64,
     disk: BTreeMap<Reference, Found>,
     scans: Vec<Care>,
@@ -130,15 +132,27 @@ impl Host for FakeHost {
     }
 }
 
-async fn patch(world: Shared, change: LabelChange) -> Vec<Event> {
+async fn patch(world: Shared, write: NodeWrite) -> Vec<Event> {
     while world.borrow().is_api_server_stuck {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut world = world.borrow_mut();
     if world.failing_patches > 0 {
         world.failing_patches -= 1;
-        return vec![Event::LabelsFailed];
+        return vec![match write {
+            NodeWrite::Labels(_) => Event::LabelsFailed,
+            NodeWrite::Untaint(_) => Event::UntaintFailed,
+        }];
     }
+    let change = match write {
+        NodeWrite::Labels(change) => change,
+        NodeWrite::Untaint(untaint) => {
+            world.done.push(format!("untaint {:?}", untaint.lacks));
+            world.startup_taints.clear();
+            world.version += 1;
+            return vec![Event::Untainted(seen(&world))];
+        }
+    };
     world.done.push(format!("labels +{} -{}", change.set.len(), change.unset.len()));
     world.labels.extend(change.set.iter().map(ToString::to_string));
     world.labels.retain(|label| change.unset.iter().all(|unset| unset.as_str() != label));
@@ -151,7 +165,8 @@ fn seen(world: &World) -> NodeLabels {
     NodeLabels {
         version: Some(world.version),
         labels: labels.map(|label| (label, LABEL_VALUE.to_owned())).collect(),
-        others: BTreeMap::new(),
+        startup_taints: world.startup_taints.clone(),
+        ..NodeLabels::default()
     }
 }
 
@@ -196,12 +211,12 @@ where
 async fn play_once(world: World, events: Vec<Event>) -> (Vec<String>, Option<bool>) {
     let shared = Rc::new(RefCell::new(world));
     let api_server = shared.clone();
-    let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
+    let write_node = move |write| patch(api_server.clone(), write).boxed_local();
     let no_pods = Event::PodsListed(BTreeMap::new());
     let events = stream::iter([no_pods]).chain(stream::iter(events)).chain(stream::pending()).boxed_local();
     let host = FakeHost(shared.clone());
     let status = Arc::new(Status::new());
-    let sync = SyncLoop::new(host, None, rules(), vec![events], stream::pending(), write_labels, status);
+    let sync = SyncLoop::new(host, None, rules(), vec![events], stream::pending(), write_node, status);
     let outcome = sync.run_once(seconds(60)).await.unwrap();
     (shared.take().done, outcome)
 }
@@ -222,9 +237,9 @@ where
     let (sender, events) = unbounded();
     send(&sender, Event::PodsListed(BTreeMap::new()));
     let api_server = shared.clone();
-    let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
+    let write_node = move |write| patch(api_server.clone(), write).boxed_local();
     let events = vec![events.boxed_local()];
-    let sync = SyncLoop::new(FakeHost(shared.clone()), None, rules(), events, changes, write_labels, status);
+    let sync = SyncLoop::new(FakeHost(shared.clone()), None, rules(), events, changes, write_node, status);
     let outcome = sync.run(script(sender, shared.clone())).await;
     (shared.take(), outcome)
 }

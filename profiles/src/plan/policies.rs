@@ -150,11 +150,17 @@ impl State {
             let is_of = |(_, one): &(&&ProfileName, &Desired)| one.text == load.text;
             desired.iter().filter(is_of).map(|(name, _)| *name).collect::<Vec<_>>()
         });
-        let is_failing = |name: &&ProfileName| {
-            self.policies.profiles.get(*name).is_some_and(|profile| profile.pace.is_failing)
-        };
-        let failing = desired.keys().copied().filter(is_failing);
+        let failing = self.failing(now);
         unclean.chain(failing).filter(|name| self.is_claimed(name)).collect()
+    }
+
+    /// Those of them of which the last attempt to load them failed.
+    pub(crate) fn failing(&self, now: Time) -> BTreeSet<&ProfileName> {
+        let is_failing = |(name, profile): &(&ProfileName, &KernelProfile)| {
+            profile.pace.is_failing && self.desired(name, profile, now).is_some() && self.is_claimed(name)
+        };
+        let all = self.policies.profiles.iter();
+        all.filter(is_failing).map(|(name, _)| name).collect()
     }
 
     fn plan_unload(

@@ -11,10 +11,11 @@ use crate::time::Time;
 
 impl State {
     /// Whether all is known that is asked for, each profile of it was tried at least once, and the labels of
-    /// the Node, where there is one, are right. What is to be removed later is not waited for.
+    /// the Node, where there is one, are right, and its startup taint is gone, if that can go now. What is to be
+    /// removed later is not waited for.
     #[must_use]
     pub fn is_settled(&self, now: Time) -> bool {
-        self.waits(now).is_empty() && !self.plan(now).has_disk_steps()
+        self.waits(now).is_empty() && !self.plan(now).has_disk_steps() && !self.is_taint_going(now)
     }
 
     /// What is asked for and not served, by name: profiles, or AppArmor texts, that were refused or are not on disk, bundles that

@@ -10,6 +10,7 @@ mod random;
 pub(crate) mod scene;
 mod settled;
 mod summary;
+mod taint;
 mod targeting;
 
 use std::time::Duration;

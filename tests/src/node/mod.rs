@@ -62,6 +62,8 @@ pub(crate) struct Joining<'a> {
     /// The API server's address, the same for every node.
     pub(crate) server: &'a str,
     pub(crate) api_port: u16,
+    /// The keys of the taints that its kubelet registers it with.
+    pub(crate) taints: &'a [&'a str],
     /// What a guest is booted from, if there is to be one.
     pub(crate) boot: Option<&'a Boot>,
 }

@@ -11,6 +11,9 @@ use crate::images::PAUSE;
 use crate::kubectl::Kubectl;
 use crate::supervisor::Component;
 
+/// The taint of a Node that waits for its cloud provider.
+const CLOUD_TAINT: &str = "node.cloudprovider.kubernetes.io/uninitialized";
+
 /// What differs between kinds of nodes.
 pub(super) struct Setting<'a> {
     /// Where the kubelet listens, on the node.
@@ -85,13 +88,9 @@ pub(super) fn prepare(node: &Node, joining: &Joining<'_>, setting: &Setting<'_>)
 pub(super) fn register(node: &Node, kubectl: &Kubectl) -> anyhow::Result<()> {
     let addresses =
         json!([{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": node.name}]);
-    let patch = |subresource: &[&str], patch: &Value| {
-        kubectl.run(
-            &[&["patch", "node", &node.name, "--type=merge", "-p", &patch.to_string()], subresource].concat(),
-        )
-    };
-    patch(&["--subresource=status"], &json!({"status": {"addresses": addresses}}))?;
-    patch(&[], &json!({"spec": {"taints": null}})).map(drop)
+    let status = json!({"status": {"addresses": addresses}}).to_string();
+    kubectl.run(&["patch", "node", &node.name, "--subresource=status", "--type=merge", "-p", &status])?;
+    kubectl.run(&["taint", "node", &node.name, &format!("{CLOUD_TAINT}-")]).map(drop)
 }
 
 /// A pod gets an address and no network (`tests/tools/address-only`). The addresses are loopback's: what is
@@ -125,6 +124,7 @@ fn kubelet_configuration(node: &Node, joining: &Joining<'_>, setting: &Setting<'
     let serving =
         joining.authority.server(&format!("kubelet-{}-serving", node.name), &[&node.name, "127.0.0.1"])?;
     let [port, health_port] = node.ports;
+    let taint = |key: &&str| json!({"key": key, "effect": "NoSchedule"});
     Ok(json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -132,6 +132,7 @@ fn kubelet_configuration(node: &Node, joining: &Joining<'_>, setting: &Setting<'
         "address": setting.address,
         "port": port,
         "healthzPort": health_port,
+        "registerWithTaints": joining.taints.iter().map(taint).collect::<Value>(),
         "tlsCertFile": serving.certificate,
         "tlsPrivateKeyFile": serving.key,
         "authentication": {"x509": {"clientCAFile": joining.authority.certificate()}, "anonymous": {"enabled": false}},

@@ -1,19 +1,17 @@
-//! An agent on a node of which there is nothing but its Node object: the image's program, run by hand on this
-//! machine, with directories of its own and the rights that the agent of that node would have.
+//! An agent on a node of which there is nothing but its Node object (`testbed::simulated`), and what is
+//! measured of it.
 //!
 //! Invariant: it ends with the value that started it, or with this process.
 
-use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
 use testbed::cluster::Cluster;
 use testbed::kubectl::retry;
-use testbed::pavise::{self, SYSTEM};
+use testbed::pavise::SYSTEM;
+use testbed::simulated;
 
 use super::api::Api;
 use super::process::Process;
@@ -26,50 +24,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running agent.
 pub(super) struct SimulatedAgent {
-    child: Child,
+    agent: simulated::SimulatedAgent,
     process: Process,
     address: String,
-    log: PathBuf,
 }
 
 impl SimulatedAgent {
     /// Makes the Node, and takes the place of the agent on the host's node, which would work beside this one.
     /// Returns when the agent is ready.
-    ///
-    /// The kernel's AppArmor is out of its reach: it is that of this machine.
     pub(super) fn start(cluster: &Cluster, api: &Api) -> anyhow::Result<Self> {
-        let layout = cluster.layout().node(NODE);
-        let (kubelet_root, state) = (layout.kubelet_root(), layout.directory().join("var/lib/pavise"));
-        let nothing = layout.directory().join("nothing");
-        for directory in [&kubelet_root, &state, &nothing] {
-            fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
-        }
-        let program = layout.directory().join("pavise");
-        let running = format!("/proc/{}/exe", pavise::agent_process(cluster)?);
-        fs::copy(&running, &program).context("taking the program out of the agent's container")?;
+        let program = simulated::program(cluster)?;
         let delete = ["delete", "daemonset", "pavise-agent", "-n", SYSTEM, "--cascade=foreground"];
         cluster.kubectl().run(&delete)?;
 
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}});
         api.create_in("/api/v1/nodes", &node.to_string())?;
-        let kubeconfig = layout.directory().join("kubeconfig");
-        fs::write(&kubeconfig, kubeconfig_of_the_agent(cluster)?).context("writing a kubeconfig")?;
         let address = {
             let listener = TcpListener::bind(("127.0.0.1", 0)).context("finding a free port")?;
             listener.local_addr()?.to_string()
         };
-        let log = layout.directory().join("agent.log");
-        let output = File::create(&log).context("creating a log")?;
-        // The kernel ends it when this process ends, however that comes (setpriv(1)).
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&program).args(["agent", "--node-name", NODE]);
-        command.arg("--kubelet-root").arg(&kubelet_root).arg("--state-dir").arg(&state);
-        command.arg("--securityfs").arg(&nothing).args(["--proc", "/proc", "--listen", &address]);
-        command.env_clear().env("KUBECONFIG", &kubeconfig);
-        command.stdin(File::open("/dev/null")?).stdout(output.try_clone()?).stderr(output);
-        let child = command.spawn().context("starting setpriv")?;
-        let process = Process::new(child.id());
-        let agent = Self { child, process, address, log };
+        let agent = simulated::prepare(cluster, &program, NODE, &address)?.start()?;
+        let agent = Self { process: Process::new(agent.id()), agent, address };
         if let Err(error) = retry("the simulated agent to be ready", PATIENCE, || agent.ask("/readyz")) {
             bail!("{error:#}\n{}", agent.log());
         }
@@ -94,7 +69,7 @@ impl SimulatedAgent {
 
     /// What it has said.
     pub(super) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.agent.log()
     }
 
     fn ask(&self, path: &str) -> anyhow::Result<String> {
@@ -103,30 +78,4 @@ impl SimulatedAgent {
         let mut answer = request.call().with_context(|| format!("asking the agent for {path}"))?;
         answer.body_mut().read_to_string().with_context(|| format!("reading {path}"))
     }
-}
-
-impl Drop for SimulatedAgent {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The API server puts the Node's name into a token that is bound to the Node, as it does into that of a pod
-/// (KEP-4193). So what the agent may do is what it may do on a real node.
-fn kubeconfig_of_the_agent(cluster: &Cluster) -> anyhow::Result<String> {
-    let create = ["create", "token", "pavise-agent", "-n", SYSTEM, "--duration=1h"];
-    let bound = ["--bound-object-kind=Node", &format!("--bound-object-name={NODE}")];
-    let token = cluster.kubectl().run(&[&create[..], &bound].concat())?;
-    let authority = cluster.layout().pki().join("ca.crt");
-    let kubeconfig = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": cluster.server(), "certificate-authority": authority}}],
-        "users": [{"name": "u", "user": {"token": token.trim()}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    });
-    Ok(kubeconfig.to_string())
 }

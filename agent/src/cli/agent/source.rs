@@ -1,4 +1,4 @@
-//! Where the agent's bundles come from, and what it tells its labels to.
+//! Where the agent's bundles come from, and what it writes to the Node with.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use futures::future::{self, LocalBoxFuture};
 use futures::stream::LocalBoxStream;
 use futures::{FutureExt, StreamExt};
 use profiles::name::NodeName;
-use profiles::plan::LabelChange;
+use profiles::plan::NodeWrite;
 use profiles::platform::Platform;
 use profiles::report::Agent;
 use profiles::state::{Config, Event};
@@ -48,7 +48,7 @@ impl FromStr for Source {
 /// What the loop is connected with.
 pub(super) struct Connections {
     pub(super) events: Vec<LocalBoxStream<'static, Event>>,
-    pub(super) write_labels: Box<dyn Fn(LabelChange) -> LocalBoxFuture<'static, Vec<Event>>>,
+    pub(super) write_node: Box<dyn Fn(NodeWrite) -> LocalBoxFuture<'static, Vec<Event>>>,
     /// None where there are no pods to speak of.
     pub(super) announcer: Option<Announcer>,
     /// None where there is no Node to report on.
@@ -85,7 +85,7 @@ pub(super) async fn cluster(
     let agent = Agent { version: VERSION.to_owned(), pod };
     Ok(Connections {
         events,
-        write_labels: Box::new(move |change| node.write(change).boxed_local()),
+        write_node: Box::new(move |write| node.write(write).boxed_local()),
         announcer,
         report: Some(Outlet { agent, platform, ask: Box::new(ask) }),
     })
@@ -95,11 +95,11 @@ pub(super) async fn cluster(
 pub(super) fn directory(path: &Path, platform: Platform, rules: &Config) -> Result<Connections> {
     let bundles = BundleDirectory::open(path, &rules.home, &rules.others, platform)?;
     info!(source = %path.display(), version = VERSION, "Agent started");
-    // Where there is no Node, no change of labels is ever planned.
-    let write_labels = |_| future::pending().boxed_local();
+    // Where there is no Node, no write to it is ever planned.
+    let write_node = |_| future::pending().boxed_local();
     Ok(Connections {
         events: vec![bundles.watch().boxed_local()],
-        write_labels: Box::new(write_labels),
+        write_node: Box::new(write_node),
         announcer: None,
         report: None,
     })

@@ -183,11 +183,12 @@ where
     let (sender, events) = unbounded();
     let world = Rc::new(RefCell::new(World::default()));
     let (api_server, log) = (world.clone(), node.clone());
-    let write_labels = move |change: LabelChange| {
+    let write_node = move |write: NodeWrite| {
+        let NodeWrite::Labels(change) = write else { panic!("{write:?} of a Node without taints") };
         let labels = change.set.iter().map(|label| format!("+{label}"));
         let labels = labels.chain(change.unset.iter().map(|label| format!("-{label}")));
         log.borrow_mut().done.push(labels.collect::<Vec<_>>().join(" "));
-        patch(api_server.clone(), change).boxed_local()
+        patch(api_server.clone(), NodeWrite::Labels(change)).boxed_local()
     };
     let compiler = node.clone();
     let ask = Box::new(move |_| compile(compiler.clone()).boxed_local());
@@ -199,7 +200,7 @@ where
         rules,
         vec![events.boxed_local()],
         stream::pending(),
-        write_labels,
+        write_node,
         Arc::new(Status::new()),
     );
     send(&sender, Event::NodeLabels(NodeLabels::default()));

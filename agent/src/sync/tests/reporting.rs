@@ -62,9 +62,9 @@ where
     let shared = Rc::new(RefCell::new(World { changes: Some(tell), ..World::default() }));
     let (sender, events) = unbounded();
     let api_server = shared.clone();
-    let write_labels = move |change| patch(api_server.clone(), change).boxed_local();
+    let write_node = move |write| patch(api_server.clone(), write).boxed_local();
     let (host, status) = (FakeHost(shared.clone()), Arc::new(Status::new()));
-    let sync = SyncLoop::new(host, None, rules(), vec![events.boxed_local()], changes, write_labels, status);
+    let sync = SyncLoop::new(host, None, rules(), vec![events.boxed_local()], changes, write_node, status);
     sync.reporting_to(Some(outlet(server))).run(script(sender, shared)).await.unwrap();
     std::mem::take(&mut server.borrow_mut().asked)
 }

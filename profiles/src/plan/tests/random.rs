@@ -153,7 +153,7 @@ impl World {
     fn node_labels(&self) -> NodeLabels {
         let disk = if self.is_ssd { "ssd" } else { "hdd" };
         let others = [("disk".to_owned(), disk.to_owned())].into();
-        NodeLabels { version: None, labels: self.node.clone(), others }
+        NodeLabels { labels: self.node.clone(), others, ..NodeLabels::default() }
     }
 
     fn see_node(&mut self) {

@@ -17,12 +17,14 @@
 //! | `fail-owned` | the same as `fail`, but the ledger has the profile nevertheless |
 //! | `fail-keep` | what was to be read from disk can't be |
 //! | `send`, `written`, `lost` | the planned change of labels goes out; its outcome |
-//! | `node seccomp/web_a disk=ssd`, `gone` | what the Node has now, as the watch tells; it does not exist |
+//! | `node seccomp/web_a disk=ssd !0`, `gone` | what the Node has now, as the watch tells; it does not exist |
+//! | `!0`, in what the Node has | the startup taint, as the first of its taints |
+//! | `untaint`, `untainted`, `tainted-still` | the planned removal of that goes out; its outcome |
 //! | `stale seccomp/web_a` | the watch tells something older than the newest |
 //! | `relist seccomp/web_a` | a list tells what the Node has now |
 //! | `restore seccomp/web_a` | etcd is restored: the Node has these and an old version, which nobody tells |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::*;
@@ -57,6 +59,7 @@ pub(crate) struct Scene {
     node: BTreeMap<LabelKey, String>,
     /// Those of others.
     others: BTreeMap<String, String>,
+    taints: BTreeSet<usize>,
     version: u64,
     /// How it answers the change that was sent.
     answer: NodeLabels,
@@ -80,6 +83,7 @@ impl Scene {
             now: Time::default(),
             node: BTreeMap::new(),
             others: BTreeMap::new(),
+            taints: BTreeSet::new(),
             version: 100,
             answer: NodeLabels::default(),
             texts: BTreeMap::new(),
@@ -141,21 +145,27 @@ impl Scene {
             "send" => self.send(),
             "written" => self.apply(Event::LabelsWritten(self.answer.clone())),
             "lost" => self.apply(Event::LabelsFailed),
+            "untaint" => self.untaint(),
+            "untainted" => self.apply(Event::Untainted(self.answer.clone())),
+            "tainted-still" => self.apply(Event::UntaintFailed),
             "node" => {
-                (self.node, self.others) = labels(rest);
+                self.set_node(rest);
                 let node = self.changed();
                 self.apply(Event::NodeLabels(node));
             }
             "stale" => {
-                let (labels, others) = labels(rest);
-                self.apply(Event::NodeLabels(NodeLabels { version: Some(1), labels, others }));
+                let stale = observation(rest);
+                self.apply(Event::NodeLabels(NodeLabels { version: Some(1), ..stale }));
             }
             "relist" => {
-                (self.node, self.others) = labels(rest);
+                self.set_node(rest);
                 let node = self.changed();
                 self.apply(Event::NodeListed(node));
             }
-            "restore" => ((self.node, self.others), self.version) = (labels(rest), 1),
+            "restore" => {
+                self.set_node(rest);
+                self.version = 1;
+            }
             "gone" => self.apply(Event::NodeGone),
             _ => self.now = self.now + Duration::from_secs(seconds(word)),
         }
@@ -188,6 +198,15 @@ impl Scene {
             // Let the pause after a write pass, which would only clutter the scripts.
             self.now = self.now + Duration::from_secs(1);
         }
+        if plan.untaint.is_some() {
+            self.untaint();
+            self.play("untainted");
+        }
+    }
+
+    fn set_node(&mut self, words: &str) {
+        NodeLabels { labels: self.node, others: self.others, startup_taints: self.taints, .. } =
+            observation(words);
     }
 
     fn fail(&mut self, is_owned: bool) {
@@ -218,11 +237,19 @@ impl Scene {
         self.apply(Event::LabelsSent(change));
     }
 
+    fn untaint(&mut self) {
+        let untaint = self.state.plan(self.now).untaint.expect("a taint to take away");
+        assert_eq!(untaint.at, self.taints, "an API server would refuse this");
+        self.taints.clear();
+        self.answer = self.changed();
+        self.apply(Event::UntaintSent);
+    }
+
     /// The Node in a new version.
     fn changed(&mut self) -> NodeLabels {
         self.version += 1;
         let (labels, others) = (self.node.clone(), self.others.clone());
-        NodeLabels { version: Some(self.version), labels, others }
+        NodeLabels { version: Some(self.version), labels, others, startup_taints: self.taints.clone() }
     }
 
     pub(super) fn plan(&self) -> String {
@@ -237,6 +264,9 @@ impl Scene {
         for (sign, labels) in plan.labels.iter().flat_map(|change| [("+", &change.set), ("-", &change.unset)])
         {
             words.extend(labels.iter().map(|label| format!("{sign}{label}").replace(".pavise.dev", "")));
+        }
+        if let Some(Untaint { at, lacks }) = &plan.untaint {
+            words.push(format!("untaint {at:?} {lacks:?}").replace(" []", ""));
         }
         if let Some(at) = plan.wake_at {
             words.push(format!("wake {}s", at.elapsed().saturating_sub(self.now.elapsed()).as_secs_f32()));
@@ -321,16 +351,20 @@ fn document(version: &str) -> Document {
     }
 }
 
-/// `seccomp/web_a bundle/web=false disk=ssd`: labels of ours, and those of others, which have no `/`. The
-/// value is `true` unless given.
-fn labels(text: &str) -> (BTreeMap<LabelKey, String>, BTreeMap<String, String>) {
-    let (mut ours, mut others) = (BTreeMap::new(), BTreeMap::new());
+/// `seccomp/web_a bundle/web=false disk=ssd !0`: labels of ours, those of others, which have no `/`, and where
+/// the startup taint stands. The value is `true` unless given.
+fn observation(text: &str) -> NodeLabels {
+    let mut seen = NodeLabels::default();
     for word in text.split_whitespace() {
+        if let Some(index) = word.strip_prefix('!') {
+            seen.startup_taints.insert(index.parse().unwrap());
+            continue;
+        }
         let (key, value) = word.split_once('=').unwrap_or((word, LABEL_VALUE));
         match LabelKey::observed(&key.replacen('/', ".pavise.dev/", 1)) {
-            Some(label) => drop(ours.insert(label, value.to_owned())),
-            None => drop(others.insert(key.to_owned(), value.to_owned())),
+            Some(label) => drop(seen.labels.insert(label, value.to_owned())),
+            None => drop(seen.others.insert(key.to_owned(), value.to_owned())),
         }
     }
-    (ours, others)
+    seen
 }
