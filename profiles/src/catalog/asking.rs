@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::declaring::Declared;
 use super::review::{Compiled, Texts};
 use crate::bundle::{BundleId, Document, Profile, Source};
 use crate::diagnostic::Diagnostic;
@@ -20,7 +21,15 @@ use crate::time::{Retry, Time};
 
 /// A ConfigMap, judged as far as that takes no compiler.
 #[derive(Clone, Debug)]
-pub enum Judged {
+pub struct Judged {
+    /// What it declares.
+    pub declared: Declared,
+    said: Said,
+}
+
+/// What there is to say of it.
+#[derive(Clone, Debug)]
+enum Said {
     /// All of it: nothing of the ConfigMap is kept.
     Reviewed(BundleId, Review),
     /// It holds AppArmor texts.
@@ -31,10 +40,11 @@ impl Judged {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        match Texts::of(source, platforms) {
-            Some(texts) => Self::Texts(texts),
-            None => Self::Reviewed(source.id.clone(), Review::of(source, platforms)),
-        }
+        let said = match Texts::of(source, platforms) {
+            Some(texts) => Said::Texts(texts),
+            None => Said::Reviewed(source.id.clone(), Review::of(source, platforms)),
+        };
+        Self { declared: Declared::of(source), said }
     }
 }
 
@@ -119,12 +129,12 @@ impl Asking {
     }
 
     fn hold(&mut self, judged: Judged) -> Review {
-        match judged {
-            Judged::Reviewed(id, review) => {
+        match judged.said {
+            Said::Reviewed(id, review) => {
                 self.bundles.remove(&id);
                 review
             }
-            Judged::Texts(texts) => {
+            Said::Texts(texts) => {
                 let review = Review::of_texts(&texts, &self.compiled);
                 self.bundles.insert(texts.bundle.id.clone(), texts);
                 review
