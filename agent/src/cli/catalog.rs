@@ -1,20 +1,24 @@
-//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes.
+//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes, and keeps the object
+//! `ProfileCatalog`, which has what bundles declare.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use futures::{FutureExt, StreamExt, stream};
 use profiles::bundle::Document;
+use profiles::catalog::declaring::Declaring;
 use profiles::diagnostic::Diagnostic;
 use profiles::name::Namespace;
 use tracing::info;
 
 use super::block_on;
-use crate::catalog;
+use crate::catalog::{self, object::Object};
+use crate::cluster::profile_catalog::Keeper;
 use crate::cluster::{self, bundles, events, nodes};
 use crate::compiler::client::Client;
 use crate::compiler::verdict::verdict;
@@ -25,7 +29,8 @@ use crate::observe::{logs, signals};
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The namespaces to read bundles from, separated by commas: those of the agents.
+    /// The namespaces to read bundles from, separated by commas: those of the agents, in their order.
+    /// References to bundles of the first have no namespace.
     #[arg(
         long = "bundle-namespace",
         default_value = "pavise-profiles",
@@ -33,6 +38,11 @@ pub(crate) struct Arguments {
         value_name = "NAMESPACE"
     )]
     bundle_namespaces: Vec<Namespace>,
+
+    /// How long a reference counts as declared after no bundle has it any more, such as 300s or 5m: as long
+    /// as the agents keep the profile.
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    removal_delay: Duration,
 
     /// Who says it: the name of this pod.
     #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
@@ -57,7 +67,16 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let client = cluster::connect(Metrics::new()).await?;
     info!(version = env!("CARGO_PKG_VERSION"), "Catalog started");
 
+    let home =
+        arguments.bundle_namespaces.first().context("--bundle-namespace needs at least one namespace")?;
+    let home = home.clone();
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
+    let declaring = Declaring::new(home, namespaces.clone(), arguments.removal_delay);
+    let keeper = Rc::new(Keeper::new(client.clone()));
+    let object = Object::new(declaring, move |request| {
+        let keeper = keeper.clone();
+        async move { keeper.ask(request).await }.boxed_local()
+    });
     let watched = client.clone();
     let watch = move |platforms: BTreeSet<_>| {
         let judged = |namespace: &Namespace| {
@@ -72,7 +91,7 @@ async fn serve(arguments: Arguments) -> Result<()> {
         let writer = writer.clone();
         async move { writer.write(&write).await }.boxed_local()
     };
-    catalog::run(nodes::platforms(client), watch, compile, write, stop).await;
+    catalog::run(nodes::platforms(client), watch, compile, write, object, stop).await;
     info!("Catalog stopped");
     Ok(())
 }

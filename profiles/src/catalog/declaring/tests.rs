@@ -119,11 +119,7 @@ fn what_is_no_bundle_and_no_key_declares_nothing() {
     let misspelt = Source { kind: "secomp".to_owned(), ..source("web", 1, &[("a.json", "{}")]) };
     let binary = Source { binary_keys: vec!["b.json".to_owned()], ..source("bin", 1, &[("..a", "{}")]) };
     check(
-        &[
-            Declared::of(&misspelt),
-            Declared::of(&binary),
-            apparmor("aa", 1, &["profile /bin/x {\n}"]),
-        ],
+        &[Declared::of(&misspelt), Declared::of(&binary), apparmor("aa", 1, &["profile /bin/x {\n}"])],
         &["bin/b.json=seccomp.pavise.dev/bin_b.json"],
     );
 }
