@@ -25,6 +25,7 @@ mod in_use;
 mod observe;
 mod own_node;
 mod podman;
+mod profile_catalog;
 mod references;
 mod report;
 mod resilience;
@@ -73,6 +74,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(drift::TESTS)
         .chain(resilience::TESTS)
         .chain(catalog::TESTS)
+        .chain(profile_catalog::TESTS)
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)

@@ -35,7 +35,7 @@ impl Object {
     /// Asks what is to be asked at `now`. Returns when to come here again, if nothing happens before.
     pub(super) fn turn(&mut self, now: Time) -> Option<Time> {
         let draft = self.declaring.draft(now);
-        let later = match self.writing.next(|_| Some(draft), now) {
+        let later = match self.writing.next(|_| draft, now) {
             Next::Ask(request) => {
                 self.under_way = Some((self.ask)(request));
                 None
@@ -94,7 +94,7 @@ mod tests {
         let mut declaring = Declaring::new(namespace(), BTreeSet::new(), Duration::ZERO);
         declaring.found(None);
         declaring.listed(&namespace(), [web(keys).declared]);
-        declaring.draft(Time::default()).content
+        declaring.draft(Time::default()).unwrap().content
     }
 
     /// Runs for `minutes`, in which `seen` is seen. Each answer takes a second: what the object has at first
@@ -166,7 +166,7 @@ mod tests {
         let seen = after(10, listed(&["a", "b"])).chain(after(10, Seen::Applied(web(&["b", "c"]))));
         let (writes, events) = written(60, None, 0, seen).await;
         let of = |keys: &[&str]| keys.iter().map(|key| format!("web/{key}")).collect::<Vec<_>>();
-        assert_eq!(writes, [(10, of(&["a", "b"])), (20, of(&["a", "b", "c"])), (320, of(&["b", "c"]))]);
+        assert_eq!(writes, [(11, of(&["a", "b"])), (20, of(&["a", "b", "c"])), (320, of(&["b", "c"]))]);
         assert_eq!(events, 1, "an Event that is under way holds up the object, or the other way round");
     }
 
@@ -183,6 +183,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_failed_is_tried_again() {
         let (writes, _) = written(60, None, 2, after(3, listed(&["a"]))).await;
-        assert_eq!(writes.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [3, 5, 8]);
+        assert_eq!(writes.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [4, 6, 9]);
     }
 }

@@ -211,6 +211,7 @@ pub struct Declaring {
     removal_delay: Duration,
     /// The namespaces whose bundles are not known yet.
     unlisted: BTreeSet<Namespace>,
+    is_any_listed: bool,
     bundles: BTreeMap<BundleId, Declared>,
     /// The AppArmor texts in them that the compiler accepted.
     accepted: BTreeSet<Digest>,
@@ -233,6 +234,7 @@ impl Declaring {
             home,
             removal_delay,
             unlisted,
+            is_any_listed: false,
             bundles: BTreeMap::new(),
             accepted: BTreeSet::new(),
             is_found: false,
@@ -269,6 +271,7 @@ impl Declaring {
             self.bundles.insert(declared.id.clone(), declared.after(before));
         }
         self.unlisted.remove(namespace);
+        self.is_any_listed = true;
         self.accept();
     }
 
@@ -306,8 +309,12 @@ impl Declaring {
         self.is_changed = true;
     }
 
-    /// What the object is to hold at `now`.
-    pub fn draft(&mut self, now: Time) -> Draft<Arc<Status>> {
+    /// What the object is to hold at `now`. None if no bundle namespace is known yet: to say that nothing is
+    /// declared would be wrong.
+    pub fn draft(&mut self, now: Time) -> Option<Draft<Arc<Status>>> {
+        if !self.is_any_listed {
+            return None;
+        }
         let is_due = self.due.is_some_and(|due| due <= now);
         if self.is_found && (self.is_changed || is_due) {
             let declared = self.settle(now);
@@ -317,7 +324,7 @@ impl Declaring {
             }
             self.is_changed = false;
         }
-        Draft { content: self.status.clone(), is_ready: self.is_found && self.is_all_listed() }
+        Some(Draft { content: self.status.clone(), is_ready: self.is_found && self.is_all_listed() })
     }
 
     /// When it may be another one, if nothing happens before. To be asked after [`Self::draft`].

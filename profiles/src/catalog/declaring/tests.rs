@@ -73,7 +73,7 @@ fn accept(declaring: &mut Declaring, declared: &Declared) {
 
 /// The object, with `=` between reference and label, and AppArmor names after seccomp references.
 fn shown(declaring: &mut Declaring, seconds: u64) -> Vec<String> {
-    let status = declaring.draft(at(seconds)).content;
+    let status = declaring.draft(at(seconds)).unwrap().content;
     let all = status.seccomp.iter().chain(&status.app_armor);
     all.map(|(reference, label)| format!("{reference}={label}")).collect()
 }
@@ -148,7 +148,7 @@ fn beyond_256_labels_of_profiles_bundles_have_their_own() {
         (by_bundle(seccomp("old", 1, &[&keys[..], &["one-more"]].concat())), "seccomp.pavise.dev/web_a"),
         (seccomp("old", 3, &[&keys[..], &["one-more"]].concat()), "seccomp.pavise.dev/web_a"),
     ] {
-        let status = with(&[before, seccomp("web", 2, &["a"])]).draft(at(0)).content;
+        let status = with(&[before, seccomp("web", 2, &["a"])]).draft(at(0)).unwrap().content;
         assert_eq!(status.seccomp["web/a"], expected);
         assert_eq!((status.totals.seccomp as usize, status.totals.omitted), (status.seccomp.len(), 0));
     }
@@ -158,7 +158,7 @@ fn beyond_256_labels_of_profiles_bundles_have_their_own() {
 fn what_is_declared_is_what_a_pod_has_to_select_on() {
     let bundles =
         [seccomp("web", 1, &["a.json", &"k".repeat(60)]), apparmor("aa", 2, &["profile a/b {\n}\n"])];
-    let status = with(&bundles).draft(at(0)).content;
+    let status = with(&bundles).draft(at(0)).unwrap().content;
     let catalog = ProfileCatalog { status: (*status).clone(), ..ProfileCatalog::default() };
     for (kind, references) in [(Kind::Seccomp, &status.seccomp), (Kind::AppArmor, &status.app_armor)] {
         assert!(!references.is_empty());
@@ -189,9 +189,9 @@ fn what_nobody_declares_goes_after_the_delay() {
 #[test]
 fn nothing_goes_and_no_label_changes_before_all_bundles_are_known() {
     let web = seccomp("web", 2, &["a"]);
-    let before = with(&[by_bundle(web.clone()), seccomp("team/x", 1, &["k"])]).draft(at(0)).content;
+    let before = with(&[by_bundle(web.clone()), seccomp("team/x", 1, &["k"])]).draft(at(0)).unwrap().content;
     let mut declaring = started(Some(&before));
-    assert!(!declaring.draft(at(0)).is_ready);
+    assert_eq!(declaring.draft(at(0)), None);
     declaring.applied(seccomp("team/y", 1, &["k"]));
     declaring.deleted(&BundleId::new("team", "y").unwrap());
     list(&mut declaring, &["ns"], &[web.clone(), seccomp("new", 3, &["b"])]);
@@ -201,7 +201,7 @@ fn nothing_goes_and_no_label_changes_before_all_bundles_are_known() {
         ["_team/x/k=team.seccomp.pavise.dev/x_k", "web/a=bundle.pavise.dev/web"]
     );
     list(&mut declaring, &["team"], &[]);
-    assert!(declaring.draft(at(2_000)).is_ready);
+    assert!(declaring.draft(at(2_000)).unwrap().is_ready);
     assert_eq!(
         shown(&mut declaring, 2_000),
         ["_team/x/k=team.seccomp.pavise.dev/x_k", "web/a=seccomp.pavise.dev/web_a"]
@@ -266,7 +266,7 @@ fn a_text_that_was_accepted_in_another_bundle_is_accepted() {
 #[test]
 fn while_it_is_not_known_what_a_text_was_the_object_keeps_its_names() {
     let text = |name: &str| apparmor("aa", 1, &[&format!("profile {name} {{\n}}\n")]);
-    let before = with(&[text("a"), seccomp("s", 1, &["k"])]).draft(at(0)).content;
+    let before = with(&[text("a"), seccomp("s", 1, &["k"])]).draft(at(0)).unwrap().content;
     let mut declaring = started(Some(&before));
     list(&mut declaring, &NAMESPACES, &[apparmor("aa", 1, &["profile \"a {"])]);
     assert_eq!(references(&mut declaring, 0), ["s/k", "a"]);
@@ -284,9 +284,9 @@ fn a_bundle_with_too_many_keys_keeps_what_it_had() {
     let many: Vec<&str> = keys.iter().map(String::as_str).collect();
     let (few, many) = (seccomp("web", 1, &["a"]), seccomp("web", 1, &many));
     let mut declaring = with(&[few.clone(), seccomp("other", 1, &["a"])]);
-    let before = declaring.draft(at(0)).content;
+    let before = declaring.draft(at(0)).unwrap().content;
     declaring.applied(many.clone());
-    assert_eq!(declaring.draft(at(1_000)).content, before);
+    assert_eq!(declaring.draft(at(1_000)).unwrap().content, before);
     let mut restarted = started(Some(&before));
     list(&mut restarted, &NAMESPACES, &[many]);
     assert_eq!(references(&mut restarted, 0), ["other/a", "web/a"]);
@@ -302,7 +302,7 @@ fn what_there_is_no_room_for_is_left_out_by_whole_bundles_the_newest_first() {
     let large = |name, created| seccomp(name, created, &keys);
     let mut declaring =
         with(&[large("c", 3), large("a", 1), large("d", 4), large("b", 2), seccomp("e", 5, &["k"])]);
-    let status = declaring.draft(at(0)).content;
+    let status = declaring.draft(at(0)).unwrap().content;
     let bundles: BTreeSet<&str> =
         status.seccomp.keys().filter_map(|reference| Some(reference.split_once('/')?.0)).collect();
     assert_eq!(bundles, ["a", "b", "e"].into());
@@ -312,7 +312,7 @@ fn what_there_is_no_room_for_is_left_out_by_whole_bundles_the_newest_first() {
 
     // What nobody declares any more takes no room from what somebody does.
     declaring.deleted(&large("a", 1).id);
-    let status = declaring.draft(at(1)).content;
+    let status = declaring.draft(at(1)).unwrap().content;
     assert_eq!(status.totals.omitted, 1_500);
     assert!(serde_json::to_string(&*status).unwrap().len() < 1 << 20);
     assert!(status.seccomp.contains_key("e/k") && status.seccomp.keys().any(|key| key.starts_with("c/")));
@@ -345,16 +345,16 @@ fn random_histories() {
         // When each reference was last declared.
         let mut last = BTreeMap::<String, u64>::new();
         for (bundle, change, seconds, is_restarted, is_compiled) in history {
-            let before = declaring.draft(at(now)).content;
+            let before = declaring.draft(at(now)).unwrap().content;
             now += seconds;
             last.extend(declared(&bundles).into_iter().map(|reference| (reference, now)));
             if is_restarted {
-                let before = declaring.draft(at(now)).content;
+                let before = declaring.draft(at(now)).unwrap().content;
                 declaring = started(Some(&before));
                 let all: Vec<Declared> = bundles.values().cloned().collect();
                 for (index, name) in NAMESPACES.iter().enumerate() {
                     list(&mut declaring, &[name], &all);
-                    let draft = declaring.draft(at(now));
+                    let draft = declaring.draft(at(now)).unwrap();
                     assert_eq!(draft.content, before, "a restart changed something");
                     assert_eq!(draft.is_ready, index == 1);
                 }
@@ -383,7 +383,7 @@ fn random_histories() {
             accept(&mut declaring, declared);
         }
         declaring.draft(at(now));
-        assert_eq!(declaring.draft(at(now + 300)).content, with(&all).draft(at(0)).content);
+        assert_eq!(declaring.draft(at(now + 300)).unwrap().content, with(&all).draft(at(0)).unwrap().content);
         Ok(())
     });
     result.unwrap();
