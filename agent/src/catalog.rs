@@ -1,9 +1,12 @@
-//! The loop of `pavise catalog`: bundles in, Events out.
+//! The loop of `pavise catalog`: bundles in, Events and the object `ProfileCatalog` out.
 //!
-//! Invariants: at most one write is under way, and nothing waits for it: what is seen meanwhile is judged,
+//! Invariants: at most one write of an Event is under way, and nothing waits for it: what is seen meanwhile is judged,
 //! and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it says of
 //! a text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
-//! here; that is the business of [`profiles::catalog`] and [`profiles::saying`].
+//! here; that is the business of [`profiles::catalog`] and [`profiles::saying`]. The object is kept beside all
+//! of that ([`object`]).
+
+pub(crate) mod object;
 
 pub(crate) mod pending;
 
@@ -25,21 +28,23 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::cluster::bundles::Seen;
+use object::Object;
 
 /// Runs until `stop` completes. `watch` starts to watch all bundles, judged for the platforms that it is
 /// given; it is called anew when these change. `compile` has an AppArmor text compiled, and tells what was
-/// found; it fails if there is no answer. `write` starts a write.
+/// found; it fails if there is no answer. `write` starts a write of an Event.
 pub(crate) async fn run(
     platforms: impl Stream<Item = BTreeSet<Platform>>,
     watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Judged>>,
     compile: impl Fn(Document) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>>,
     write: impl Fn(Write) -> LocalBoxFuture<'static, Outcome>,
+    object: Object,
     stop: impl Future<Output = ()>,
 ) {
     let (mut platforms, mut stop) = (std::pin::pin!(platforms), std::pin::pin!(stop));
     let started = Instant::now();
     let now = || Time::since_start(started.elapsed());
-    let mut known = Known { saying: Saying::of_bundles(), asking: Asking::default() };
+    let mut known = Known { saying: Saying::of_bundles(), asking: Asking::default(), object };
     // Nothing is judged before it is known for which platforms.
     let mut bundles = futures::stream::pending().boxed_local();
     let mut compiling = FuturesUnordered::new();
@@ -58,6 +63,7 @@ pub(crate) async fn run(
                 writing = async move { (next, outcome.await) }.boxed_local().fuse();
             }
         }
+        wake_at = wake_at.into_iter().chain(known.object.turn(now())).min();
         let wake_at = wake_at.and_then(|at| started.checked_add(at.elapsed()));
         tokio::select! {
             () = &mut stop => return,
@@ -67,6 +73,7 @@ pub(crate) async fn run(
             (write, outcome) = &mut writing, if !writing.is_terminated() => {
                 known.saying.written(&write, outcome, now());
             }
+            Some(answer) = known.object.answer() => known.object.take(answer, now()),
             () = tokio::time::sleep_until(wake_at.unwrap_or(started)), if wake_at.is_some() => {}
         }
     }
@@ -75,22 +82,27 @@ pub(crate) async fn run(
 struct Known {
     saying: Saying,
     asking: Asking,
+    object: Object,
 }
 
 impl Known {
     fn take(&mut self, seen: Seen<Judged>, now: Time) {
         match seen {
             Seen::Listed(namespace, judged) => {
+                let declared = judged.iter().map(|judged| judged.declared.clone());
+                self.object.declaring.listed(&namespace, declared);
                 let reviews = self.asking.listed(&namespace, judged);
                 let bad = reviews.iter().filter(|review| !review.statements.is_empty()).count();
                 info!(%namespace, bundles = reviews.len(), bad, "Bundles listed");
                 self.saying.listed(namespace.as_str(), reviews, now);
             }
             Seen::Applied(judged) => {
+                self.object.declaring.applied(judged.declared.clone());
                 let review = self.asking.applied(judged);
                 self.saying.reviewed(review, now);
             }
             Seen::Deleted(id) => {
+                self.object.declaring.deleted(&id);
                 self.asking.deleted(&id);
                 self.saying.deleted(&Subject::from(&id));
             }
@@ -103,6 +115,9 @@ impl Known {
             Ok(found) => (Some(found), None),
             Err(error) => (None, Some(error)),
         };
+        if let Some(found) = &found {
+            self.object.declaring.compiled(text, found);
+        }
         for review in self.asking.answered(text, found, now) {
             self.saying.compiled(review, now);
         }
@@ -124,6 +139,7 @@ mod tests {
 
     use anyhow::bail;
     use futures::stream;
+    use profiles::catalog::declaring::Declaring;
     use profiles::diagnostic::{Code, Place};
     use profiles::name::Namespace;
     use profiles::saying::How;
@@ -147,6 +163,12 @@ mod tests {
         [Platform { architecture: architecture.parse().unwrap(), ..PLATFORM }].into()
     }
 
+    /// An object that is never read.
+    fn no_object() -> Object {
+        let declaring = Declaring::new(Namespace::new("ns").unwrap(), BTreeSet::new(), Duration::ZERO);
+        Object::new(declaring, |_| futures::future::pending().boxed_local())
+    }
+
     /// Runs for `duration`. Each write takes a second. Returns when which bundle was written about, and how.
     async fn watched_for(
         duration: Duration,
@@ -167,7 +189,7 @@ mod tests {
             .boxed_local()
         };
         let compile = |_| panic!("nothing is to be compiled");
-        run(platforms, watch, compile, write, tokio::time::sleep(duration)).await;
+        run(platforms, watch, compile, write, no_object(), tokio::time::sleep(duration)).await;
         writes.take()
     }
 
@@ -201,7 +223,7 @@ mod tests {
             stream::iter([listed]).chain(edits).chain(stream::pending()).boxed_local()
         };
         let known = stream::iter([platforms("amd64")]).chain(stream::pending());
-        run(known, watch, compile, write, tokio::time::sleep(duration)).await;
+        run(known, watch, compile, write, no_object(), tokio::time::sleep(duration)).await;
         (writes.take(), asked.take())
     }
 
@@ -266,7 +288,7 @@ mod tests {
         };
         let known = stream::iter([platforms("amd64")]).chain(stream::pending());
         let compile = |_| futures::future::pending().boxed_local();
-        run(known, watch, compile, write, tokio::time::sleep(Duration::from_secs(1))).await;
+        run(known, watch, compile, write, no_object(), tokio::time::sleep(Duration::from_secs(1))).await;
         assert_eq!(writes.take(), ["other"]);
     }
 

@@ -24,7 +24,7 @@ use crate::verdicts::Verdicts;
 
 /// How many keys a bundle has at most: one with a hundred thousand, which a ConfigMap can hold, would cost
 /// each agent more memory than it has.
-const MOST_KEYS: usize = 2_000;
+pub(crate) const MOST_KEYS: usize = 2_000;
 
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of
 /// profiles counts as one.
@@ -360,7 +360,7 @@ impl PartialEq for Document {
 
 impl Eq for Document {}
 
-fn has_error(diagnostics: &[Diagnostic]) -> bool {
+pub(crate) fn has_error(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.severity() == Severity::Error)
 }
 

@@ -21,7 +21,7 @@ use crate::reference::Reference;
 use crate::state::State;
 
 /// So many labels of profiles a Node has at most.
-const MOST: usize = 256;
+pub(crate) const MOST: usize = 256;
 
 /// Something to be said about a bundle that follows from the others, or from the node.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -57,3 +57,4 @@ pub mod statement;
 pub mod summary;
 pub mod time;
 pub mod verdicts;
+pub mod writing;

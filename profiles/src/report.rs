@@ -14,16 +14,14 @@ mod limits;
 mod problems;
 mod retention;
 #[cfg(test)]
-mod tests;
-mod writing;
+pub(crate) mod tests;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use writing::{Answer, Next, Request, Writing};
-
 use crate::check::PodFinding;
 use crate::platform::{AppArmor, Platform};
+use crate::writing;
 use limits::{MOST_BUNDLES, MOST_DETAILS, MOST_PODS};
 
 /// What the agent of a node says about it. What is wrong is listed, what is all right is counted.
@@ -287,6 +285,15 @@ pub struct Circumstances<'a> {
     pub clock: &'a str,
 }
 
+/// When a report is read and written.
+pub type Writing = writing::Writing<Box<Report>>;
+/// What is asked of the API server about it.
+pub type Request = writing::Request<Box<Report>>;
+/// How that ended.
+pub type Answer = writing::Answer<Box<Report>>;
+/// A report that is to be there.
+pub type Draft = writing::Draft<Box<Report>>;
+
 /// The condition that has to do with [`Circumstances::unready`].
 const READY: &str = "Ready";
 
@@ -361,6 +368,13 @@ impl Report {
             settle(&mut self.references, &before.references);
         }
         self
+    }
+
+    /// It, to be written after the one before.
+    #[must_use]
+    pub fn draft(self, before: Option<&Self>) -> Draft {
+        let report = self.settled(before);
+        Draft { is_ready: report.is_ready(), content: Box::new(report) }
     }
 
     /// Whether the agent is ready.

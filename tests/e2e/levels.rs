@@ -60,7 +60,8 @@ fn localhost(path: &str) -> Value {
 fn make(cluster: &Cluster, namespace: &str, object: &Value, more: &[&str]) -> anyhow::Result<String> {
     let words = [&["create", "-n", namespace, "-f", "-"], more].concat();
     let finished = command::finish(&mut cluster.kubectl().command(&words), object.to_string().as_bytes())?;
-    let said = [finished.stdout, finished.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    let said =
+        [finished.stdout, finished.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     ensure!(finished.status.success(), "{said}");
     Ok(said)
 }
@@ -98,7 +99,11 @@ fn a_level_is_enforced(cluster: &Cluster) -> anyhow::Result<()> {
         make_level(cluster, &namespace, &format!("pavise.dev/enforce={level}"), &below)?;
         let refusal = format!("violates \"{level}\": container main: {problem}");
         let outcome = try_to_make(cluster, &namespace, &pod("p", &refused));
-        expect_refusal(level, outcome.as_ref().map(Clone::clone).map_err(|error| anyhow::anyhow!("{error}")), &refusal)?;
+        expect_refusal(
+            level,
+            outcome.as_ref().map(Clone::clone).map_err(|error| anyhow::anyhow!("{error}")),
+            &refusal,
+        )?;
         expect_refusal(level, outcome, DENIED)?;
         let made = try_to_make(cluster, &namespace, &pod("p", &localhost("level/a.json")))?;
         ensure!(!made.contains("Warning"), "{made}");
@@ -149,18 +154,26 @@ fn a_level_is_audited(cluster: &Cluster) -> anyhow::Result<()> {
     make_namespace(cluster, NAMESPACE)?;
     cluster.kubectl().run(&["label", "namespace", NAMESPACE, "pavise.dev/audit=localhost"])?;
     let entry = wait_for("the audit log to say so", SOON, || {
-        let said = make(cluster, NAMESPACE, &json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"},
-            "spec": pod("p", &confined())["spec"],
-        }), &["--dry-run=server"])?;
+        let said = make(
+            cluster,
+            NAMESPACE,
+            &json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"},
+                "spec": pod("p", &confined())["spec"],
+            }),
+            &["--dry-run=server"],
+        )?;
         ensure!(!said.contains("Warning"), "{said}");
         let log = fs::read_to_string(cluster.layout().audit_log()).context("reading the audit log")?;
         let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let mut of_pods = entries.filter(|entry| entry["objectRef"]["namespace"] == NAMESPACE);
-        Ok(of_pods.find(|entry| entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"].is_string()))
+        Ok(of_pods.find(|entry| {
+            entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"].is_string()
+        }))
     })?;
     let failure = entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"].as_str();
-    let failure: Value = serde_json::from_str(failure.unwrap_or_default()).context("reading the annotation")?;
+    let failure: Value =
+        serde_json::from_str(failure.unwrap_or_default()).context("reading the annotation")?;
     ensure!(failure[0]["policy"] == "audit.levels.pavise.dev", "{failure}");
     let message = "violates \"localhost\": container main: seccompProfile.type is RuntimeDefault";
     ensure!(failure[0]["message"] == message, "{failure}");
@@ -176,9 +189,12 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
     for namespace in ["level-default", "level-exempt"] {
         make_namespace(cluster, namespace)?;
     }
-    apply(cluster, &json!({
-        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "exempt"}, "handler": "runc",
-    }))?;
+    apply(
+        cluster,
+        &json!({
+            "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "exempt"}, "handler": "runc",
+        }),
+    )?;
     set(&json!({
         "defaults": {"enforce": "confined"},
         "exemptions": {"namespaces": ["level-exempt"], "usernames": ["level-exempt"], "runtimeClasses": ["exempt"]},
@@ -223,7 +239,16 @@ fn added_ephemeral_containers_are_judged(cluster: &Cluster) -> anyhow::Result<()
     let debug = |name: &str, context: &Value| {
         let container = json!({"name": name, "image": BUSYBOX, "securityContext": context});
         let patch = json!({"spec": {"ephemeralContainers": [container]}}).to_string();
-        kubectl.run(&["patch", "pod", "old", "-n", NAMESPACE, "--subresource=ephemeralcontainers", "-p", &patch])
+        kubectl.run(&[
+            "patch",
+            "pod",
+            "old",
+            "-n",
+            NAMESPACE,
+            "--subresource=ephemeralcontainers",
+            "-p",
+            &patch,
+        ])
     };
     debug("before", &json!({}))?;
     kubectl.run(&["label", "namespace", NAMESPACE, "pavise.dev/enforce=confined"])?;
@@ -247,7 +272,8 @@ fn a_job_completes(cluster: &Cluster) -> anyhow::Result<()> {
     make_level(cluster, NAMESPACE, "pavise.dev/enforce=known", &pod("p", &localhost("leaving/none")))?;
     let mut spec = pod("p", &localhost("leaving/a.json"))["spec"].take();
     spec["restartPolicy"] = json!("Never");
-    spec["containers"][0]["command"] = json!(["sh", "-c", "trap 'exit 0' TERM; until [ -e /tmp/end ]; do sleep 0.2; done"]);
+    spec["containers"][0]["command"] =
+        json!(["sh", "-c", "trap 'exit 0' TERM; until [ -e /tmp/end ]; do sleep 0.2; done"]);
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"spec": spec}}});
     make(cluster, NAMESPACE, &job, &[])?;
     let name = wait_for("the job's pod to run", PATIENCE, || {
@@ -275,7 +301,11 @@ fn a_misspelt_level_is_refused(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     make_namespace(cluster, "level-misspelt")?;
     let label = |label: &str| kubectl.run(&["label", "--overwrite", "namespace", "level-misspelt", label]);
-    expect_refusal("a level", label("pavise.dev/enforce=confned"), "there are unrestricted, known, confined and localhost")?;
+    expect_refusal(
+        "a level",
+        label("pavise.dev/enforce=confned"),
+        "there are unrestricted, known, confined and localhost",
+    )?;
     expect_refusal("a placement", label("pavise.dev/place=yes"), "there are true, prefer and false")?;
     label("pavise.dev/enforce=confined")?;
     label("pavise.dev/enforce-")?;
@@ -287,19 +317,39 @@ fn levels_hold_without_a_catalog(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     make_level(cluster, NAMESPACE, "pavise.dev/enforce=confined", &pod("p", &json!({})))?;
     let scale = |replicas: &str| {
-        kubectl.run(&["scale", "deployment/pavise-catalog", "-n", SYSTEM, &format!("--replicas={replicas}")])?;
+        kubectl.run(&[
+            "scale",
+            "deployment/pavise-catalog",
+            "-n",
+            SYSTEM,
+            &format!("--replicas={replicas}"),
+        ])?;
         kubectl.run(&["rollout", "status", "deployment/pavise-catalog", "-n", SYSTEM, "--timeout=60s"])
     };
     scale("0")?;
     let outcome = (|| {
-        kubectl.run(&["wait", "pod", "-n", SYSTEM, "-l", "app.kubernetes.io/name=pavise-catalog", "--for=delete", "--timeout=30s"])?;
+        kubectl.run(&[
+            "wait",
+            "pod",
+            "-n",
+            SYSTEM,
+            "-l",
+            "app.kubernetes.io/name=pavise-catalog",
+            "--for=delete",
+            "--timeout=30s",
+        ])?;
         let refused = try_to_make(cluster, NAMESPACE, &pod("p", &json!({})));
         expect_refusal("an unconfined pod", refused, "violates \"confined\"")?;
         try_to_make(cluster, NAMESPACE, &pod("p", &confined()))?;
         // Placed by a name that fits, though nobody has published it.
         kubectl.run(&["label", "namespace", NAMESPACE, "pavise.dev/place=true"])?;
         wait_for("pods to be placed", SOON, || {
-            let made = make(cluster, NAMESPACE, &pod("p", &localhost("alone/a.json")), &["--dry-run=server", "-o", "json"])?;
+            let made = make(
+                cluster,
+                NAMESPACE,
+                &pod("p", &localhost("alone/a.json")),
+                &["--dry-run=server", "-o", "json"],
+            )?;
             let made: Value = serde_json::from_str(&made).context("reading the pod")?;
             Ok((made["spec"]["nodeSelector"]["seccomp.pavise.dev/alone_a.json"] == "true").then_some(()))
         })

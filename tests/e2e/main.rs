@@ -23,10 +23,14 @@ mod enforcement;
 mod guard;
 mod guest;
 mod in_use;
+mod levels;
 mod observe;
 mod own_node;
 mod pending;
+mod place;
 mod podman;
+mod policies;
+mod profile_catalog;
 mod references;
 mod report;
 mod resilience;
@@ -78,6 +82,10 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(resilience::TESTS)
         .chain(catalog::TESTS)
         .chain(pending::TESTS)
+        .chain(profile_catalog::TESTS)
+        .chain(levels::TESTS)
+        .chain(place::TESTS)
+        .chain(policies::TESTS)
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
         .chain(observe::TESTS)

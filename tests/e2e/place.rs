@@ -105,7 +105,10 @@ fn wait_until_all_run(cluster: &Cluster, count: usize) -> anyhow::Result<BTreeSe
 
 fn ten_pods_land_where_their_profile_is(cluster: &Cluster) -> anyhow::Result<()> {
     make_placed(cluster, "true")?;
-    apply(cluster, &apparmor::bundle("placed", &[("t", &apparmor::text("placed-deny-write", "deny /** w,"))]))?;
+    apply(
+        cluster,
+        &apparmor::bundle("placed", &[("t", &apparmor::text("placed-deny-write", "deny /** w,"))]),
+    )?;
     apply(cluster, &deployment("ten", 10, &localhost("appArmorProfile", "placed-deny-write")))?;
     let nodes = wait_until_all_run(cluster, 10)?;
     ensure!(nodes == [GUEST_NODE.to_owned()].into(), "pods are on {nodes:?}");
@@ -134,7 +137,14 @@ fn a_profile_and_its_pods_come_together(cluster: &Cluster) -> anyhow::Result<()>
         }
         let nodes = wait_until_all_run(cluster, AT_A_TIME)?;
         ensure!(nodes == [GUEST_NODE.to_owned()].into(), "pods are on {nodes:?}");
-        cluster.kubectl().run(&["delete", "deployments", "--all", "-n", NAMESPACE, "--cascade=foreground"])?;
+        cluster.kubectl().run(&[
+            "delete",
+            "deployments",
+            "--all",
+            "-n",
+            NAMESPACE,
+            "--cascade=foreground",
+        ])?;
         for number in tries {
             apparmor::delete_bundle(cluster, &format!("together-{number}-texts"))?;
             apparmor::delete_bundle(cluster, &format!("together-{number}"))?;
@@ -175,7 +185,11 @@ fn what_can_not_be_placed(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     make_placed(cluster, "true")?;
     let foreign = pod("foreign", &localhost("seccompProfile", "operator/namespace/x.json"));
-    expect_refusal("a pod with a profile of no bundle", tried(cluster, &foreign).map(|pod| pod.to_string()), "spec.alsoKnown")?;
+    expect_refusal(
+        "a pod with a profile of no bundle",
+        tried(cluster, &foreign).map(|pod| pod.to_string()),
+        "spec.alsoKnown",
+    )?;
     let known = json!({"spec": {"alsoKnown": {"seccomp": ["operator/*"]}}}).to_string();
     kubectl.run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", &known])?;
     let made = wait_for("the pod to be let in", SOON, || Ok(tried(cluster, &foreign).ok()));
@@ -191,7 +205,10 @@ fn what_can_not_be_placed(cluster: &Cluster) -> anyhow::Result<()> {
     let made = tried(cluster, &foreign)?;
     ensure!(made["spec"]["affinity"].is_null(), "{}", made["spec"]);
     // It goes where its profile is, if it can.
-    apply(cluster, &apparmor::bundle("preferred", &[("t", &apparmor::text("preferred-deny", "deny /** w,"))]))?;
+    apply(
+        cluster,
+        &apparmor::bundle("preferred", &[("t", &apparmor::text("preferred-deny", "deny /** w,"))]),
+    )?;
     wait_for("the profile to be loaded", apparmor::PATIENCE, || {
         let labels = kubectl.get(&["node", GUEST_NODE])?["metadata"]["labels"].take();
         Ok((labels["apparmor.pavise.dev/preferred-deny"] == "true").then_some(()))

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, bail, ensure};
 use profiles::bundle::Kind;
 use profiles::catalog::object::ProfileCatalog;
-use profiles::level::{Level, Subject};
+use profiles::level::Level;
+use profiles::level::judge::Subject;
 use profiles::pod::{Limits, Pod, Spec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -20,7 +21,7 @@ use testbed::kubectl::wait_for;
 use testbed::pavise::PROFILES;
 use testbed::pods::bundle;
 
-use crate::profile_catalog::catalog_object;
+use crate::profile_catalog::object;
 use crate::steps::{ALLOW, SOON, apply, make_namespace};
 use crate::{Test, apparmor};
 
@@ -146,47 +147,51 @@ fn pod() -> impl Strategy<Value = Value> {
     let count = prop_oneof![9 => 1..4_usize, 1 => Just(24)];
     let containers = count.prop_flat_map(|count| prop::collection::vec(container(), count));
     let others = prop::collection::vec((container(), any::<bool>()), 0..3);
-    (context(Just(false)), containers, others, any::<bool>()).prop_map(|(context, containers, others, selects)| {
-        let mut annotations = BTreeMap::new();
-        let mut named = |list: Vec<(Value, Option<String>)>, letter: &str| -> Vec<Value> {
-            let name = |(index, (mut container, annotation)): (usize, (Value, Option<String>))| {
-                let name = format!("{letter}{index}");
-                annotations.extend(annotation.map(|said| (format!("{ANNOTATION}{name}"), said)));
-                container["name"] = json!(name);
-                container
+    (context(Just(false)), containers, others, any::<bool>()).prop_map(
+        |(context, containers, others, selects)| {
+            let mut annotations = BTreeMap::new();
+            let mut named = |list: Vec<(Value, Option<String>)>, letter: &str| -> Vec<Value> {
+                let name = |(index, (mut container, annotation)): (usize, (Value, Option<String>))| {
+                    let name = format!("{letter}{index}");
+                    annotations.extend(annotation.map(|said| (format!("{ANNOTATION}{name}"), said)));
+                    container["name"] = json!(name);
+                    container
+                };
+                list.into_iter().enumerate().map(name).collect()
             };
-            list.into_iter().enumerate().map(name).collect()
-        };
-        let containers = named(containers, "c");
-        let (others, sidecars): (Vec<_>, Vec<_>) = others.into_iter().unzip();
-        let mut others = named(others, "i");
-        for (other, is_sidecar) in others.iter_mut().zip(sidecars) {
-            if is_sidecar {
-                other["restartPolicy"] = json!("Always");
+            let containers = named(containers, "c");
+            let (others, sidecars): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+            let mut others = named(others, "i");
+            for (other, is_sidecar) in others.iter_mut().zip(sidecars) {
+                if is_sidecar {
+                    other["restartPolicy"] = json!("Always");
+                }
             }
-        }
-        let mut spec = json!({"securityContext": context, "containers": containers, "initContainers": others});
-        if selects {
-            spec["nodeSelector"] = json!({"example.com/pool": "a"});
-        }
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"annotations": annotations}, "spec": spec})
-    })
+            let mut spec =
+                json!({"securityContext": context, "containers": containers, "initContainers": others});
+            if selects {
+                spec["nodeSelector"] = json!({"example.com/pool": "a"});
+            }
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"annotations": annotations}, "spec": spec})
+        },
+    )
 }
 
 /// All pods, with names.
-fn pods() -> Vec<Value> {
+fn pods() -> anyhow::Result<Vec<Value>> {
     let mut runner = TestRunner::deterministic();
-    let mut pods: Vec<Value> = (0..PODS)
-        .map(|number| {
-            let mut pod = pod().new_tree(&mut runner).expect("a pod").current();
-            pod["metadata"]["name"] = json!(format!("p{number}"));
-            pod
-        })
-        .collect();
+    let mut pods = Vec::new();
+    for number in 0..PODS {
+        let tree = pod().new_tree(&mut runner).map_err(|why| anyhow::anyhow!("making up a pod: {why}"))?;
+        let mut pod = tree.current();
+        pod["metadata"]["name"] = json!(format!("p{number}"));
+        pods.push(pod);
+    }
     // One with as many containers as anybody has.
-    let containers: Vec<Value> = (0..200).map(|number| json!({"name": format!("c{number}"), "image": "x"})).collect();
+    let containers: Vec<Value> =
+        (0..200).map(|number| json!({"name": format!("c{number}"), "image": "x"})).collect();
     pods[0]["spec"]["containers"] = json!(containers);
-    pods
+    Ok(pods)
 }
 
 /// What became of a pod that was made for trial: it, or why it was refused.
@@ -195,12 +200,14 @@ type Outcome = Result<Value, String>;
 /// Makes `pods` for trial in `namespace`.
 fn tried(cluster: &Cluster, namespace: &str, pods: &[Value]) -> anyhow::Result<BTreeMap<String, Outcome>> {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
-    let mut create = cluster.kubectl().command(&["create", "--dry-run=server", "-n", namespace, "-o", "json", "-f", "-"]);
+    let mut create =
+        cluster.kubectl().command(&["create", "--dry-run=server", "-n", namespace, "-o", "json", "-f", "-"]);
     let finished = command::finish(&mut create, list.to_string().as_bytes())?;
     let mut outcomes = BTreeMap::new();
     for printed in serde_json::Deserializer::from_slice(&finished.stdout).into_iter::<Value>() {
         let mut printed = printed.context("reading what kubectl prints")?;
-        let made = if printed["kind"] == "List" { std::mem::take(&mut printed["items"]) } else { json!([printed]) };
+        let made =
+            if printed["kind"] == "List" { std::mem::take(&mut printed["items"]) } else { json!([printed]) };
         for pod in made.as_array().into_iter().flatten() {
             let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
             outcomes.insert(name.to_owned(), Ok(pod.clone()));
@@ -219,7 +226,8 @@ fn tried(cluster: &Cluster, namespace: &str, pods: &[Value]) -> anyhow::Result<B
 
 /// The pod, as the library reads it.
 fn read(pod: &Value) -> anyhow::Result<Pod> {
-    let annotations = BTreeMap::deserialize(&pod["metadata"]["annotations"]).context("reading annotations")?;
+    let annotations =
+        BTreeMap::deserialize(&pod["metadata"]["annotations"]).context("reading annotations")?;
     let spec = Spec::deserialize(&pod["spec"]).context("reading a spec")?;
     Ok(Pod::within(Limits::NONE, &annotations, &spec, None))
 }
@@ -228,11 +236,12 @@ fn read(pod: &Value) -> anyhow::Result<Pod> {
 fn selected(pod: &Value) -> [BTreeSet<String>; 2] {
     let is_ours = |key: &&String| key.contains("pavise.dev/");
     let required = pod["spec"]["nodeSelector"].as_object().into_iter().flatten().map(|(key, _)| key);
-    let preferred = pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|term| term["preference"]["matchExpressions"][0]["key"].as_str());
+    let preferred =
+        pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|term| term["preference"]["matchExpressions"][0]["key"].as_str());
     [required.filter(is_ours).cloned().collect(), preferred.map(str::to_owned).collect()]
 }
 
@@ -247,14 +256,20 @@ fn publish(cluster: &Cluster) -> anyhow::Result<ProfileCatalog> {
     let mut by_bundle = bundle("agree-bundle", &[("a.json", ALLOW)]);
     by_bundle["metadata"]["annotations"] = json!({"pavise.dev/node-labels": "bundle"});
     apply(cluster, &by_bundle)?;
-    let texts = [("deny", "agree-deny"), ("web", "agree/team/web")].map(|(key, name)| (key, apparmor::text(name, "")));
-    apply(cluster, &apparmor::bundle("agree-texts", &texts.each_ref().map(|(key, text)| (*key, text.as_str()))))?;
-    let spec = json!({"spec": {"alsoKnown": {"seccomp": ["operator/*"], "appArmor": ["docker-default", "lxc-*"]}}});
+    let texts = [("deny", "agree-deny"), ("web", "agree/team/web")]
+        .map(|(key, name)| (key, apparmor::text(name, "")));
+    apply(
+        cluster,
+        &apparmor::bundle("agree-texts", &texts.each_ref().map(|(key, text)| (*key, text.as_str()))),
+    )?;
+    let spec =
+        json!({"spec": {"alsoKnown": {"seccomp": ["operator/*"], "appArmor": ["docker-default", "lxc-*"]}}});
     cluster.kubectl().run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", &spec.to_string()])?;
     wait_for("the catalog to know all of it", SOON, || {
-        let catalog = ProfileCatalog::deserialize(&catalog_object(cluster)?).context("reading the ProfileCatalog")?;
+        let catalog = ProfileCatalog::deserialize(&object(cluster)?).context("reading the ProfileCatalog")?;
         let knows = |path: &str| catalog.status.seccomp.contains_key(path);
-        let is_all = knows("agree/a.json") && knows("agree-bundle/a.json") && catalog.status.app_armor.len() >= 2;
+        let is_all =
+            knows("agree/a.json") && knows("agree-bundle/a.json") && catalog.status.app_armor.len() >= 2;
         Ok(is_all.then_some(catalog))
     })
 }
@@ -262,7 +277,7 @@ fn publish(cluster: &Cluster) -> anyhow::Result<ProfileCatalog> {
 fn policies_and_library_agree(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
     let catalog = publish(cluster)?;
-    let pods = pods();
+    let pods = pods()?;
     let mut denied = 0;
     for level in Level::ALL {
         let namespace = format!("agree-{level}");
@@ -275,7 +290,9 @@ fn policies_and_library_agree(cluster: &Cluster) -> anyhow::Result<()> {
                     "appArmorProfile": {"type": "Localhost", "localhostProfile": "none"}}},
             ]}}]);
             wait_for("the level to be enforced", SOON, || {
-                Ok(tried(cluster, &namespace, below.as_array().map_or(&[], Vec::as_slice))?["p"].is_err().then_some(()))
+                Ok(tried(cluster, &namespace, below.as_array().map_or(&[], Vec::as_slice))?["p"]
+                    .is_err()
+                    .then_some(()))
             })?;
         }
         let outcomes = tried(cluster, &namespace, &pods)?;
@@ -284,7 +301,10 @@ fn policies_and_library_agree(cluster: &Cluster) -> anyhow::Result<()> {
             let said = outcomes[name].as_ref().err().cloned();
             let violation = level.violation(&read(pod)?, &catalog);
             let expected = violation.map(|violation| violation.message(Subject::Pod));
-            ensure!(said == expected, "level {level}: the policy says {said:?}, the library {expected:?}, of {pod}");
+            ensure!(
+                said == expected,
+                "level {level}: the policy says {said:?}, the library {expected:?}, of {pod}"
+            );
             denied += usize::from(said.is_some());
         }
         kubectl.run(&["delete", "namespace", &namespace, "--wait=false"])?;
@@ -323,7 +343,11 @@ fn policies_and_library_agree(cluster: &Cluster) -> anyhow::Result<()> {
                 // What can be placed of it is, where it is a preference.
                 (Ok(_), Err(_)) => place == "prefer",
             };
-            ensure!(right, "place={place}: the policy yields {:?}, the library {expected:?}, of {pod}", outcomes[name]);
+            ensure!(
+                right,
+                "place={place}: the policy yields {:?}, the library {expected:?}, of {pod}",
+                outcomes[name]
+            );
             placed += usize::from(outcomes[name].is_ok());
         }
         kubectl.run(&["delete", "namespace", &namespace, "--wait=false"])?;
@@ -337,7 +361,8 @@ fn no_policy_is_warned_of(cluster: &Cluster) -> anyhow::Result<()> {
     let policies = wait_for("the API server to have checked all policies", SOON, || {
         let mut list = cluster.kubectl().get(&["validatingadmissionpolicies"])?;
         let policies = list["items"].take();
-        let is_checked = |policy: &Value| policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
+        let is_checked =
+            |policy: &Value| policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
         let mut all = policies.as_array().into_iter().flatten();
         Ok(all.all(is_checked).then_some(policies))
     })?;

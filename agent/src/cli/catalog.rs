@@ -1,17 +1,19 @@
-//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes, and on pods why they wait
-//! for a profile.
+//! `pavise catalog`: says on each bundle what is wrong with it, once for all nodes, keeps the object
+//! `ProfileCatalog`, which has what bundles declare, and says on pods why they wait for a profile.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use profiles::bundle::Document;
+use profiles::catalog::declaring::Declaring;
 use profiles::catalog::outline::Outlines;
 use profiles::catalog::pending::Look;
 use profiles::diagnostic::Diagnostic;
@@ -20,7 +22,8 @@ use profiles::saying::{self, Write};
 use tracing::info;
 
 use super::block_on;
-use crate::catalog;
+use crate::catalog::{self, object::Object};
+use crate::cluster::profile_catalog::Keeper;
 use crate::cluster::{self, bundles, events, lookup, nodes, pending};
 use crate::compiler::client::Client;
 use crate::compiler::verdict::verdict;
@@ -32,6 +35,7 @@ use crate::observe::{logs, signals};
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// The namespaces to read bundles from, separated by commas: those of the agents, in their order.
+    /// References to bundles of the first have no namespace.
     #[arg(
         long = "bundle-namespace",
         default_value = "pavise-profiles",
@@ -44,6 +48,10 @@ pub(crate) struct Arguments {
     /// on the labels of their profiles.
     #[arg(long)]
     pending_pods: bool,
+    /// How long a reference counts as declared after no bundle has it any more, such as 300s or 5m: as long
+    /// as the agents keep the profile.
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    removal_delay: Duration,
 
     /// Who says it: the name of this pod.
     #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
@@ -70,6 +78,12 @@ async fn serve(arguments: Arguments) -> Result<()> {
 
     let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?.clone();
     let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
+    let declaring = Declaring::new(home.clone(), namespaces.clone(), arguments.removal_delay);
+    let keeper = Rc::new(Keeper::new(client.clone()));
+    let object = Object::new(declaring, move |request| {
+        let keeper = keeper.clone();
+        async move { keeper.ask(request).await }.boxed_local()
+    });
     // Nothing of bundles is kept for pods that nobody asks about.
     let outlines = Rc::new(RefCell::new(Outlines::new(home, namespaces.clone())));
     let kept = arguments.pending_pods.then(|| outlines.clone());
@@ -112,7 +126,7 @@ async fn serve(arguments: Arguments) -> Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    let judging = catalog::run(nodes::platforms(client.clone()), watch, compile, write.clone(), stop);
+    let judging = catalog::run(nodes::platforms(client.clone()), watch, compile, write.clone(), object, stop);
     tokio::select! {
         () = judging => {}
         () = explaining => {}

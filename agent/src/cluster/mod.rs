@@ -5,20 +5,25 @@
 //! and tried again.
 
 pub(crate) mod bundles;
+#[cfg(test)]
+mod definition;
 pub(crate) mod events;
 pub(crate) mod lookup;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod pending;
 pub(crate) mod pods;
+pub(crate) mod profile_catalog;
 pub(crate) mod report;
 mod requests;
 #[cfg(test)]
 mod script;
 
+use std::cell::Cell;
 use std::error::Error;
 
 use anyhow::{Result, anyhow};
+use kube::api::ApiResource;
 use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::runtime::watcher;
@@ -26,6 +31,46 @@ use kube::{Client, Config};
 
 use crate::observe::metrics::Metrics;
 use requests::Counting;
+
+/// The group of our own objects, and their version.
+const GROUP: &str = "pavise.dev";
+const VERSION: &str = "v1alpha1";
+
+fn api_version() -> String {
+    format!("{GROUP}/{VERSION}")
+}
+
+/// How our own objects of a kind are asked for.
+fn resource(kind: &str, plural: &str) -> ApiResource {
+    ApiResource {
+        group: GROUP.to_owned(),
+        version: VERSION.to_owned(),
+        api_version: api_version(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+/// Whether requests fail, so that it is said once for each time that they begin to, or fail in another way.
+#[derive(Debug, Default)]
+struct Failing(Cell<Option<u16>>);
+
+impl Failing {
+    /// One failed, with this code (see [`code`]). Whether that is to be said.
+    fn is_new(&self, code: u16) -> bool {
+        self.0.replace(Some(code)) != Some(code)
+    }
+
+    /// One succeeded. Whether that is to be said.
+    fn ends(&self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
+/// The API server's code for a failed request; 0 if it gave none.
+fn code(error: &kube::Error) -> u16 {
+    if let kube::Error::Api(status) = error { status.code } else { 0 }
+}
 
 /// Prepares to talk to the API server, without talking to it yet. What will be asked of it counts in
 /// `metrics`.

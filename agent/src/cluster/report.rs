@@ -7,16 +7,13 @@
 //! Invariant: nothing is written before the Node was seen, or after it was gone. A cluster that does not know
 //! such objects is a line in the log.
 
-#[cfg(test)]
-mod definition;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, Resource as _};
 use profiles::name::NodeName;
 use profiles::report::{Answer, Report, Request};
@@ -24,17 +21,15 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::node::OwnNode;
-use super::{advice, said};
+use super::{Failing, advice, api_version, code, resource, said};
 
 /// How long the API server may take, after which nobody knows how it ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PERMISSION: &str = "get, create and patch NodeProfileReports, and see what policy forbids it";
 const FIELD_MANAGER: &str = "pavise";
 
-const GROUP: &str = "pavise.dev";
-const VERSION: &str = "v1alpha1";
-const KIND: &str = "NodeProfileReport";
-const PLURAL: &str = "nodeprofilereports";
+pub(super) const KIND: &str = "NodeProfileReport";
+pub(super) const PLURAL: &str = "nodeprofilereports";
 
 /// The UID of a Node while it is known to exist.
 pub(super) type NodeUid = Rc<RefCell<Option<String>>>;
@@ -44,15 +39,14 @@ pub(crate) struct Reporter {
     api: Api<DynamicObject>,
     name: NodeName,
     uid: NodeUid,
-    /// Whether the last request failed, with the API server's code (0: it gave none).
-    failing: RefCell<Option<u16>>,
+    failing: Failing,
 }
 
 impl Reporter {
     /// The report of `node`.
     pub(crate) fn new(client: Client, node: &OwnNode) -> Self {
         let (name, uid) = (node.name.clone(), node.uid.clone());
-        Self { api: Api::all_with(client, &resource()), name, uid, failing: RefCell::default() }
+        Self { api: Api::all_with(client, &resource(KIND, PLURAL)), name, uid, failing: Failing::default() }
     }
 
     /// Asks for it, or for it to be written, and says how that ended.
@@ -68,14 +62,13 @@ impl Reporter {
         };
         match tokio::time::timeout(TIMEOUT, answer).await {
             Ok(Ok(answer)) => {
-                if self.failing.take().is_some() {
+                if self.failing.ends() {
                     info!(node = %self.name, "Node can be reported on again");
                 }
                 answer
             }
             Ok(Err(error)) => {
-                let code = if let kube::Error::Api(status) = &error { status.code } else { 0 };
-                self.complain(code, &said(&error), &advice_on(&error));
+                self.complain(code(&error), &said(&error), &advice_on(&error));
                 Answer::Failed
             }
             Err(_) => {
@@ -108,19 +101,9 @@ impl Reporter {
 
     /// Once for each time that requests begin to fail, or fail in another way.
     fn complain(&self, code: u16, error: &str, advice: &str) {
-        if self.failing.replace(Some(code)) != Some(code) {
+        if self.failing.is_new(code) {
             warn!(node = %self.name, error, advice, "Node can't be reported on");
         }
-    }
-}
-
-fn resource() -> ApiResource {
-    ApiResource {
-        group: GROUP.to_owned(),
-        version: VERSION.to_owned(),
-        api_version: format!("{GROUP}/{VERSION}"),
-        kind: KIND.to_owned(),
-        plural: PLURAL.to_owned(),
     }
 }
 
@@ -137,7 +120,7 @@ fn owner(node: &NodeName, uid: String) -> OwnerReference {
 /// All of the object that is ours.
 fn object(node: &NodeName, owner: &OwnerReference, report: &Report) -> Value {
     json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "apiVersion": api_version(),
         "kind": KIND,
         "metadata": {"name": node.as_str(), "ownerReferences": [owner]},
         "status": report,

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use futures::future::LocalBoxFuture;
 use profiles::check::PodFinding;
 use profiles::platform::Platform;
-use profiles::report::{Agent, Answer, Circumstances, Next, Request, Writing};
+use profiles::report::{Agent, Answer, Circumstances, Request, Writing};
 use profiles::state::State;
 use profiles::time::Time;
+use profiles::writing::Next;
 
 /// The longest that one agent waits longer than others until it looks at its report again, in seconds.
 const JITTER: u64 = 60;
@@ -55,7 +56,7 @@ impl Reports {
             let (platform, unready) = (*platform, unready());
             state.report(now, &Circumstances { agent, platform, unready: &unready, findings, clock: &clock })
         };
-        match writing.next(report, now) {
+        match writing.next(|before| Some(report()?.draft(before.map(Box::as_ref))), now) {
             Next::Ask(request) => {
                 *under_way = Some(ask(request));
                 None

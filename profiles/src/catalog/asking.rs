@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::declaring::Declared;
 use super::review::{Compiled, Texts};
 use crate::bundle::{Bundle, BundleId, Document, Profile, Source};
 use crate::diagnostic::Diagnostic;
@@ -20,7 +21,15 @@ use crate::time::{Retry, Time};
 
 /// A ConfigMap, judged as far as that takes no compiler.
 #[derive(Clone, Debug)]
-pub enum Judged {
+pub struct Judged {
+    /// What it declares.
+    pub declared: Declared,
+    said: Said,
+}
+
+/// What there is to say of it.
+#[derive(Clone, Debug)]
+enum Said {
     /// All of it: of the ConfigMap no more is kept than the outline of its bundle, if it was judged for any
     /// platform.
     Reviewed(BundleId, Review, Option<Bundle>),
@@ -32,18 +41,20 @@ impl Judged {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        if let Some(texts) = Texts::of(source, platforms) {
-            return Self::Texts(texts);
-        }
-        let (review, outline) = Review::of(source, platforms);
-        Self::Reviewed(source.id.clone(), review, outline)
+        let said = if let Some(texts) = Texts::of(source, platforms) {
+            Said::Texts(texts)
+        } else {
+            let (review, outline) = Review::of(source, platforms);
+            Said::Reviewed(source.id.clone(), review, outline)
+        };
+        Self { declared: Declared::of(source), said }
     }
 
     /// The bundle without contents.
     pub(super) fn outline(&self) -> Option<Bundle> {
-        match self {
-            Self::Reviewed(_, _, outline) => outline.clone(),
-            Self::Texts(texts) => Some(texts.bundle.outline()),
+        match &self.said {
+            Said::Reviewed(_, _, outline) => outline.clone(),
+            Said::Texts(texts) => Some(texts.bundle.outline()),
         }
     }
 }
@@ -129,12 +140,12 @@ impl Asking {
     }
 
     fn hold(&mut self, judged: Judged) -> Review {
-        match judged {
-            Judged::Reviewed(id, review, _) => {
+        match judged.said {
+            Said::Reviewed(id, review, _) => {
                 self.bundles.remove(&id);
                 review
             }
-            Judged::Texts(texts) => {
+            Said::Texts(texts) => {
                 let review = Review::of_texts(&texts, &self.compiled);
                 self.bundles.insert(texts.bundle.id.clone(), texts);
                 review

@@ -17,17 +17,22 @@ use crate::sight::SeccompPath;
 
 /// The name of the one object.
 pub const NAME: &str = "pavise";
+/// How many entries a list of the administrator's has at most: policies look at each, for each container.
+const MOST: usize = 64;
+/// How many characters an entry has at most: the user of a ServiceAccount may have 340.
+const LONGEST: usize = 512;
 
 /// The longest reference of a bundle is `_`, a namespace of 63 characters, a name and a key of 253, and two `/`.
-const LONGEST: usize = 600;
+const LONGEST_REFERENCE: usize = 600;
 
-/// The object, without what all objects have.
+/// Which profiles there are, and what the administrator of the cluster says of them: admission policies decide
+/// by it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default)]
 pub struct ProfileCatalog {
-    /// What the administrator says. The catalog never writes it.
+    /// What the administrator demands of pods, and knows of profiles. The catalog never writes it.
     pub spec: Spec,
-    /// What the catalog says.
+    /// What bundles declare. The catalog writes it, and nobody else.
     pub status: Status,
 }
 
@@ -35,11 +40,12 @@ pub struct ProfileCatalog {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
-    /// The levels of namespaces that say nothing themselves.
+    /// The levels of namespaces that say nothing themselves: unrestricted, known, confined or localhost.
     pub defaults: Defaults,
     /// What no level is about.
     pub exemptions: Exemptions,
-    /// References to profiles that something else puts on all nodes.
+    /// References to profiles that something else than bundles puts on all nodes. One that ends with * stands
+    /// for all that begin with what is before it.
     pub also_known: AlsoKnown,
 }
 
@@ -60,10 +66,13 @@ pub struct Defaults {
 #[serde(default, rename_all = "camelCase")]
 pub struct Exemptions {
     /// Requests of these users. Pods of a Deployment are made by a controller's user, and not by its author.
+    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
     pub usernames: Vec<String>,
     /// Pods with one of these as their runtimeClassName.
+    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
     pub runtime_classes: Vec<String>,
     /// What is in these namespaces.
+    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
     pub namespaces: Vec<String>,
 }
 
@@ -73,8 +82,10 @@ pub struct Exemptions {
 #[serde(default, rename_all = "camelCase")]
 pub struct AlsoKnown {
     /// Paths below the kubelet's directory seccomp.
+    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
     pub seccomp: Vec<String>,
     /// Names of AppArmor profiles.
+    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
     pub app_armor: Vec<String>,
 }
 
@@ -83,8 +94,10 @@ pub struct AlsoKnown {
 #[serde(default, rename_all = "camelCase")]
 pub struct Status {
     /// References to seccomp profiles, and the Node label that says where each is loaded.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub seccomp: BTreeMap<String, String>,
-    /// The same of AppArmor profiles.
+    /// Names of AppArmor profiles, and the same of them.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub app_armor: BTreeMap<String, String>,
     /// How many there are.
     pub totals: Totals,
@@ -150,7 +163,7 @@ impl ProfileCatalog {
 /// The path that `reference` to a seccomp profile means. A long one is taken as it is written: policies would need too
 /// many steps for it, and none of a bundle is as long.
 fn meant(reference: &str) -> Option<Cow<'_, str>> {
-    if reference.chars().count() > LONGEST {
+    if reference.chars().count() > LONGEST_REFERENCE {
         return Some(reference.into());
     }
     SeccompPath::of(reference).map(|path| path.as_str().to_owned().into())

@@ -22,7 +22,7 @@ const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
 const TEXT: &str = "profile web {\n  file,\n}\n";
 
 /// A report with a problem of this message, of an agent that is ready unless that is `starting`.
-pub(super) fn example(message: &str, clock: &str) -> Report {
+pub(crate) fn example(message: &str, clock: &str) -> Report {
     let is_ready = message != "starting";
     let unready = if is_ready { Vec::new() } else { vec!["the disk is not scanned yet".to_owned()] };
     let report = report(false, &node(), 0, &unready, clock);

@@ -1,8 +1,9 @@
-//! When the report is read from the API server, and when it is written.
+//! When an object of ours is read from the API server, and when it is written: the report of a node, and what
+//! bundles declare.
 //!
 //! It is read once before anything is written: so a start writes nothing where nothing has changed, and what
-//! was wrong before it has been wrong since then. It is read again every ten minutes, to find that somebody
-//! deleted or edited it. A watch would tell at once, and would cost the API server memory for every node, for
+//! was so before it has been so since then. It is read again every ten minutes, to find that somebody deleted
+//! or edited it. A watch would tell at once, and would cost the API server memory for every node, for
 //! something that hardly ever happens.
 //!
 //! Invariants: one request is under way at most. What is there is not written again. A change is written at
@@ -10,7 +11,6 @@
 
 use std::time::Duration;
 
-use super::Report;
 use crate::time::{Retry, Time};
 
 /// Time between two looks at what is there.
@@ -19,24 +19,33 @@ const PERIOD: Duration = Duration::from_mins(10);
 const BURST: u32 = 10;
 /// After so long there is one more.
 const EVERY: Duration = Duration::from_secs(10);
-/// So long after the start it is waited for the agent to be ready: else each start would write that it is
-/// not, and a moment later that it is.
+/// So long after the start it is waited for all to be known: else each start would write what it knows by
+/// then, and a moment later the rest.
 const START: Duration = Duration::from_secs(20);
+
+/// What is to be there. Cloning a `T` should be cheap.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Draft<T> {
+    /// All of it.
+    pub content: T,
+    /// Whether all is known that it says. At a start, that is awaited.
+    pub is_ready: bool,
+}
 
 /// What is asked of the API server.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Request {
-    /// The report that is there.
+pub enum Request<T> {
+    /// What is there.
     Read,
-    /// To have this one there instead.
-    Write(Box<Report>),
+    /// To have this there instead.
+    Write(T),
 }
 
 /// How that ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Answer {
-    /// This is there; none if there is nothing, or something that is no report as the agent writes it.
-    Found(Option<Box<Report>>),
+pub enum Answer<T> {
+    /// This is there; none if there is nothing, or something that we do not write like that.
+    Found(Option<T>),
     /// What was to be there is.
     Written,
     /// It failed, or nobody knows how it ended.
@@ -45,35 +54,35 @@ pub enum Answer {
 
 /// What is to be done now.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Next {
+pub enum Next<T> {
     /// To ask this, which is under way then.
-    Ask(Request),
+    Ask(Request<T>),
     /// Nothing. When to come here again, if nothing happens before.
     Wait(Option<Time>),
 }
 
 /// What is there, and what is under way.
 #[derive(Debug)]
-pub struct Writing {
+pub struct Writing<T> {
     /// Time between two looks: other agents have others.
     period: Duration,
-    there: There,
+    there: There<T>,
     /// What was last said, or found to be said already.
-    said: Option<Box<Report>>,
+    said: Option<T>,
     /// When to look what is there.
     look_at: Time,
-    under_way: Option<Request>,
+    under_way: Option<Request<T>>,
     budget: Budget,
     retry: Retry,
 }
 
 /// What the API server has.
 #[derive(Debug)]
-enum There {
+enum There<T> {
     /// That is not known.
     Unknown,
     /// This, as far as is known.
-    Known(Option<Box<Report>>),
+    Known(Option<T>),
 }
 
 /// How many writes there may be at once.
@@ -96,7 +105,7 @@ impl Budget {
     }
 }
 
-impl Writing {
+impl<T: Clone + Eq> Writing<T> {
     /// Nothing was asked yet. `jitter` keeps agents that start together from looking together.
     #[must_use]
     pub fn new(jitter: Duration) -> Self {
@@ -111,9 +120,9 @@ impl Writing {
         }
     }
 
-    /// What is to be done at `now`. `report` makes the report of then; none if there is nothing to be
-    /// reported.
-    pub fn next(&mut self, report: impl FnOnce() -> Option<Report>, now: Time) -> Next {
+    /// What is to be done at `now`. `draft` makes what is to be there, after what was said before, as far as
+    /// that is known; none if there is nothing to be said.
+    pub fn next(&mut self, draft: impl FnOnce(Option<&T>) -> Option<Draft<T>>, now: Time) -> Next<T> {
         self.budget.grow(now);
         if self.under_way.is_some() {
             return Next::Wait(None);
@@ -125,7 +134,7 @@ impl Writing {
         if self.budget.left == 0 && !is_look_due {
             return Next::Wait(Some(self.look_at.min(self.budget.grown_at + EVERY)));
         }
-        let Some(report) = report() else {
+        let Some(Draft { content, is_ready }) = draft(self.before()) else {
             self.there = There::Unknown;
             self.said = None;
             return Next::Wait(None);
@@ -135,25 +144,33 @@ impl Writing {
             There::Known(_) | There::Unknown => return self.ask(Request::Read),
         };
         let start = Time::default() + START;
-        if self.said.is_none() && !report.is_ready() && now < start {
+        if self.said.is_none() && !is_ready && now < start {
             return Next::Wait(Some(start));
         }
-        let report = Box::new(report.settled(self.said.as_deref().or(found.as_deref())));
-        if found.as_ref() == Some(&report) {
-            self.said = Some(report);
+        if found.as_ref() == Some(&content) {
+            self.said = Some(content);
             return Next::Wait(Some(self.look_at));
         }
         self.budget.left = self.budget.left.saturating_sub(1);
-        self.ask(Request::Write(report))
+        self.ask(Request::Write(content))
     }
 
-    fn ask(&mut self, request: Request) -> Next {
+    /// What was said, by this process or the one before.
+    fn before(&self) -> Option<&T> {
+        let found = match &self.there {
+            There::Known(found) => found.as_ref(),
+            There::Unknown => None,
+        };
+        self.said.as_ref().or(found)
+    }
+
+    fn ask(&mut self, request: Request<T>) -> Next<T> {
         self.under_way = Some(request.clone());
         Next::Ask(request)
     }
 
     /// Records how the request that is under way ended.
-    pub fn answered(&mut self, answer: Answer, now: Time) {
+    pub fn answered(&mut self, answer: Answer<T>, now: Time) {
         let request = self.under_way.take();
         self.retry = match answer {
             Answer::Found(_) | Answer::Written => Retry::default(),
@@ -163,9 +180,9 @@ impl Writing {
             }
         };
         match (request, answer) {
-            (Some(Request::Write(report)), Answer::Written) => {
-                self.there = There::Known(Some(report.clone()));
-                self.said = Some(report);
+            (Some(Request::Write(content)), Answer::Written) => {
+                self.there = There::Known(Some(content.clone()));
+                self.said = Some(content);
             }
             (Some(Request::Read), Answer::Found(found)) => {
                 self.there = There::Known(found);
@@ -178,8 +195,9 @@ impl Writing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::example;
     use super::*;
+    use crate::report::Answer;
+    use crate::report::tests::example;
 
     /// Plays what happens at these seconds, and what is then asked. `said` is the message of the only problem
     /// of the report of then, or `gone`, or `starting`.
@@ -191,7 +209,7 @@ mod tests {
                 writing.answered(answer.clone(), now);
             }
             let report = || (*said != "gone").then(|| example(said, &format!("at {seconds}")));
-            let asked = match writing.next(report, now) {
+            let asked = match writing.next(|before| Some(report()?.draft(before.map(Box::as_ref))), now) {
                 Next::Ask(Request::Read) => "read".to_owned(),
                 Next::Ask(Request::Write(report)) => {
                     format!("{} {}", report.problems[0].message, report.problems[0].since)
@@ -281,7 +299,7 @@ mod tests {
         for second in 0..100 {
             let now = Time::since_start(Duration::from_secs(second));
             let said = second.to_string();
-            match writing.next(|| Some(example(&said, "")), now) {
+            match writing.next(|_| Some(example(&said, "").draft(None)), now) {
                 Next::Ask(Request::Read) => writing.answered(Answer::Found(None), now),
                 Next::Ask(Request::Write(_)) => {
                     written.push(second);
