@@ -195,10 +195,17 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
             "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "exempt"}, "handler": "runc",
         }),
     )?;
-    set(&json!({
+    let spec = json!({
         "defaults": {"enforce": "confined"},
         "exemptions": {"namespaces": ["level-exempt"], "usernames": ["level-exempt"], "runtimeClasses": ["exempt"]},
-    }))?;
+    });
+    expect_refusal("a default that nobody enforces", set(&spec), "enforce-by-default")?;
+    let components = testbed::repository().join("manifests/components");
+    let by_default = components.join("enforce-by-default/default").display().to_string();
+    let refusing = components.join("validate/defaults.yaml").display().to_string();
+    kubectl.run(&["apply", "-k", &by_default])?;
+    kubectl.run(&["delete", "-f", &refusing])?;
+    wait_for("a default to be possible", SOON, || Ok(set(&spec).ok()))?;
     let outcome = (|| {
         let unconfined = pod("p", &json!({}));
         wait_for("the default to hold", SOON, || {
@@ -221,6 +228,8 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
         })
     })();
     kubectl.run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", r#"{"spec": null}"#])?;
+    kubectl.run(&["apply", "-f", &refusing])?;
+    kubectl.run(&["delete", "-k", &by_default])?;
     kubectl.run(&["delete", "runtimeclass", "exempt"])?;
     for namespace in ["level-default", "level-exempt"] {
         delete_namespace(cluster, namespace)?;

@@ -161,7 +161,7 @@ fn long_names_are_placed(cluster: &Cluster) -> anyhow::Result<()> {
     expect_refusal(
         "a pod with a name that fits no label, and that nobody has",
         tried(cluster, &long).map(|pod| pod.to_string()),
-        "publish it in a bundle first",
+        "publish the profile in a bundle first",
     )?;
     apply(cluster, &bundle("placed-long", &[(&key, ALLOW)]))?;
     let mut by_bundle = bundle("placed-whole", &[("a.json", ALLOW)]);

@@ -66,13 +66,13 @@ pub struct Defaults {
 #[serde(default, rename_all = "camelCase")]
 pub struct Exemptions {
     /// Requests of these users. Pods of a Deployment are made by a controller's user, and not by its author.
-    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
+    #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub usernames: Vec<String>,
     /// Pods with one of these as their runtimeClassName.
-    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
+    #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub runtime_classes: Vec<String>,
     /// What is in these namespaces.
-    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
+    #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub namespaces: Vec<String>,
 }
 
@@ -82,10 +82,10 @@ pub struct Exemptions {
 #[serde(default, rename_all = "camelCase")]
 pub struct AlsoKnown {
     /// Paths below the kubelet's directory seccomp.
-    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
+    #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub seccomp: Vec<String>,
     /// Names of AppArmor profiles.
-    #[schemars(length(max = MOST), inner(length(max = LONGEST)))]
+    #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub app_armor: Vec<String>,
 }
 
