@@ -148,6 +148,7 @@ impl<T: Clone + Eq> Writing<T> {
             return Next::Wait(Some(start));
         }
         if found.as_ref() == Some(&content) {
+            self.retry = Retry::default();
             self.said = Some(content);
             return Next::Wait(Some(self.look_at));
         }
@@ -172,15 +173,16 @@ impl<T: Clone + Eq> Writing<T> {
     /// Records how the request that is under way ended.
     pub fn answered(&mut self, answer: Answer<T>, now: Time) {
         let request = self.under_way.take();
-        self.retry = match answer {
-            Answer::Found(_) | Answer::Written => Retry::default(),
-            Answer::Failed => {
-                self.retry.failed(now);
-                return;
-            }
-        };
         match (request, answer) {
+            (request, Answer::Failed) => {
+                self.retry.failed(now);
+                // Nobody knows what is there now. To read it is no success yet: the next write may fail again.
+                if matches!(request, Some(Request::Write(_))) {
+                    self.look_at = now;
+                }
+            }
             (Some(Request::Write(content)), Answer::Written) => {
+                self.retry = Retry::default();
                 self.there = There::Known(Some(content.clone()));
                 self.said = Some(content);
             }
@@ -257,11 +259,15 @@ mod tests {
             (2, "a", Some(Answer::Failed), "3"),
             (3, "a", None, "read"),
             (4, "a", Some(Answer::Found(None)), "a at 4"),
-            (5, "a", Some(Answer::Failed), "6"),
-            (6, "b", None, "b at 6"),
-            (7, "b", Some(Answer::Failed), "9"),
-            (9, "b", None, "b at 9"),
-            (9, "b", Some(Answer::Written), "604"),
+            (5, "a", Some(Answer::Failed), "7"),
+            // It may have been written all the same.
+            (7, "b", None, "read"),
+            (7, "b", Some(Answer::Found(None)), "b at 7"),
+            (8, "b", Some(Answer::Failed), "12"),
+            (12, "b", None, "read"),
+            (12, "b", Some(found("b", "at 7")), "612"),
+            (13, "c", None, "c at 7"),
+            (13, "c", Some(Answer::Written), "612"),
         ]);
     }
 

@@ -225,11 +225,12 @@ const ATTEMPTS: &[Attempt] = &[
         || {
             json!({
                 "metadata": {"name": "somebodys-pending", "namespace": "default"},
+                "reportingController": "example.com/test",
                 "reportingInstance": "test",
                 "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"},
             })
         },
-        "the catalog may change only Events that a catalog wrote",
+        "the catalog may write Events only as pavise.dev/catalog",
     ),
 ];
 

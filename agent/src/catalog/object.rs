@@ -183,6 +183,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_failed_is_tried_again() {
         let (writes, _) = written(60, None, 2, after(3, listed(&["a"]))).await;
-        assert_eq!(writes.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [4, 6, 9]);
+        assert_eq!(writes.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [4, 7, 11]);
     }
 }

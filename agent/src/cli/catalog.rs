@@ -31,6 +31,9 @@ use crate::compiler::{self, Toolchain};
 use crate::observe::metrics::Metrics;
 use crate::observe::{logs, signals};
 
+/// How long a list of all Nodes may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -144,7 +147,12 @@ async fn explain(
     let pods = pending::watch(client.clone());
     let nodes = move |look: Look| {
         let client = client.clone();
-        async move { lookup::nodes(client, |key| look.is_about(key)).await }.boxed_local()
+        async move {
+            let nodes = lookup::nodes(client, |key| look.is_about(key));
+            let answer = tokio::time::timeout(LOOK_TIMEOUT, nodes).await;
+            answer.with_context(|| format!("listing Nodes: no answer for {LOOK_TIMEOUT:?}"))?
+        }
+        .boxed_local()
     };
     catalog::pending::run(pods, outlines, nodes, write).await;
 }

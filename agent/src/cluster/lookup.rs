@@ -28,7 +28,7 @@ use super::said;
 pub(crate) use levels::{DeclaredProfiles, declared_profiles, namespaces};
 
 /// The metadata of a Node with a thousand labels is 100 KB.
-const PAGE_OF_NODES: u32 = 200;
+const PAGE_OF_NODES: u32 = 25;
 /// A pod is some 10 KB.
 const PAGE_OF_PODS: u32 = 200;
 /// A ConfigMap has 1 MiB at most.
@@ -208,7 +208,7 @@ mod tests {
             Value::Object(list.as_object().unwrap().clone())
         };
         let client = script::client(vec![
-            answer("/api/v1/nodes?&limit=200", page(&["n3", "n1"], "next")),
+            answer("/api/v1/nodes?&limit=25", page(&["n3", "n1"], "next")),
             answer("continue=next", page(&["n2"], "")),
         ]);
         let nodes = nodes(client, |key| key == "pool").await.unwrap();

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1;
-use kube::api::{ApiResource, DynamicObject, ListParams, ObjectMeta};
+use kube::api::{DynamicObject, ListParams, ObjectMeta};
 use kube::{Api, Client};
 use profiles::catalog::object::{self, ProfileCatalog};
 use profiles::name::Namespace;
 
 use super::{failed, next};
+use crate::cluster::profile_catalog::{KIND, PLURAL};
+use crate::cluster::resource;
 
 /// The metadata of a namespace is a few KB.
 const PAGE: u32 = 500;
@@ -27,7 +29,7 @@ pub(crate) struct DeclaredProfiles {
 
 /// What the object `ProfileCatalog` says.
 pub(crate) async fn declared_profiles(client: Client) -> Result<DeclaredProfiles> {
-    let api: Api<DynamicObject> = Api::all_with(client, &resource());
+    let api: Api<DynamicObject> = Api::all_with(client, &resource(KIND, PLURAL));
     let data = match api.get(object::NAME).await {
         Ok(DynamicObject { data, .. }) => data,
         // So says a cluster, too, that does not know such objects.
@@ -61,16 +63,6 @@ pub(crate) async fn namespaces(
         }));
         let Some(next) = next else { return Ok(found) };
         page = next;
-    }
-}
-
-fn resource() -> ApiResource {
-    ApiResource {
-        group: "pavise.dev".to_owned(),
-        version: "v1alpha1".to_owned(),
-        api_version: "pavise.dev/v1alpha1".to_owned(),
-        kind: "ProfileCatalog".to_owned(),
-        plural: "profilecatalogs".to_owned(),
     }
 }
 
