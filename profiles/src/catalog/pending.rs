@@ -111,9 +111,15 @@ impl Waiting {
         };
         pod.containers.retain(refers);
         let labels: usize = pod.selects.iter().map(|label| label.as_str().len()).sum();
-        let size = pod.containers.iter().map(Container::size).sum::<usize>() + labels + constraints.size();
+        let own = labels + constraints.size() + owner.as_ref().map_or(0, String::len);
+        let size = pod.containers.iter().map(Container::size).sum::<usize>() + own;
         let matters = !pod.selects.is_empty() && size <= LARGEST;
         matters.then_some(Self { id, owner, pod, constraints })
+    }
+
+    /// The namespace and the `uid` of the object that made it: that of an owner is written by its pod's author.
+    fn owner(&self) -> Option<(&str, &str)> {
+        Some((&self.id.namespace, self.owner.as_deref()?))
     }
 
     /// Which.
@@ -143,8 +149,8 @@ fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiti
     let (mut count, mut of_owner) = (0, 0);
     for other in others {
         count += 1;
-        let owner = &other.borrow().owner;
-        of_owner += usize::from(owner.is_some() && *owner == waiting.owner);
+        let owner = other.borrow().owner();
+        of_owner += usize::from(owner.is_some() && owner == waiting.owner());
     }
     count < MOST && of_owner < MOST_OF_OWNER
 }
@@ -247,12 +253,12 @@ impl Pending {
 
     /// Of whom it is spoken: those that it was spoken of first.
     fn choose(&mut self) {
-        let mut of_owner: BTreeMap<String, usize> = BTreeMap::new();
+        let mut of_owner: BTreeMap<(String, String), usize> = BTreeMap::new();
         for was_spoken_of in [true, false] {
             for known in self.pods.values_mut().filter(|known| known.is_spoken_of == was_spoken_of) {
                 known.is_spoken_of = known.why.is_some()
-                    && known.waiting.owner.as_ref().is_none_or(|owner| {
-                        let count = of_owner.entry(owner.clone()).or_default();
+                    && known.waiting.owner().is_none_or(|(namespace, uid)| {
+                        let count = of_owner.entry((namespace.to_owned(), uid.to_owned())).or_default();
                         *count += 1;
                         *count <= MOST_SPOKEN_OF
                     });
