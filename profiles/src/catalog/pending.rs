@@ -27,6 +27,8 @@ pub const PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 /// So many pods are known at a time.
 const MOST: usize = 1_000;
+/// Of so many of one namespace it is known: who fills one leaves room for the others.
+const MOST_OF_NAMESPACE: usize = 250;
 /// Of so many of one owner it is known. All wait for the same.
 const MOST_OF_OWNER: usize = 16;
 /// So many of one owner are spoken of.
@@ -146,13 +148,15 @@ impl Crowd {
 
 /// Whether `waiting` can be known beside these.
 fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiting) -> bool {
-    let (mut count, mut of_owner) = (0, 0);
+    let (mut count, mut of_namespace, mut of_owner) = (0, 0, 0);
     for other in others {
         count += 1;
-        let owner = other.borrow().owner();
+        let other = other.borrow();
+        of_namespace += usize::from(other.id.namespace == waiting.id.namespace);
+        let owner = other.owner();
         of_owner += usize::from(owner.is_some() && owner == waiting.owner());
     }
-    count < MOST && of_owner < MOST_OF_OWNER
+    count < MOST && of_namespace < MOST_OF_NAMESPACE && of_owner < MOST_OF_OWNER
 }
 
 impl Default for Pending {

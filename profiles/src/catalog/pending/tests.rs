@@ -249,7 +249,14 @@ fn an_owner_is_one_of_its_namespace() {
 
 #[test]
 fn no_more_pods_are_known_than_anybody_reads() {
-    let pods: Vec<Waiting> = (0..MOST + 10).map(|n| waiting(&format!("p{n}"), None, "adit")).collect();
+    let pods = (0..MOST + 10).map(|n| {
+        let mut pod = waiting(&format!("p{n}"), None, "adit");
+        if n > 0 {
+            pod.id.namespace = format!("ns{}", n % 10);
+        }
+        pod
+    });
+    let pods: Vec<Waiting> = pods.collect();
     let mut scene = Scene::new(&pods);
     assert_eq!(scene.pending.pods.len(), MOST);
     scene.apply(waiting("new", None, "adit"));
@@ -257,6 +264,18 @@ fn no_more_pods_are_known_than_anybody_reads() {
     scene.pending.deleted(&id("p0"));
     scene.apply(waiting("new", None, "adit"));
     assert!(scene.pending.pods.contains_key(&id("new")));
+}
+
+#[test]
+fn a_namespace_full_of_pods_leaves_room_for_others() {
+    let mut pods: Vec<Waiting> = (0..MOST).map(|n| waiting(&format!("p{n}"), None, "adit")).collect();
+    let mut other = waiting("other", None, "adit");
+    other.id.namespace = "elsewhere".to_owned();
+    pods.push(other.clone());
+    let mut scene = Scene::new(&pods);
+    assert_eq!(scene.pending.pods.len(), MOST_OF_NAMESPACE + 1);
+    scene.apply(waiting("new", None, "adit"));
+    assert!(!scene.pending.pods.contains_key(&id("new")) && scene.pending.pods.contains_key(&other.id));
 }
 
 #[test]
