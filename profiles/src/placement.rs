@@ -13,7 +13,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use constraints::Constraints;
+pub use constraints::{Constraints, Unscheduled};
 pub use declared::Bundles;
 use declared::Target;
 pub use waiting::{Site, Suggestions, Why};

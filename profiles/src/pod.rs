@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use spec::LOCALHOST;
+pub(crate) use spec::{ContainerSpec, LOCALHOST, Os, SecurityContext, ours};
 pub use spec::{Limits, MOST, Spec, Status};
 
 use crate::bundle::Kind;

@@ -1,8 +1,8 @@
 //! The pods of all namespaces that wait for a Node, and select on labels of ours.
 //!
 //! Invariant: a pod that is not told waits for no label of ours, or there are more than anybody reads. A pod
-//! whose scheduling is held up, or that is being deleted, waits for no Node. A list that breaks off halfway is
-//! dropped.
+//! whose scheduling is held up, or that is being deleted, waits for no Node. Of a pod's `spec` nothing is decoded
+//! but what matters: its author does not decide how much memory it takes. A list that breaks off halfway is dropped.
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1;
@@ -11,11 +11,10 @@ use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use profiles::catalog::pending::{Crowd, Waiting};
-use profiles::pod::{self, Limits, PodId};
-use serde_json::Value;
-use tracing::{debug, warn};
+use profiles::placement::Unscheduled;
+use profiles::pod::{self, PodId};
+use tracing::warn;
 
-use super::lookup::read_pod;
 use super::{watch_advice, watch_said};
 
 /// What the API server knows of pods without looking at each.
@@ -33,7 +32,7 @@ pub(crate) enum Seen {
     Deleted(PodId),
 }
 
-type Found = Object<Value, pod::Status>;
+type Found = Object<Unscheduled, pod::Status>;
 
 /// Watches them, for ever.
 pub(crate) fn watch(client: Client) -> impl Stream<Item = Seen> {
@@ -72,24 +71,14 @@ fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> O
 
 /// What matters of a pod, if it waits for a Node.
 fn waiting(Object { metadata, spec, status, .. }: Found) -> Option<Waiting> {
-    let is_held_up = spec["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
-    let has_node = spec["nodeName"].as_str().is_some_and(|name| !name.is_empty());
-    if is_held_up || has_node || metadata.deletion_timestamp.is_some() {
+    if !spec.waits() || metadata.deletion_timestamp.is_some() {
         return None;
     }
     let id = id(&metadata);
-    let annotations = metadata.annotations.unwrap_or_default();
-    match read_pod(&annotations, &spec, status.as_ref(), Limits::BOUNDED) {
-        Ok((pod, constraints)) => {
-            let owners = metadata.owner_references.unwrap_or_default();
-            let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
-            Waiting::of(id, owner.map(|owner| owner.uid), pod, constraints)
-        }
-        Err(error) => {
-            debug!(pod = %id, error = format!("{error:#}"), "Pod passed over");
-            None
-        }
-    }
+    let (pod, constraints) = spec.read(&metadata.annotations.unwrap_or_default(), status.as_ref());
+    let owners = metadata.owner_references.unwrap_or_default();
+    let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
+    Waiting::of(id, owner.map(|owner| owner.uid), pod, constraints)
 }
 
 fn id(metadata: &ObjectMeta) -> PodId {
@@ -102,7 +91,7 @@ fn id(metadata: &ObjectMeta) -> PodId {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::cluster::script::{self, Exchange};
@@ -195,13 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_held_up_or_has_a_node_or_can_not_be_read_waits_for_none() {
+    fn who_is_held_up_or_has_a_node_waits_for_none() {
         check_waiting(&json!({}), true);
         check_waiting(&json!({"schedulingGates": []}), true);
         check_waiting(&json!({"schedulingGates": [{"name": "example.com/wait"}]}), false);
         check_waiting(&json!({"nodeName": "n1"}), false);
         check_waiting(&json!({"nodeSelector": {"pool": "a"}}), false);
-        check_waiting(&json!({"containers": 7}), false);
         let affinity = json!({"nodeSelector": null, "affinity": {"nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": "bundle.pavise.dev/web", "operator": "Exists"}]},
@@ -211,5 +199,20 @@ mod tests {
         let mut going = pod("a", json!({}));
         going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert!(waiting(serde_json::from_value(going).unwrap()).is_none());
+    }
+
+    #[test]
+    fn what_does_not_matter_is_read_over_however_much_it_is() {
+        let many = |one: Value| Value::Array(vec![one; 100_000]);
+        let container = json!({"name": "c", "env": many(json!({"name": "E", "value": "1"}))});
+        let gates = many(json!({"conditionType": "example.com/ready"}));
+        let shown = |more: &Value| {
+            let text = pod("a", more.clone()).to_string();
+            let found: Found = serde_json::from_str(&text).unwrap();
+            let decoded = format!("{found:?}");
+            (decoded, format!("{:?}", waiting(found).unwrap()))
+        };
+        let plain = shown(&json!({"containers": [{"name": "c"}]}));
+        assert_eq!(shown(&json!({"containers": [container], "readinessGates": gates})), plain);
     }
 }

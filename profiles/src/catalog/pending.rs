@@ -27,6 +27,8 @@ pub const PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 /// So many pods are known at a time.
 const MOST: usize = 1_000;
+/// Of so many of one namespace it is known: who fills one leaves room for the others.
+const MOST_OF_NAMESPACE: usize = 250;
 /// Of so many of one owner it is known. All wait for the same.
 const MOST_OF_OWNER: usize = 16;
 /// So many of one owner are spoken of.
@@ -111,9 +113,15 @@ impl Waiting {
         };
         pod.containers.retain(refers);
         let labels: usize = pod.selects.iter().map(|label| label.as_str().len()).sum();
-        let size = pod.containers.iter().map(Container::size).sum::<usize>() + labels + constraints.size();
+        let own = labels + constraints.size() + owner.as_ref().map_or(0, String::len);
+        let size = pod.containers.iter().map(Container::size).sum::<usize>() + own;
         let matters = !pod.selects.is_empty() && size <= LARGEST;
         matters.then_some(Self { id, owner, pod, constraints })
+    }
+
+    /// The namespace and the `uid` of the object that made it: that of an owner is written by its pod's author.
+    fn owner(&self) -> Option<(&str, &str)> {
+        Some((&self.id.namespace, self.owner.as_deref()?))
     }
 
     /// Which.
@@ -140,13 +148,15 @@ impl Crowd {
 
 /// Whether `waiting` can be known beside these.
 fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiting) -> bool {
-    let (mut count, mut of_owner) = (0, 0);
+    let (mut count, mut of_namespace, mut of_owner) = (0, 0, 0);
     for other in others {
         count += 1;
-        let owner = &other.borrow().owner;
-        of_owner += usize::from(owner.is_some() && *owner == waiting.owner);
+        let other = other.borrow();
+        of_namespace += usize::from(other.id.namespace == waiting.id.namespace);
+        let owner = other.owner();
+        of_owner += usize::from(owner.is_some() && owner == waiting.owner());
     }
-    count < MOST && of_owner < MOST_OF_OWNER
+    count < MOST && of_namespace < MOST_OF_NAMESPACE && of_owner < MOST_OF_OWNER
 }
 
 impl Default for Pending {
@@ -247,12 +257,12 @@ impl Pending {
 
     /// Of whom it is spoken: those that it was spoken of first.
     fn choose(&mut self) {
-        let mut of_owner: BTreeMap<String, usize> = BTreeMap::new();
+        let mut of_owner: BTreeMap<(String, String), usize> = BTreeMap::new();
         for was_spoken_of in [true, false] {
             for known in self.pods.values_mut().filter(|known| known.is_spoken_of == was_spoken_of) {
                 known.is_spoken_of = known.why.is_some()
-                    && known.waiting.owner.as_ref().is_none_or(|owner| {
-                        let count = of_owner.entry(owner.clone()).or_default();
+                    && known.waiting.owner().is_none_or(|(namespace, uid)| {
+                        let count = of_owner.entry((namespace.to_owned(), uid.to_owned())).or_default();
                         *count += 1;
                         *count <= MOST_SPOKEN_OF
                     });

@@ -4,10 +4,13 @@
 //! (`GetRequiredNodeAffinity` in Kubernetes' component-helpers, scheduling/corev1/nodeaffinity). All else
 //! that the scheduler looks at, such as taints, is not looked at.
 
+mod unscheduled;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub use self::unscheduled::Unscheduled;
 use super::Node;
 use crate::label::LabelKey;
 use crate::selector::Test;
@@ -70,6 +73,9 @@ enum Operator {
     DoesNotExist,
     Gt,
     Lt,
+    /// One that is not known here. It is taken for met by all: what it means is for the scheduler to know.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Constraints {
@@ -105,6 +111,14 @@ impl Constraints {
         let expressions = self.terms().iter().flat_map(|term| term.match_expressions.iter().flatten());
         let of_affinity = expressions.map(|one| one.key.as_str());
         self.node_selector.iter().flatten().map(|(key, _)| key.as_str()).chain(of_affinity)
+    }
+
+    /// The keys of the labels that it asks for, whatever their values: those that a Node has if it meets it.
+    fn selected(&self) -> impl Iterator<Item = &str> {
+        let expressions = self.terms().iter().flat_map(|term| term.match_expressions.iter().flatten());
+        let asking = expressions.filter(|one| matches!(one.operator, Operator::In | Operator::Exists));
+        let of_selector = self.node_selector.iter().flatten().map(|(key, _)| key.as_str());
+        of_selector.chain(asking.map(|one| one.key.as_str()))
     }
 
     /// About how many bytes of the pod's author it holds.
@@ -180,15 +194,16 @@ impl Requirement {
     }
 
     fn is_met_by(&self, value: Option<&str>) -> bool {
-        let values = || self.values.iter().flatten().cloned().collect();
-        let number = || self.values.as_ref()?.first()?.parse().ok();
+        let is_listed = |value| self.values.iter().flatten().any(|one| one == value);
+        let bound = || self.values.as_ref()?.first()?.parse().ok();
         let test = match self.operator {
-            Operator::In => Some(Test::In(values())),
-            Operator::NotIn => Some(Test::NotIn(values())),
+            Operator::In => return value.is_some_and(is_listed),
+            Operator::NotIn => return !value.is_some_and(is_listed),
             Operator::Exists => Some(Test::Present),
             Operator::DoesNotExist => Some(Test::Absent),
-            Operator::Gt => number().map(Test::Above),
-            Operator::Lt => number().map(Test::Below),
+            Operator::Gt => bound().map(Test::Above),
+            Operator::Lt => bound().map(Test::Below),
+            Operator::Unknown => return true,
         };
         test.is_some_and(|test| test.is_passed_by(value))
     }
@@ -251,6 +266,7 @@ mod tests {
             (of("cores", "Gt", json!(["4"])), "n2"),
             (of("cores", "Lt", json!(["16"])), "n1"),
             (of("cores", "Gt", json!(["many"])), ""),
+            (of("cores", "Near", json!(["4"])), "n1 n2 n3"),
         ] {
             check(&required(&json!([{"matchExpressions": [requirement]}])), expected);
         }

@@ -78,12 +78,12 @@ const WINDOWS: &str = "windows";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
-    security_context: Option<SecurityContext>,
-    init_containers: Option<Vec<ContainerSpec>>,
-    containers: Option<Vec<ContainerSpec>>,
-    ephemeral_containers: Option<Vec<ContainerSpec>>,
-    runtime_class_name: Option<String>,
-    os: Option<Os>,
+    pub(crate) security_context: Option<SecurityContext>,
+    pub(crate) init_containers: Option<Vec<ContainerSpec>>,
+    pub(crate) containers: Option<Vec<ContainerSpec>>,
+    pub(crate) ephemeral_containers: Option<Vec<ContainerSpec>>,
+    pub(crate) runtime_class_name: Option<String>,
+    pub(crate) os: Option<Os>,
     node_selector: Option<BTreeMap<String, Option<String>>>,
     affinity: Option<Affinity>,
 }
@@ -101,13 +101,13 @@ pub struct Status {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Os {
+pub(crate) struct Os {
     name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct ContainerSpec {
+pub(crate) struct ContainerSpec {
     name: Option<String>,
     restart_policy: Option<String>,
     security_context: Option<SecurityContext>,
@@ -116,7 +116,7 @@ struct ContainerSpec {
 /// Of a pod or a container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct SecurityContext {
+pub(crate) struct SecurityContext {
     privileged: Option<bool>,
     seccomp_profile: Option<Setting>,
     app_armor_profile: Option<Setting>,
@@ -283,15 +283,20 @@ impl Spec {
         let asking = requirements.filter(|one| matches!(one.operator.as_deref(), Some("In" | "Exists")));
         let of_affinity = asking.filter_map(|requirement| requirement.key.as_deref());
         let of_selector = self.node_selector.iter().flatten().map(|(key, _)| key.as_str());
-        let keys = of_selector.chain(of_affinity).filter(|key| key.len() <= LONGEST_LABEL);
-        let mut selects = BTreeSet::new();
-        for label in keys.filter_map(LabelKey::observed) {
-            if selects.len() < MOST_SELECTED {
-                selects.insert(label);
-            }
-        }
-        selects
+        ours(of_selector.chain(of_affinity))
     }
+}
+
+/// Those of these keys that are labels of ours, as many as count.
+pub(crate) fn ours(keys: impl Iterator<Item: AsRef<str>>) -> BTreeSet<LabelKey> {
+    let mut selects = BTreeSet::new();
+    let short = keys.filter(|key| key.as_ref().len() <= LONGEST_LABEL);
+    for label in short.filter_map(|key| LabelKey::observed(key.as_ref())) {
+        if selects.len() < MOST_SELECTED {
+            selects.insert(label);
+        }
+    }
+    selects
 }
 
 impl ContainerSpec {

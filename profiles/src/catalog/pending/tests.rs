@@ -234,8 +234,29 @@ fn of_one_owner_s_pods_the_first_three_are_spoken_of() {
 }
 
 #[test]
+fn an_owner_is_one_of_its_namespace() {
+    let elsewhere = |n| {
+        let mut pod = waiting(&format!("e{n}"), Some("rs"), "adit");
+        pod.id.namespace = "elsewhere".to_owned();
+        pod
+    };
+    let mut pods: Vec<Waiting> = (0..MOST_OF_OWNER).map(elsewhere).collect();
+    pods.push(waiting("p", Some("rs"), "adit"));
+    let mut scene = Scene::new(&pods);
+    scene.pass(10);
+    scene.expect(&[(5, "e0", 1), (5, "e1", 1), (5, "e10", 1), (5, "p", 1)]);
+}
+
+#[test]
 fn no_more_pods_are_known_than_anybody_reads() {
-    let pods: Vec<Waiting> = (0..MOST + 10).map(|n| waiting(&format!("p{n}"), None, "adit")).collect();
+    let pods = (0..MOST + 10).map(|n| {
+        let mut pod = waiting(&format!("p{n}"), None, "adit");
+        if n > 0 {
+            pod.id.namespace = format!("ns{}", n % 10);
+        }
+        pod
+    });
+    let pods: Vec<Waiting> = pods.collect();
     let mut scene = Scene::new(&pods);
     assert_eq!(scene.pending.pods.len(), MOST);
     scene.apply(waiting("new", None, "adit"));
@@ -243,6 +264,18 @@ fn no_more_pods_are_known_than_anybody_reads() {
     scene.pending.deleted(&id("p0"));
     scene.apply(waiting("new", None, "adit"));
     assert!(scene.pending.pods.contains_key(&id("new")));
+}
+
+#[test]
+fn a_namespace_full_of_pods_leaves_room_for_others() {
+    let mut pods: Vec<Waiting> = (0..MOST).map(|n| waiting(&format!("p{n}"), None, "adit")).collect();
+    let mut other = waiting("other", None, "adit");
+    other.id.namespace = "elsewhere".to_owned();
+    pods.push(other.clone());
+    let mut scene = Scene::new(&pods);
+    assert_eq!(scene.pending.pods.len(), MOST_OF_NAMESPACE + 1);
+    scene.apply(waiting("new", None, "adit"));
+    assert!(!scene.pending.pods.contains_key(&id("new")) && scene.pending.pods.contains_key(&other.id));
 }
 
 #[test]
@@ -272,6 +305,11 @@ fn what_is_kept_of_a_pod_is_bounded_and_of_one_without_our_labels_nothing() {
     assert_eq!(kept.pod.containers.len(), 0, "a container that refers to nothing is kept");
     assert!(of(serde_json::json!({"pool": "a"})).is_none());
     assert!(of(serde_json::json!({label: "true", "pool": "a".repeat(LARGEST)})).is_none());
+    let owned = |length| {
+        let Waiting { id, pod, constraints, .. } = kept.clone();
+        Waiting::of(id, Some("u".repeat(length)), pod, constraints)
+    };
+    assert!(owned(36).is_some() && owned(LARGEST).is_none());
     let many = (0..200).map(|n| (format!("bundle.pavise.dev/{n}{}", "b".repeat(40)), "true".into()));
     assert!(of(serde_json::Value::Object(many.collect())).is_none());
 }
