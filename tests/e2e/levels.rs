@@ -200,11 +200,15 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
         "exemptions": {"namespaces": ["level-exempt"], "usernames": ["level-exempt"], "runtimeClasses": ["exempt"]},
     });
     expect_refusal("a default that nobody enforces", set(&spec), "enforce-by-default")?;
-    let components = testbed::repository().join("manifests/components");
-    let by_default = components.join("enforce-by-default/default").display().to_string();
-    let refusing = components.join("validate/defaults.yaml").display().to_string();
-    kubectl.run(&["apply", "-k", &by_default])?;
-    kubectl.run(&["delete", "-f", &refusing])?;
+    let manifests = testbed::repository().join("manifests");
+    let path = |below: &str| manifests.join(below).display().to_string();
+    kubectl.run(&[
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-k",
+        &path("testbed/enforce-by-default"),
+    ])?;
     wait_for("a default to be possible", SOON, || Ok(set(&spec).ok()))?;
     let outcome = (|| {
         let unconfined = pod("p", &json!({}));
@@ -228,8 +232,9 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
         })
     })();
     kubectl.run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", r#"{"spec": null}"#])?;
-    kubectl.run(&["apply", "-f", &refusing])?;
-    kubectl.run(&["delete", "-k", &by_default])?;
+    kubectl.run(&["delete", "-k", &path("components/enforce-by-default/default")])?;
+    let refusing = path("components/validate/defaults.yaml");
+    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &refusing])?;
     kubectl.run(&["delete", "runtimeclass", "exempt"])?;
     for namespace in ["level-default", "level-exempt"] {
         delete_namespace(cluster, namespace)?;
