@@ -137,7 +137,7 @@ impl ProfileCatalog {
     #[must_use]
     pub fn selection(&self, kind: Kind, reference: &str) -> Selection {
         let by_rule = || match kind {
-            Kind::Seccomp => LabelKey::by_rule(SeccompPath::of(reference)?.as_str()),
+            Kind::Seccomp => LabelKey::by_rule(&meant(reference)?),
             Kind::AppArmor => LabelKey::by_rule_of_policy(reference),
         };
         let known = self.selection_known(kind, reference);
