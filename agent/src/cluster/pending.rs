@@ -94,7 +94,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::script::{self, Exchange};
+    use crate::cluster::script::{self, Exchange, end_of_pods, line};
 
     /// A pod that waits and selects on the label of a profile, with these parts of its `spec` in addition.
     fn pod(name: &str, more: Value) -> Value {
@@ -108,20 +108,6 @@ mod tests {
         let metadata =
             json!({"namespace": "ns", "name": name, "uid": format!("uid-of-{name}"), "resourceVersion": "1"});
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": "Pending"}})
-    }
-
-    fn line(kind: &str, mut pod: Value, version: u32) -> Value {
-        pod["metadata"]["resourceVersion"] = version.to_string().into();
-        json!({"type": kind, "object": pod})
-    }
-
-    /// The line with which the list that a watch begins with ends.
-    fn end_of_list(version: u32) -> Value {
-        let metadata =
-            json!({"creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"}});
-        let empty = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
-            "spec": {"containers": null}, "status": {}});
-        line("BOOKMARK", empty, version)
     }
 
     fn shown(seen: &Seen) -> String {
@@ -150,7 +136,7 @@ mod tests {
     async fn pods_without_a_node_are_asked_for_and_a_watch_that_ends_goes_on_where_it_was() {
         let plain = json!({"nodeSelector": {"pool": "a"}});
         let list =
-            vec![line("ADDED", pod("a", json!({})), 3), line("ADDED", pod("b", plain), 4), end_of_list(5)];
+            vec![line("ADDED", pod("a", json!({})), 3), line("ADDED", pod("b", plain), 4), end_of_pods(5)];
         let more = vec![line("ADDED", pod("c", json!({})), 6), line("DELETED", pod("a", json!({})), 7)];
         let rest = vec![line("DELETED", pod("c", json!({"nodeName": "n1"})), 8)];
         check(
@@ -167,7 +153,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_list_that_breaks_off_or_is_refused_is_asked_for_again() {
         let ask = |status, answer| Exchange { asked: "sendInitialEvents=true", status, answer };
-        let list = vec![line("ADDED", pod("b", json!({})), 4), end_of_list(5)];
+        let list = vec![line("ADDED", pod("b", json!({})), 4), end_of_pods(5)];
         let script = vec![
             ask(403, vec![]),
             ask(200, vec![line("ADDED", pod("z", json!({})), 2)]),

@@ -142,7 +142,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::script::{self, Exchange};
+    use crate::cluster::script::{self, Exchange, end_of_pods, line};
 
     /// A pod as the API server writes it: much of it does not matter here.
     fn pod(name: &str, profile: &str, phase: &str) -> Value {
@@ -351,22 +351,6 @@ mod tests {
         assert_eq!(containers(json!({"metadata": {}, "spec": {}})), 0);
     }
 
-    /// A line of a watch.
-    fn line(kind: &str, mut pod: Value, version: u32) -> Value {
-        pod["metadata"]["resourceVersion"] = version.to_string().into();
-        json!({"type": kind, "object": pod})
-    }
-
-    /// The line with which the list that a watch begins with ends. No field of a pod but these is in it, or
-    /// with the value of no pod.
-    fn end_of_list(version: u32) -> Value {
-        let metadata =
-            json!({"creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"}});
-        let empty = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
-            "spec": {"containers": null}, "status": {}});
-        line("BOOKMARK", empty, version)
-    }
-
     /// With this the API server says that a watch wants to go on from too long ago.
     fn expired() -> Value {
         let status = json!({"status": "Failure", "message": "too old", "reason": "Expired", "code": 410});
@@ -385,7 +369,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pods_of_the_own_node_are_asked_for_and_a_watch_that_ends_goes_on_where_it_was() {
         let list =
-            vec![line("ADDED", pod("a", "p", "Running"), 3), line("ADDED", plain("b"), 4), end_of_list(5)];
+            vec![line("ADDED", pod("a", "p", "Running"), 3), line("ADDED", plain("b"), 4), end_of_pods(5)];
         let more = vec![
             line("ADDED", pod("c", "q", "Pending"), 6),
             line("MODIFIED", pod("a", "p", "Succeeded"), 7),
@@ -409,9 +393,9 @@ mod tests {
         let list = vec![
             line("ADDED", pod("a", "p", "Running"), 3),
             line("ADDED", pod("b", "q", "Running"), 4),
-            end_of_list(5),
+            end_of_pods(5),
         ];
-        let anew = vec![line("ADDED", pod("b", "r", "Running"), 90), end_of_list(91)];
+        let anew = vec![line("ADDED", pod("b", "r", "Running"), 90), end_of_pods(91)];
         check_watch(
             vec![
                 Exchange { asked: "sendInitialEvents=true", status: 200, answer: list },
@@ -427,7 +411,7 @@ mod tests {
     async fn an_agent_that_may_not_watch_pods_tells_nothing_until_it_may() {
         let refused = || Exchange { asked: "sendInitialEvents=true", status: 403, answer: Vec::new() };
         let half_a_list = vec![line("ADDED", pod("z", "p", "Running"), 2)];
-        let list = vec![line("ADDED", pod("a", "p", "Running"), 3), end_of_list(5)];
+        let list = vec![line("ADDED", pod("a", "p", "Running"), 3), end_of_pods(5)];
         check_watch(
             vec![
                 refused(),

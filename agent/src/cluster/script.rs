@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What is asked, and the answer.
 pub(crate) struct Exchange {
@@ -36,4 +36,19 @@ pub(crate) fn client(script: Vec<Exchange>) -> Client {
         }
     });
     Client::new(service, "default")
+}
+
+/// A line of a watch.
+pub(crate) fn line(kind: &str, mut object: Value, version: u32) -> Value {
+    object["metadata"]["resourceVersion"] = version.to_string().into();
+    json!({"type": kind, "object": object})
+}
+
+/// The line with which the list that a watch of pods begins with ends. No field of a pod but these is in it, or
+/// with the value of no pod.
+pub(crate) fn end_of_pods(version: u32) -> Value {
+    let metadata = json!({"creationTimestamp": null, "annotations": {"k8s.io/initial-events-end": "true"}});
+    let empty = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
+        "spec": {"containers": null}, "status": {}});
+    line("BOOKMARK", empty, version)
 }
