@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::findings::cut;
 use crate::label::LabelKey;
-use crate::seccomp::suggestion;
 use crate::selector::Selector;
+use crate::suggestion;
 
 /// Annotations below this are ours.
 const PREFIX: &str = "pavise.dev/";
@@ -71,7 +71,7 @@ impl Annotations {
     }
 
     fn unknown(&mut self, name: &str) {
-        let meant = suggestion(name, NAMES).map(|meant| format!("; did you mean {PREFIX}{meant}?"));
+        let meant = suggestion::word(name, NAMES).map(|meant| format!("; did you mean {PREFIX}{meant}?"));
         let message = format!("it means nothing to Pavise{}", meant.unwrap_or_default());
         self.report(Code::UnknownAnnotation, name, message, "correct or remove it");
     }

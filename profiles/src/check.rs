@@ -9,6 +9,7 @@ use crate::bundle::Kind;
 use crate::pod::{Asked, Container, ContainerKind, Pod, PodId};
 use crate::resolution::{Problem, Resolution, names};
 use crate::state::State;
+use crate::suggestion;
 use crate::time::Time;
 
 /// Something that is wrong with what a container asks for.
@@ -181,7 +182,7 @@ impl State {
         }
         let known = names::known(self, kind);
         for (reference, problem) in unheard_of.into_iter().take(MOST_COMPARED) {
-            problem.suggest(&names::nearest(reference, known.iter().map(String::as_str)));
+            problem.suggest(&suggestion::references(reference, known.iter().map(String::as_str)));
         }
     }
 

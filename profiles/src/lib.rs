@@ -54,6 +54,7 @@ pub mod selector;
 pub mod sight;
 pub mod state;
 pub mod statement;
+mod suggestion;
 pub mod summary;
 pub mod time;
 pub mod verdicts;

@@ -46,14 +46,7 @@ type Test = fn(&Cluster) -> anyhow::Result<()>;
 fn main() -> ExitCode {
     testbed::init::run_if_asked();
     guard::hold_a_cluster_if_asked();
-    match run(Arguments::from_args()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    testbed::exit_code(run(Arguments::from_args()))
 }
 
 /// Whether all tests passed and nothing was left behind.

@@ -31,14 +31,7 @@ type Test = fn(&Kubectl) -> anyhow::Result<()>;
 
 fn main() -> ExitCode {
     testbed::init::run_if_asked();
-    match run(Arguments::from_args()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    testbed::exit_code(run(Arguments::from_args()))
 }
 
 /// Whether all tests passed and nothing was left behind.

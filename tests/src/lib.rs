@@ -33,6 +33,7 @@ pub mod supervisor;
 pub mod tools;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 /// The node that runs on this machine's own kernel.
 pub const HOST_NODE: &str = "node1";
@@ -43,4 +44,14 @@ pub const GUEST_NODE: &str = "aavm";
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// How a program of tests ends, by whether all of them passed. Why they could not be run is printed.
+#[must_use]
+pub fn exit_code(outcome: anyhow::Result<bool>) -> ExitCode {
+    let has_passed = outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        false
+    });
+    if has_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

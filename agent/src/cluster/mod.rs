@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod lookup;
 pub(crate) mod node;
 pub(crate) mod nodes;
+mod own_object;
 pub(crate) mod pending;
 pub(crate) mod pods;
 pub(crate) mod profile_catalog;
@@ -19,7 +20,6 @@ mod requests;
 #[cfg(test)]
 mod script;
 
-use std::cell::Cell;
 use std::error::Error;
 
 use anyhow::{Result, anyhow};
@@ -48,22 +48,6 @@ fn resource(kind: &str, plural: &str) -> ApiResource {
         api_version: api_version(),
         kind: kind.to_owned(),
         plural: plural.to_owned(),
-    }
-}
-
-/// Whether requests fail, so that it is said once for each time that they begin to, or fail in another way.
-#[derive(Debug, Default)]
-struct Failing(Cell<Option<u16>>);
-
-impl Failing {
-    /// One failed, with this code (see [`code`]). Whether that is to be said.
-    fn is_new(&self, code: u16) -> bool {
-        self.0.replace(Some(code)) != Some(code)
-    }
-
-    /// One succeeded. Whether that is to be said.
-    fn ends(&self) -> bool {
-        self.0.take().is_some()
     }
 }
 

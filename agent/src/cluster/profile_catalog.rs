@@ -3,23 +3,20 @@
 //! It is made without a `spec`, which is the administrator's, and its `status` is written by server-side apply
 //! through the subresource of that name, which can change nothing else.
 //!
-//! Invariant: nothing but `status` is written of an object that exists. A cluster that does not know such
-//! objects is a line in the log.
+//! Invariant: nothing but `status` is written of an object that exists.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::Client;
+use kube::api::{Patch, PatchParams, PostParams};
 use profiles::catalog::object::{NAME, Status};
 use profiles::writing;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Failing, advice, api_version, code, resource, said};
+use super::own_object::OwnObject;
+use super::{api_version, code};
 
-/// How long the API server may take, after which nobody knows how it ended.
-const TIMEOUT: Duration = Duration::from_secs(10);
 const PERMISSION: &str =
     "get and create ProfileCatalogs and patch their status, and see what policy forbids it";
 const FIELD_MANAGER: &str = "pavise-catalog";
@@ -31,14 +28,11 @@ pub(crate) type Request = writing::Request<Arc<Status>>;
 pub(crate) type Answer = writing::Answer<Arc<Status>>;
 
 /// Reads and writes the object.
-pub(crate) struct Keeper {
-    api: Api<DynamicObject>,
-    failing: Failing,
-}
+pub(crate) struct Keeper(OwnObject);
 
 impl Keeper {
     pub(crate) fn new(client: Client) -> Self {
-        Self { api: Api::all_with(client, &resource(KIND, PLURAL)), failing: Failing::default() }
+        Self(OwnObject::new(client, (KIND, PLURAL), NAME, PERMISSION))
     }
 
     /// Asks for it, or for it to be written, and says how that ended.
@@ -49,32 +43,12 @@ impl Keeper {
                 Request::Write(status) => self.write(status).await,
             }
         };
-        match tokio::time::timeout(TIMEOUT, answer).await {
-            Ok(Ok(answer)) => {
-                if self.failing.ends() {
-                    info!(object = NAME, "ProfileCatalog can be written again");
-                }
-                answer
-            }
-            Ok(Err(error)) => {
-                self.complain(code(&error), &said(&error), &advice_on(&error));
-                Answer::Failed
-            }
-            Err(_) => {
-                self.complain(0, &format!("no answer for {TIMEOUT:?}"), "trying again");
-                Answer::Failed
-            }
-        }
+        self.0.ask(answer).await
     }
 
     /// What is there, if it has a status as [`Self::write`] makes it.
     async fn read(&self) -> kube::Result<Answer> {
-        let mut object = match self.api.get(NAME).await {
-            Ok(object) => object,
-            // Also if the cluster does not know such objects: writing says so.
-            Err(error) if code(&error) == 404 => return Ok(Answer::Found(None)),
-            Err(error) => return Err(error),
-        };
+        let Some(mut object) = self.0.get().await? else { return Ok(Answer::Found(None)) };
         let status = object.data.get_mut("status").map(Value::take);
         let status: Option<Status> = status.and_then(|status| serde_json::from_value(status).ok());
         Ok(Answer::Found(status.map(Arc::new)))
@@ -103,23 +77,16 @@ impl Keeper {
 
     async fn write_status(&self, status: &Status) -> kube::Result<()> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.api.patch_status(NAME, &params, &Patch::Apply(object(Some(status)))).await.map(drop)
+        self.0.api.patch_status(NAME, &params, &Patch::Apply(object(Some(status)))).await.map(drop)
     }
 
     /// Makes the object, unless somebody was quicker.
     async fn make(&self) -> kube::Result<()> {
         let object = serde_json::from_value(object(None)).map_err(kube::Error::SerdeError)?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match self.api.create(&params, &object).await {
+        match self.0.api.create(&params, &object).await {
             Err(error) if code(&error) == 409 => Ok(()),
             outcome => outcome.map(drop),
-        }
-    }
-
-    /// Once for each time that requests begin to fail, or fail in another way.
-    fn complain(&self, code: u16, error: &str, advice: &str) {
-        if self.failing.is_new(code) {
-            warn!(object = NAME, error, advice, "ProfileCatalog can't be written");
         }
     }
 }
@@ -131,15 +98,6 @@ fn object(status: Option<&Status>) -> Value {
         object["status"] = json!(status);
     }
     object
-}
-
-fn advice_on(error: &kube::Error) -> String {
-    match code(error) {
-        404 => "the cluster does not know ProfileCatalogs; apply the manifests of this version (kubectl apply -k), in \
-                which they are defined"
-            .to_owned(),
-        _ => advice(error, PERMISSION),
-    }
 }
 
 #[cfg(test)]
@@ -199,11 +157,5 @@ mod tests {
     fn nothing_but_the_name_is_made() {
         let object = object(None);
         assert_eq!((&object["metadata"], object.get("spec")), (&json!({"name": "pavise"}), None));
-    }
-
-    #[test]
-    fn a_missing_definition_is_said_to_be_missing() {
-        let error = kube::Error::Api(kube::core::Status::failure("no", "NotFound").with_code(404).boxed());
-        assert!(advice_on(&error).contains("kubectl apply -k"));
     }
 }

@@ -4,27 +4,22 @@
 //! subresource `status`: nobody but the agent writes any part of it. The Node owns it, so it goes with the
 //! Node.
 //!
-//! Invariant: nothing is written before the Node was seen, or after it was gone. A cluster that does not know
-//! such objects is a line in the log.
+//! Invariant: nothing is written before the Node was seen, or after it was gone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::{Api, Client, Resource as _};
-use profiles::name::NodeName;
+use kube::{Client, Resource as _};
 use profiles::report::{Answer, Report, Request};
 use serde_json::{Value, json};
-use tracing::{info, warn};
 
+use super::api_version;
 use super::node::OwnNode;
-use super::{Failing, advice, api_version, code, resource, said};
+use super::own_object::OwnObject;
 
-/// How long the API server may take, after which nobody knows how it ended.
-const TIMEOUT: Duration = Duration::from_secs(10);
 const PERMISSION: &str = "get, create and patch NodeProfileReports, and see what policy forbids it";
 const FIELD_MANAGER: &str = "pavise";
 
@@ -36,55 +31,35 @@ pub(super) type NodeUid = Rc<RefCell<Option<String>>>;
 
 /// Reads and writes the report of one Node.
 pub(crate) struct Reporter {
-    api: Api<DynamicObject>,
-    name: NodeName,
+    object: OwnObject,
     uid: NodeUid,
-    failing: Failing,
 }
 
 impl Reporter {
     /// The report of `node`.
     pub(crate) fn new(client: Client, node: &OwnNode) -> Self {
-        let (name, uid) = (node.name.clone(), node.uid.clone());
-        Self { api: Api::all_with(client, &resource(KIND, PLURAL)), name, uid, failing: Failing::default() }
+        let object = OwnObject::new(client, (KIND, PLURAL), node.name.as_str(), PERMISSION);
+        Self { object, uid: node.uid.clone() }
     }
 
     /// Asks for it, or for it to be written, and says how that ended.
     pub(crate) async fn ask(&self, request: Request) -> Answer {
         // Its end is on its way to whoever asks.
         let Some(uid) = self.uid.borrow().clone() else { return Answer::Failed };
-        let owner = owner(&self.name, uid);
+        let owner = owner(&self.object.name, uid);
         let answer = async {
             match &request {
                 Request::Read => self.read(&owner).await,
                 Request::Write(report) => self.write(&owner, report).await,
             }
         };
-        match tokio::time::timeout(TIMEOUT, answer).await {
-            Ok(Ok(answer)) => {
-                if self.failing.ends() {
-                    info!(node = %self.name, "Node can be reported on again");
-                }
-                answer
-            }
-            Ok(Err(error)) => {
-                self.complain(code(&error), &said(&error), &advice_on(&error));
-                Answer::Failed
-            }
-            Err(_) => {
-                self.complain(0, &format!("no answer for {TIMEOUT:?}"), "trying again");
-                Answer::Failed
-            }
-        }
+        self.object.ask(answer).await
     }
 
     /// What is there, if it is a report as [`Self::write`] makes it.
     async fn read(&self, owner: &OwnerReference) -> kube::Result<Answer> {
-        let DynamicObject { metadata, mut data, .. } = match self.api.get(self.name.as_str()).await {
-            Ok(object) => object,
-            // Also if the cluster does not know such objects: writing says so.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Answer::Found(None)),
-            Err(error) => return Err(error),
+        let Some(DynamicObject { metadata, mut data, .. }) = self.object.get().await? else {
+            return Ok(Answer::Found(None));
         };
         let is_owned = metadata.owner_references.as_deref() == Some(std::slice::from_ref(owner));
         let report = data.get_mut("status").map(Value::take);
@@ -94,52 +69,36 @@ impl Reporter {
 
     async fn write(&self, owner: &OwnerReference, report: &Report) -> kube::Result<Answer> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(object(&self.name, owner, report));
-        self.api.patch(self.name.as_str(), &params, &patch).await?;
+        let name = &self.object.name;
+        self.object.api.patch(name, &params, &Patch::Apply(object(name, owner, report))).await?;
         Ok(Answer::Written)
-    }
-
-    /// Once for each time that requests begin to fail, or fail in another way.
-    fn complain(&self, code: u16, error: &str, advice: &str) {
-        if self.failing.is_new(code) {
-            warn!(node = %self.name, error, advice, "Node can't be reported on");
-        }
     }
 }
 
-fn owner(node: &NodeName, uid: String) -> OwnerReference {
+fn owner(node: &str, uid: String) -> OwnerReference {
     OwnerReference {
         api_version: v1::Node::api_version(&()).into_owned(),
         kind: v1::Node::kind(&()).into_owned(),
-        name: node.to_string(),
+        name: node.to_owned(),
         uid,
         ..OwnerReference::default()
     }
 }
 
 /// All of the object that is ours.
-fn object(node: &NodeName, owner: &OwnerReference, report: &Report) -> Value {
+fn object(node: &str, owner: &OwnerReference, report: &Report) -> Value {
     json!({
         "apiVersion": api_version(),
         "kind": KIND,
-        "metadata": {"name": node.as_str(), "ownerReferences": [owner]},
+        "metadata": {"name": node, "ownerReferences": [owner]},
         "status": report,
     })
 }
 
-fn advice_on(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if status.code == 404 => {
-            "the cluster does not know NodeProfileReports; apply the manifests of this version (kubectl apply -k), in \
-             which they are defined"
-                .to_owned()
-        }
-        _ => advice(error, PERMISSION),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use profiles::name::NodeName;
+
     use super::super::script::{self, Exchange};
     use super::*;
     use crate::examples;
@@ -152,7 +111,7 @@ mod tests {
     }
 
     fn there(uid: &str, status: &Value) -> Value {
-        let owner = owner(&NodeName::new("n").unwrap(), uid.to_owned());
+        let owner = owner("n", uid.to_owned());
         let metadata = json!({"name": "n", "resourceVersion": "7", "ownerReferences": [owner]});
         json!({"apiVersion": "pavise.dev/v1alpha1", "kind": KIND, "metadata": metadata, "status": status})
     }
@@ -201,17 +160,10 @@ mod tests {
 
     #[test]
     fn the_node_owns_its_report_and_nothing_waits_for_that() {
-        let node = NodeName::new("n").unwrap();
-        let object = object(&node, &owner(&node, "u".to_owned()), &examples::report());
+        let object = object("n", &owner("n", "u".to_owned()), &examples::report());
         assert_eq!(
             object["metadata"],
             json!({"name": "n", "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]})
         );
-    }
-
-    #[test]
-    fn a_missing_definition_is_said_to_be_missing() {
-        let error = kube::Error::Api(kube::core::Status::failure("no", "NotFound").with_code(404).boxed());
-        assert!(advice_on(&error).contains("kubectl apply -k"));
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::diagnostic::{Code, Diagnostic, Place};
-use crate::seccomp;
+use crate::suggestion;
 
 /// The label that makes a ConfigMap a bundle; its value says of what.
 pub const KIND_LABEL: &str = "pavise.dev/profiles";
@@ -40,7 +40,7 @@ impl Kind {
 
     /// What is wrong with the value `word` of [`KIND_LABEL`], which is no kind.
     pub(super) fn unknown(word: &str) -> Diagnostic {
-        let meant = seccomp::suggestion(word, Self::ALL.map(Self::as_str));
+        let meant = suggestion::word(word, Self::ALL.map(Self::as_str));
         let meant = meant.map(|kind| format!("; did you mean {kind:?}?")).unwrap_or_default();
         Diagnostic {
             code: Code::UnknownKind,

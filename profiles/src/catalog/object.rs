@@ -53,7 +53,8 @@ pub struct Spec {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Defaults {
-    /// Pods below it are refused. As in the label pavise.dev/enforce.
+    /// Pods below it are refused, by manifests/components/enforce-by-default; without that component, only
+    /// unrestricted can be said here. As in the label pavise.dev/enforce.
     pub enforce: Level,
     /// Who makes pods below it, or what makes such pods, is warned. As in the label pavise.dev/warn.
     pub warn: Level,

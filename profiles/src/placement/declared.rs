@@ -11,8 +11,8 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::label::LabelKey;
 use crate::name::Namespace;
 use crate::reference::Reference;
-use crate::seccomp::suggestion;
 use crate::sight::SeccompPath;
+use crate::suggestion;
 
 /// What was read of the bundles.
 #[derive(Debug)]
@@ -103,12 +103,7 @@ impl Bundles {
         if all.iter().any(|one| one == reference) {
             return None;
         }
-        let is_its_end = |one: &&String| one.strip_suffix(reference).is_some_and(|rest| rest.ends_with('/'));
-        let mut ending = all.iter().filter(is_its_end);
-        match (ending.next(), ending.next()) {
-            (Some(only), None) => Some(only.clone()),
-            _ => suggestion(reference, all.iter().map(String::as_str)).map(str::to_owned),
-        }
+        suggestion::references(reference, all.iter().map(String::as_str)).first().map(ToString::to_string)
     }
 
     /// All that pods can refer to.

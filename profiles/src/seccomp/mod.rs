@@ -20,4 +20,3 @@ mod tangle;
 mod vocabulary;
 
 pub use check::{Checked, LARGEST, check, effect};
-pub(crate) use vocabulary::suggestion;

@@ -4,6 +4,8 @@
 //! (libcontainer/seccomp/config.go). A word that runc does not know makes it refuse to start the container;
 //! crun knows the same ones.
 
+use crate::suggestion;
+
 /// Actions.
 pub(crate) const ACTIONS: &[&str] = &[
     "SCMP_ACT_KILL",
@@ -81,20 +83,9 @@ fn is_same_word(word: &str, candidate: &str) -> bool {
 
 /// The word that `word` was probably meant to be.
 pub(crate) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// Below this, words have too little in common (Jaro-Winkler, 0 to 1).
-    const ALIKE: f64 = 0.85;
-    /// No word is as long, and comparing costs time with the length.
-    const LONGEST: usize = 64;
-    if word.len() > LONGEST {
-        return None;
-    }
-    let alike = |candidate: &'a str| {
-        (strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate)
-    };
-    let likeness =
-        |candidate| if is_same_word(word, candidate) { (1.0, candidate) } else { alike(candidate) };
-    let best = words.into_iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
-    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, candidate)| candidate)
+    let words: Vec<&str> = words.into_iter().collect();
+    let same = words.iter().copied().find(|candidate| is_same_word(word, candidate));
+    same.or_else(|| suggestion::word(word, words))
 }
 
 #[cfg(test)]

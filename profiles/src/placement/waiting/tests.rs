@@ -122,7 +122,7 @@ fn a_label_that_is_selected_by_hand_is_told_with_what_it_would_be_of() {
         (
             "other.seccomp:web_a",
             "other.seccomp.pavise.dev/web_a, which it selects on, of the seccomp profile _other/web/a: the namespace \
-             other is not among --bundle-namespace.",
+             other is not among --bundle-namespace; did you mean web/a?",
         ),
         (
             "bundle:wbe",
