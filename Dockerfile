@@ -5,7 +5,7 @@
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 # What seccomp profiles and AppArmor texts are compiled with. Another AppArmor is a decision, not an update: it
-# compiles all texts of all nodes anew, and may have other abstractions. (docs/bundles.md names the version.)
+# compiles all texts of all nodes anew, and may have other abstractions. (docs/apparmor.md names the version.)
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libseccomp-dev 'apparmor=3.0.8-*' \
  && rm -rf /var/lib/apt/lists/*

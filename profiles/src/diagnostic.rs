@@ -35,7 +35,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Makes the enumeration of codes from a table: what each means, its text, and how bad it is. In the order of
-/// docs/bundles.md.
+/// docs/diagnostics.md.
 macro_rules! codes {
     ($($(#[$meaning:meta])+ $name:ident = $text:literal, $severity:ident;)+) => {
         /// The kinds of findings. The text of each is stable: alerts and suppressions may name it.
@@ -275,10 +275,10 @@ mod tests {
 
     #[test]
     fn every_code_is_documented_with_its_severity() {
-        let documentation = include_str!("../../docs/bundles.md");
+        let documentation = include_str!("../../docs/diagnostics.md");
         for code in Code::ALL {
             let row = format!("| `{code}` | {} | ", code.severity());
-            assert!(documentation.contains(&row), "docs/bundles.md has no row {row}…");
+            assert!(documentation.contains(&row), "docs/diagnostics.md has no row {row}…");
         }
     }
 }

@@ -182,7 +182,7 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub name: Option<String>,
-    /// What is wrong, in one word, such as refused findings have (docs/bundles.md), or foreign, drifted,
+    /// What is wrong, in one word, such as refused findings have (docs/diagnostics.md), or foreign, drifted,
     /// uncompiled, unwritten or unremoved.
     pub code: String,
     /// The same in a sentence, with what to do about it.
