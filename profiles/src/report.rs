@@ -24,63 +24,66 @@ use crate::platform::{AppArmor, Platform};
 use crate::writing;
 use limits::{MOST_BUNDLES, MOST_DETAILS, MOST_PODS};
 
-/// What the agent of a node says about it. What is wrong is listed, what is all right is counted.
+/// The state of a node, as its agent reports it. What is wrong is listed, what is right is counted.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The agent that says so.
+    /// The agent that wrote this report.
     pub agent: Agent,
-    /// What the node is.
+    /// The properties of the node that matter for profiles.
     pub node: Node,
-    /// Aspects of the node: `Ready`, `ProfilesLoaded` and `ReferencesResolved`.
+    /// The conditions of the node: `Ready`, `ProfilesLoaded` and `ReferencesResolved`.
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
-    /// How many there are of what.
+    /// Numbers of bundles, profiles and problems on this node.
     pub totals: Totals,
-    /// The bundles that the agent reads, also those for other nodes.
+    /// The bundles that the agent reads, including those for other nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_BUNDLES))]
     pub bundles: Vec<BundleEntry>,
-    /// What keeps profiles from being loaded as they are asked for, or their labels from the Node.
+    /// Problems that keep profiles from being loaded as bundles ask for them, or labels of profiles from the
+    /// Node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_DETAILS))]
     pub problems: Vec<Problem>,
-    /// Profiles that are loaded, and that no bundle asks for any more.
+    /// Profiles that are loaded although no bundle asks for them any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_DETAILS))]
     pub retained: Vec<Retained>,
-    /// What is wrong with the profiles that the node's pods ask for.
+    /// Problems with the profiles that the node's pods ask for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_DETAILS))]
     pub references: Vec<PodReference>,
-    /// How many entries the lists would have besides. The totals count them.
+    /// Numbers of entries that are left out of the lists, to keep the report small. The totals include these
+    /// entries.
     #[serde(default, skip_serializing_if = "Omitted::is_nothing")]
     pub omitted: Omitted,
 }
 
-/// An agent.
+/// The agent of a node.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Agent {
-    /// Its version.
+    /// The version of the agent.
     pub version: String,
-    /// Its pod, in the namespace of the agents.
+    /// The name of the agent's pod, in the namespace of the agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub pod: Option<String>,
 }
 
-/// What a node is, as far as profiles depend on it.
+/// The properties of a node that matter for profiles.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Node {
-    /// As in the label kubernetes.io/arch.
+    /// The node's architecture, as in the label kubernetes.io/arch.
     pub architecture: String,
-    /// The release of its kernel: the two numbers on which profiles can depend.
+    /// The release of the node's kernel, such as 6.12: the two numbers on which profiles can depend.
     pub kernel: String,
-    /// Whether the kernel has AppArmor, and the agent is to load profiles into it.
+    /// Whether the node's kernel has AppArmor. `Enabled`: it has, and the agent loads profiles into it.
+    /// `Disabled`: it has none. `Unknown`: the agent can't see whether it has.
     pub app_armor: AppArmor,
     /// What the kubelet gives to containers that ask for no seccomp profile (its setting seccompDefault), as
-    /// far as running containers show it.
+    /// far as running containers show it. `Unknown`: no container shows it.
     pub kubelet_seccomp_default: SeccompDefault,
 }
 
@@ -106,107 +109,114 @@ pub enum Truth {
     Unknown,
 }
 
-/// One aspect of the node, as conditions are everywhere in Kubernetes.
+/// A condition of the node, in the form that Kubernetes uses everywhere.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which aspect. The type `Ready` says that the agent has brought the node in line with its bundles, as its
-    /// /readyz does; `ProfilesLoaded` that all that bundles ask of this node is loaded as they ask for it;
-    /// `ReferencesResolved` that nothing is known to be wrong with the profiles that its pods ask for.
+    /// The type of the condition. `Ready`: the agent has brought the node in line with its bundles, as its
+    /// /readyz says. `ProfilesLoaded`: everything that bundles ask of this node is loaded as they ask for it.
+    /// `ReferencesResolved`: nothing is known to be wrong with the profiles that the node's pods ask for.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether it is so.
+    /// Whether the condition holds.
     pub status: Truth,
-    /// Why, in one word.
+    /// Why the condition has this status, in one word.
     pub reason: String,
-    /// Why, in a sentence.
+    /// Why the condition has this status, in a sentence.
     pub message: String,
-    /// Since when the status is what it is.
+    /// When the status of the condition last changed (RFC 3339).
     #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: String,
 }
 
-/// How many there are of what.
+/// Numbers of bundles, profiles and problems on this node.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// How many of the profiles that bundles ask of this node are loaded, such as 11/12.
     pub profiles: String,
-    /// Bundles that the agent reads, also those for other nodes.
+    /// Number of bundles that the agent reads, including those for other nodes.
     pub bundles: usize,
-    /// Profiles that bundles ask of this node; an AppArmor text that is refused counts as one.
+    /// Number of profiles that bundles ask of this node. An AppArmor text that is refused counts as one.
     pub profiles_desired: usize,
-    /// Those of them that are loaded, in some version that was accepted.
+    /// Number of profiles that bundles ask of this node and that are loaded, in some version that was
+    /// accepted.
     pub profiles_loaded: usize,
-    /// Entries of problems.
+    /// Number of problems, including those that are left out of the list.
     pub problems: usize,
-    /// Entries of retained.
+    /// Number of retained profiles, including those that are left out of the list.
     pub retained: usize,
-    /// Entries of references, but those for `ProfileOutdated`, which is no reference that does not resolve.
+    /// Number of problems with the profiles that pods ask for, including those that are left out of the list
+    /// of references. Those with the reason `ProfileOutdated` do not count: such a reference resolves.
     pub unresolved: usize,
 }
 
-/// A bundle.
+/// A bundle that the agent reads.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BundleEntry {
-    /// Its namespace.
+    /// The namespace of the bundle.
     pub namespace: String,
-    /// Its name.
+    /// The name of the bundle.
     pub name: String,
-    /// What it holds profiles of, seccomp or apparmor; none if its label says something else.
+    /// The kind of profiles in the bundle, seccomp or apparmor. Absent if the bundle's label says something
+    /// else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub kind: Option<String>,
-    /// Whether it is for this node.
+    /// Whether the bundle is for this node.
     pub here: Truth,
-    /// The SHA-256 of its keys and of what each is on this node. Equal ones are equal bundles.
+    /// The SHA-256 of the bundle's keys and of what each key is on this node. Bundles with equal digests are
+    /// equal. Absent if the bundle is for other nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub digest: Option<String>,
-    /// How many profiles it asks of this node.
+    /// Number of profiles that the bundle asks of this node.
     pub desired: usize,
-    /// How many of them are loaded.
+    /// Number of profiles that the bundle asks of this node and that are loaded.
     pub loaded: usize,
 }
 
-/// Something that keeps a profile from being loaded as it is asked for, or a label from the Node.
+/// A problem that keeps a profile from being loaded as a bundle asks for it, or a label of a profile from the
+/// Node.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Problem {
-    /// The bundle, as NAMESPACE/NAME; none if no bundle asks for the profile any more.
+    /// The bundle with the problem, as NAMESPACE/NAME. Absent if no bundle asks for the profile any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub bundle: Option<String>,
-    /// The reference, the bundle and key of an AppArmor text, or the name of an AppArmor profile; none if it
-    /// is about the bundle.
+    /// What has the problem: the reference of a seccomp profile, the bundle and key of an AppArmor text, or
+    /// the name of an AppArmor profile. Absent if it is the whole bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub name: Option<String>,
-    /// What is wrong, in one word, such as refused findings have (docs/diagnostics.md), or foreign, drifted,
+    /// What is wrong, in one word: the code of a finding (see docs/diagnostics.md), or foreign, drifted,
     /// uncompiled, unwritten or unremoved.
     pub code: String,
-    /// The same in a sentence, with what to do about it.
+    /// What is wrong, in a sentence, and what to do about it.
     #[schemars(length(max = 512))]
     pub message: String,
-    /// Since when.
+    /// When the problem began (RFC 3339).
     #[schemars(extend("format" = "date-time"))]
     pub since: String,
 }
 
-/// A profile that is loaded, and that no bundle asks for any more.
+/// A profile that is loaded although no bundle asks for it any more.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Retained {
-    /// Of what it is, seccomp or apparmor.
+    /// The kind of the profile, seccomp or apparmor.
     pub kind: String,
-    /// What pods call it.
+    /// The reference by which pods ask for the profile.
     pub reference: String,
-    /// Why it stays.
+    /// Why the profile stays. `Bundles`: it is not known yet which bundles there are. `RemovalDelay`: the
+    /// removal delay has not passed. `Pods`: pods of this node need the profile. `Processes`: processes run
+    /// under it. `Removal`: its label has to go first, or removing it failed.
     pub by: RetainedBy,
-    /// Pods that need it, as NAMESPACE/NAME, if those retain it: some of them.
+    /// Some of the pods that need the profile, as NAMESPACE/NAME, if pods keep it from being removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MOST_PODS))]
     pub pods: Vec<String>,
-    /// Since when.
+    /// Since when the profile is retained (RFC 3339).
     #[schemars(extend("format" = "date-time"))]
     pub since: String,
 }
@@ -226,41 +236,41 @@ pub enum RetainedBy {
     Removal,
 }
 
-/// Something that is wrong with what a container asks for.
+/// A problem with a profile that a container asks for.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodReference {
-    /// The pod, as NAMESPACE/NAME.
+    /// The pod with the problem, as NAMESPACE/NAME.
     pub pod: String,
-    /// The container.
+    /// The name of the container with the problem.
     pub container: String,
-    /// Which list of the pod it is in, as init, sidecar, regular or ephemeral.
+    /// The kind of the container: init, sidecar, regular or ephemeral.
     pub container_kind: String,
-    /// What the reference is to, seccomp or apparmor.
+    /// The kind of the profile, seccomp or apparmor.
     pub kind: String,
-    /// The reference, as the pod has it.
+    /// The reference to the profile, as the pod has it.
     #[schemars(length(max = 512))]
     pub reference: String,
-    /// What is wrong, in one word.
+    /// What is wrong, in one word, such as `ProfileMissing` (see docs/references.md).
     pub reason: String,
-    /// The same in a sentence, with what to do about it.
+    /// What is wrong, in a sentence, and what to do about it.
     #[schemars(length(max = 512))]
     pub message: String,
-    /// Since when.
+    /// When the problem began (RFC 3339).
     #[schemars(extend("format" = "date-time"))]
     pub since: String,
 }
 
-/// How many entries are left out of each list, to keep the report small.
+/// Numbers of entries that are left out of the lists, to keep the report small.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Omitted {
-    /// Of bundles.
+    /// Number of bundles that are left out of the list.
     pub bundles: usize,
-    /// Of problems.
+    /// Number of problems that are left out of the list.
     pub problems: usize,
-    /// Of retained.
+    /// Number of retained profiles that are left out of the list.
     pub retained: usize,
-    /// Of references.
+    /// Number of problems with pods' references that are left out of the list.
     pub references: usize,
 }
 

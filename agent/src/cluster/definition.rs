@@ -38,8 +38,8 @@ const DEFINITIONS: [Definition; 2] = [
     Definition {
         file: "manifests/base/node-profile-report.yaml",
         about: (
-            "What each node holds, what is wrong there and since when: one object for each Node, which its agent writes. \
-             See\n# docs/reports.md.",
+            "The state of each node: what it holds, what is wrong there, and since when. The agent of each Node writes one\n# \
+             object. See docs/reports.md.",
             "profiles/src/report.rs",
         ),
         kind: report::KIND,
@@ -61,7 +61,7 @@ const DEFINITIONS: [Definition; 2] = [
         schema: || {
             json!({
                 "type": "object",
-                "description": "What the agent of a node says about it.",
+                "description": "The state of a node, as its agent reports it.",
                 "required": ["status"],
                 "properties": {"status": schema::<Report>()},
             })
@@ -70,8 +70,8 @@ const DEFINITIONS: [Definition; 2] = [
     Definition {
         file: "manifests/base/profile-catalog.yaml",
         about: (
-            "Which profiles there are, and what an administrator demands of pods: one object, `pavise`, by which admission\n\
-             # policies decide. The catalog writes what is in `status`; `spec` is the administrator's.\n#",
+            "The one object `pavise`: the profiles that bundles declare, and what an administrator requires of pods. Admission\n\
+             # policies decide by it. The catalog writes `status`; the administrator writes `spec`.\n#",
             "profiles/src/catalog/object.rs",
         ),
         kind: profile_catalog::KIND,

@@ -25,67 +25,70 @@ const LONGEST: usize = 512;
 /// The longest reference of a bundle is `_`, a namespace of 63 characters, a name and a key of 253, and two `/`.
 const LONGEST_REFERENCE: usize = 600;
 
-/// Which profiles there are, and what the administrator of the cluster says of them: admission policies decide
-/// by it.
+/// The profiles that bundles declare, and what the cluster's administrator requires of pods. Admission
+/// policies decide by this object.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default)]
 pub struct ProfileCatalog {
-    /// What the administrator demands of pods, and knows of profiles. The catalog never writes it.
+    /// What the administrator requires of pods, and knows about profiles. The catalog never writes it.
     pub spec: Spec,
-    /// What bundles declare. The catalog writes it, and nobody else.
+    /// What bundles declare. Only the catalog writes it.
     pub status: Status,
 }
 
-/// What the administrator of a cluster says of profiles and levels.
+/// What the administrator requires of pods, and knows about profiles.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
-    /// The levels of namespaces that say nothing themselves: unrestricted, known, confined or localhost.
+    /// The levels of namespaces without a label of their own: unrestricted, known, confined or localhost.
     pub defaults: Defaults,
-    /// What no level is about.
+    /// Namespaces, runtime classes and users that no level applies to.
     pub exemptions: Exemptions,
-    /// References to profiles that something else than bundles puts on all nodes. One that ends with * stands
-    /// for all that begin with what is before it.
+    /// References to profiles that something other than bundles puts on all nodes. A reference that ends with
+    /// `*` stands for all references that begin with what is before it.
     pub also_known: AlsoKnown,
 }
 
-/// The levels of namespaces that say nothing themselves.
+/// The levels of namespaces without a label of their own.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Defaults {
-    /// Pods below it are refused, by manifests/components/enforce-by-default; without that component, only
-    /// unrestricted can be said here. As in the label pavise.dev/enforce.
+    /// The level for namespaces without the label pavise.dev/enforce. Pods below it are refused. Needs the
+    /// component manifests/components/enforce-by-default.
     pub enforce: Level,
-    /// Who makes pods below it, or what makes such pods, is warned. As in the label pavise.dev/warn.
+    /// The level for namespaces without the label pavise.dev/warn. Whoever creates pods below it, or objects
+    /// that create such pods, gets a warning.
     pub warn: Level,
-    /// What is below it is noted in the API server's audit log. As in the label pavise.dev/audit.
+    /// The level for namespaces without the label pavise.dev/audit. Pods below it, and objects that create
+    /// such pods, are noted in the API server's audit log.
     pub audit: Level,
 }
 
-/// What no level is about.
+/// Namespaces, runtime classes and users that no level applies to.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Exemptions {
-    /// Requests of these users. Pods of a Deployment are made by a controller's user, and not by its author.
+    /// Users whose requests no level applies to. The pods of a Deployment are created by a controller's user,
+    /// not by the Deployment's author.
     #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub usernames: Vec<String>,
-    /// Pods with one of these as their runtimeClassName.
+    /// Values of runtimeClassName: no level applies to pods with one of them.
     #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub runtime_classes: Vec<String>,
-    /// What is in these namespaces.
+    /// Namespaces that no level applies to.
     #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub namespaces: Vec<String>,
 }
 
-/// References to profiles that something else than bundles puts on all nodes. One that ends with * stands for
-/// all that begin with what is before it.
+/// References to profiles that something other than bundles puts on all nodes. A reference that ends with `*`
+/// stands for all references that begin with what is before it.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AlsoKnown {
-    /// Paths below the kubelet's directory seccomp.
+    /// References to seccomp profiles that are on all nodes: paths below the kubelet's directory seccomp.
     #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub seccomp: Vec<String>,
-    /// Names of AppArmor profiles.
+    /// Names of AppArmor profiles that are on all nodes.
     #[schemars(length(max = MOST), inner(length(min = 1, max = LONGEST)))]
     pub app_armor: Vec<String>,
 }
@@ -94,25 +97,25 @@ pub struct AlsoKnown {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Status {
-    /// References to seccomp profiles, and the Node label that says where each is loaded.
+    /// References to seccomp profiles, each with the Node label that says where it is loaded.
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub seccomp: BTreeMap<String, String>,
-    /// Names of AppArmor profiles, and the same of them.
+    /// AppArmor profile names, each with the Node label that says where it is loaded.
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub app_armor: BTreeMap<String, String>,
-    /// How many there are.
+    /// Numbers of references that bundles declare.
     pub totals: Totals,
 }
 
-/// How many references there are.
+/// Numbers of references that bundles declare.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Totals {
-    /// To seccomp profiles.
+    /// Number of references to seccomp profiles.
     pub seccomp: u32,
-    /// To AppArmor profiles.
+    /// Number of references to AppArmor profiles.
     pub app_armor: u32,
-    /// Those that the object has no room for. They count as declared by nobody.
+    /// Number of references that the object has no room for. They count as declared by nobody.
     pub omitted: u32,
 }
 
