@@ -1,22 +1,16 @@
-//! `pavise` puts seccomp and AppArmor profiles where Kubernetes needs them, and tells the truth about it.
+//! `pavise` brings seccomp and AppArmor profiles onto nodes, labels the Nodes with what is really loaded, and says
+//! whether pods get what they ask for.
 //!
-//! ```text
-//!  ConfigMaps ─ watch ─┐
-//!    or a directory ───┤                                          ┌─▶ files below <kubelet root>/seccomp  (host)
-//!  its pods ─── watch ─┤                                          ├─▶ ledger                              (host)
-//!  own Node ─── watch ─┼─▶ Event ─▶ State::apply ─▶ plan ─▶ Plan ─┼─▶ labels of the Node               (cluster)
-//!  disk ─ notify, scan ┘        (profiles: pure, told the time)   └─▶ looks at files, policy, containers  (host)
-//!                                        ▲    │                            │
-//!                                        │    │   the outcome of each step, as an Event
-//!                                        └────┼────────────────────────────┘
-//!                                             ├─▶ numbers and reasons ───▶ /metrics, /readyz           (observe)
-//!                                             ├─▶ findings about pods ───▶ Events on them, the log     (cluster)
-//!                                             └─▶ report ────────────────▶ NodeProfileReport           (cluster)
-//! ```
+//! | command | what it does | its loop |
+//! |---|---|---|
+//! | `agent` | keeps one node in line with the bundles | [`sync`] |
+//! | `catalog` | judges all bundles, and keeps the ProfileCatalog, once for a cluster | [`catalog`] |
+//! | `compiler` | compiles AppArmor texts without any privilege | [`compiler`] |
+//! | `lint` | judges files | |
+//! | `check` | says where pods find their profiles, and which a level would refuse | |
 //!
-//! One loop ([`sync`]) on one thread. Kubernetes' types stop in [`cluster`], system calls and notify in
-//! [`host`]. [`catalog`] is another such loop, of which a cluster has one: it says on each bundle what is
-//! wrong with it.
+//! The crate `profiles` decides; everything here acts on that. Kubernetes' types stop in [`cluster`], system calls
+//! and notify in [`host`]. ARCHITECTURE.md has the flow of data.
 
 mod catalog;
 mod cli;
