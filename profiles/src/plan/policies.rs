@@ -237,8 +237,12 @@ impl State {
         }
         let is_pending = grant.document().is_some_and(|document| self.policies.is_pending(document.digest()));
         let all = self.policies.profiles.iter();
-        let mut may_be_its_own = all.filter(|(name, profile)| has(name) || !profile.is_traced());
-        if is_pending || may_be_its_own.any(|(_, profile)| profile.is_loaded()) {
+        let is_its_own =
+            |name, profile: &KernelProfile| profile.is_owned && (has(&name) || !profile.is_traced());
+        let mut may_be_its_own = all.filter(|(name, profile)| is_its_own(name, profile)).peekable();
+        // After a reboot, the ledger can have profiles of which the kernel has none.
+        let is_new = is_pending && may_be_its_own.peek().is_none();
+        if is_new || may_be_its_own.any(|(_, profile)| profile.is_loaded()) {
             Standing::Kept
         } else {
             Standing::Down

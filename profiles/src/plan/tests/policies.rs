@@ -285,6 +285,24 @@ fn what_is_owned_for_another_kernel_is_compiled_and_loaded_once() {
 }
 
 #[test]
+fn a_reboot_with_another_kernel_takes_the_labels_away_until_all_is_loaded() {
+    check_apparmor(&[
+        ("kernel a=a/1:lost b=b/1:lost", "recompile a/1 recompile b/1"),
+        ("compiling", ""),
+        ("node apparmor/a apparmor/b bundle/web", ""),
+        ("pods", ""),
+        ("list ~web:k=a/1,l=b/1", "-apparmor/a -apparmor/b -bundle/web"),
+    ]);
+    // A key is new, and the others are as they were.
+    check_apparmor(&[
+        ("kernel a=a/1", ""),
+        ("node apparmor/a bundle/web", ""),
+        ("pods", ""),
+        ("list ~web:k=a/1,l=b/1", "compile a/1 compile b/1"),
+    ]);
+}
+
+#[test]
 fn all_is_told_in_numbers() {
     let mut scene = apparmor();
     for (line, numbers, waits, unserved) in [
