@@ -23,7 +23,6 @@ use crate::cluster::lookup::{Client, FoundPod, Owner};
 use crate::cluster::{self, lookup};
 use crate::host::platform;
 use crate::observe::logs;
-use crate::observe::metrics::Metrics;
 use level::Demand;
 use manifests::Manifests;
 
@@ -178,7 +177,7 @@ fn nothing_to_check(arguments: &Arguments, manifests: &Manifests) -> String {
 async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
     let Manifests { mut workloads, others, limits, .. } = manifests;
     let cluster = if arguments.paths.is_empty() || workloads.iter().any(Workload::has_references) {
-        let client = connect(arguments).await?;
+        let client = cluster::connect_once(arguments.context.as_deref()).await?;
         workloads.extend(pods(arguments, &client, limits).await?);
         // As `pavise lint` judges them: it decides about words of an explanation, not about a verdict.
         let mut verdicts = Verdicts::new(platform::of_this_machine()?);
@@ -207,14 +206,6 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
     print(&text)?;
     let is_fine = answer.checked.iter().all(|(_, placement)| placement.is_fine());
     Ok(if is_fine { Outcome::Done } else { Outcome::Refused })
-}
-
-/// A client of the cluster that is asked about.
-async fn connect(arguments: &Arguments) -> Result<Client> {
-    match &arguments.context {
-        Some(context) => cluster::connect_by(context, Metrics::new()).await,
-        None => cluster::connect(Metrics::new()).await,
-    }
 }
 
 /// The pods of the cluster that are asked about: none if manifests are.

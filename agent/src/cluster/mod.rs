@@ -21,6 +21,7 @@ mod requests;
 mod script;
 
 use std::error::Error;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use kube::api::ApiResource;
@@ -56,26 +57,52 @@ fn code(error: &kube::Error) -> u16 {
     if let kube::Error::Api(status) = error { status.code } else { 0 }
 }
 
-/// Prepares to talk to the API server, without talking to it yet. What will be asked of it counts in
-/// `metrics`.
+/// How long an answer may bring nothing. The API server ends a watch after 290 seconds, as kube asks it to.
+const READ_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How a request is sent again that the API server puts off: with 429, 503 or 504.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Retries {
+    /// By who asks, after the log has said what the API server says.
+    ByCaller,
+    /// By kube, which says nothing.
+    ByKube,
+}
+
+/// Prepares to talk to the API server, without talking to it yet: for who tries again what fails. What will be
+/// asked of it counts in `metrics`.
 pub(crate) async fn connect(metrics: Metrics) -> Result<Client> {
-    let config = Config::infer().await.map_err(|error| {
+    client_of(inferred().await?, Retries::ByCaller, metrics)
+}
+
+/// The same for who asks once, by a `context` of the kubeconfig if one is named.
+pub(crate) async fn connect_once(context: Option<&str>) -> Result<Client> {
+    let config = match context {
+        Some(context) => named(context).await?,
+        None => inferred().await?,
+    };
+    client_of(config, Retries::ByKube, Metrics::new())
+}
+
+async fn inferred() -> Result<Config> {
+    Config::infer().await.map_err(|error| {
         let attempted = "finding the API server by KUBECONFIG, ~/.kube/config or a pod's service account";
         anyhow!("{attempted}: {}", in_full(&error))
-    })?;
-    client_of(config, metrics)
+    })
 }
 
-/// The same by a `context` of the kubeconfig.
-pub(crate) async fn connect_by(context: &str, metrics: Metrics) -> Result<Client> {
+async fn named(context: &str) -> Result<Config> {
     let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-    let config = Config::from_kubeconfig(&options).await.map_err(|error| {
+    Config::from_kubeconfig(&options).await.map_err(|error| {
         anyhow!("finding the context {context} by KUBECONFIG or ~/.kube/config: {}", in_full(&error))
-    })?;
-    client_of(config, metrics)
+    })
 }
 
-fn client_of(config: Config, metrics: Metrics) -> Result<Client> {
+fn client_of(mut config: Config, retries: Retries, metrics: Metrics) -> Result<Client> {
+    config.read_timeout = Some(READ_TIMEOUT);
+    // Without this, the time for which a connection had nothing to do counts as well.
+    config.reset_reader_on_write = true;
+    config.default_retry = retries == Retries::ByKube;
     let client = ClientBuilder::try_from(config)
         .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))?;
     Ok(client.with_layer(&Counting(metrics)).build())
@@ -145,6 +172,13 @@ fn in_full(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+
+    use k8s_openapi::api::core::v1::Node;
+    use kube::Api;
+    use kube::api::ListParams;
     use kube::core::Status;
 
     use super::*;
@@ -176,5 +210,45 @@ mod tests {
     fn a_cause_is_said_once() {
         let cause = anyhow!("refused").context("connecting").context("calling: connecting");
         assert_eq!(in_full(cause.as_ref()), "calling: connecting: refused");
+    }
+
+    fn client_at(address: SocketAddr, retries: Retries) -> Client {
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        client_of(config, retries, Metrics::new()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_nobody_answers_ends() {
+        // The kernel takes the connection, and nobody reads from it.
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nodes: Api<Node> = Api::all(client_at(server.local_addr().unwrap(), Retries::ByCaller));
+        let started = tokio::time::Instant::now();
+        let page = ListParams::default();
+        let list = tokio::time::timeout(2 * READ_TIMEOUT, nodes.list(&page)).await;
+        let error = said(&list.expect("it does not end").unwrap_err());
+        assert_eq!(started.elapsed().as_secs(), READ_TIMEOUT.as_secs(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_tries_again_by_itself_is_told_at_once_that_a_request_was_put_off() {
+        for (retries, expected) in [(Retries::ByCaller, Err(429)), (Retries::ByKube, Ok(0))] {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let nodes: Api<Node> = Api::all(client_at(server.local_addr().unwrap(), retries));
+            let busy = r#"{"kind": "Status", "status": "Failure", "message": "busy", "code": 429}"#;
+            let empty = r#"{"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": []}"#;
+            thread::spawn(move || {
+                for (status, body) in [("429 Too Many Requests", busy), ("200 OK", empty)] {
+                    let (mut asked, _) = server.accept().unwrap();
+                    let _ = asked.read(&mut [0; 4096]).unwrap();
+                    let length = body.len();
+                    let head =
+                        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n");
+                    write!(asked, "{head}Retry-After: 1\r\n\r\n{body}").unwrap();
+                }
+            });
+            let list = nodes.list(&ListParams::default()).await;
+            let found = list.map(|list| list.items.len()).map_err(|error| code(&error));
+            assert_eq!(found, expected, "{retries:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ const REPORTS: &str = "/apis/pavise.dev/v1alpha1/nodeprofilereports/";
 /// No answer came.
 const NONE: &str = "none";
 
-/// Counts the requests of the client that it is made a layer of. What kube itself tries again counts once.
+/// Counts the requests of the client that it is made a layer of.
 pub(super) struct Counting(pub(super) Metrics);
 
 impl<S> Layer<S> for Counting {
