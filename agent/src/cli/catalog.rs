@@ -24,7 +24,7 @@ use tracing::info;
 use super::block_on;
 use crate::catalog::{self, object::Object};
 use crate::cluster::profile_catalog::Keeper;
-use crate::cluster::{self, bundles, events, lookup, nodes, pending};
+use crate::cluster::{self, Connection, bundles, events, lookup, nodes, pending};
 use crate::compiler::client::Client;
 use crate::compiler::verdict::verdict;
 use crate::compiler::{self, Toolchain};
@@ -140,7 +140,7 @@ async fn serve(arguments: Arguments) -> Result<()> {
 
 /// Says on pods why they wait, for ever.
 async fn explain(
-    client: lookup::Client,
+    client: Connection,
     outlines: &RefCell<Outlines>,
     write: impl Fn(Write) -> LocalBoxFuture<'static, saying::Outcome>,
 ) {

@@ -19,8 +19,8 @@ use profiles::pod::{Asked, Limits, Pod};
 use profiles::verdicts::Verdicts;
 
 use super::{Outcome, block_on};
-use crate::cluster::lookup::{Client, FoundPod, Owner};
-use crate::cluster::{self, lookup};
+use crate::cluster::lookup::{FoundPod, Owner};
+use crate::cluster::{self, Connection, lookup};
 use crate::host::platform;
 use crate::observe::logs;
 use level::Demand;
@@ -209,7 +209,7 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
 }
 
 /// The pods of the cluster that are asked about: none if manifests are.
-async fn pods(arguments: &Arguments, client: &Client, limits: Limits) -> Result<Vec<Workload>> {
+async fn pods(arguments: &Arguments, client: &Connection, limits: Limits) -> Result<Vec<Workload>> {
     if !arguments.paths.is_empty() {
         return Ok(Vec::new());
     }

@@ -12,15 +12,15 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use profiles::name::NodeName;
 use profiles::saying::{How, Outcome, Write};
 use profiles::statement::{Statement, Subject};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{advice, said};
+use super::{Connection, advice, said};
 
 /// How long the API server may take, after which nobody knows how the write ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const LONGEST_INSTANCE: usize = 128;
 
 /// Writes Events.
 pub(crate) struct Writer {
-    client: Client,
+    client: Connection,
     reporter: Reporter,
     /// Where writing failed and the log has said so, with the API server's code (0: it gave none).
     failing: RefCell<BTreeMap<String, u16>>,
@@ -67,19 +67,19 @@ fn instance(name: &str) -> String {
 
 impl Writer {
     /// Writes as the catalog whose pod is `pod`.
-    pub(crate) fn of_catalog(client: Client, pod: &str) -> Self {
+    pub(crate) fn of_catalog(client: Connection, pod: &str) -> Self {
         Self { client, reporter: Reporter::catalog(pod), failing: RefCell::default() }
     }
 
     /// Writes as the agent of `node`.
-    pub(crate) fn of_agent(client: Client, node: &NodeName) -> Self {
+    pub(crate) fn of_agent(client: Connection, node: &NodeName) -> Self {
         Self { client, reporter: Reporter::agent(node), failing: RefCell::default() }
     }
 
     /// Writes, and says how that ended.
     pub(crate) async fn write(&self, write: &Write) -> Outcome {
         let namespace = &write.statement.subject.namespace;
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let events: Api<Event> = Api::namespaced(self.client.0.clone(), namespace);
         let attempt = async {
             match write.how {
                 How::First => self.create(&events, &write.statement).await,

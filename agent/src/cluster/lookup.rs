@@ -12,7 +12,6 @@ use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1::{self, ConfigMap};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-pub(crate) use kube::Client;
 use kube::api::{ApiResource, ListParams, ObjectList, ObjectMeta, PartialObjectMeta};
 use kube::core::Object;
 use profiles::bundle::{Bundle, KIND_LABEL};
@@ -24,7 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::bundles::source;
-use super::said;
+use super::{Connection, said};
 pub(crate) use levels::{DeclaredProfiles, declared_profiles, namespaces};
 
 /// The metadata of a Node with a thousand labels is 100 KB.
@@ -52,8 +51,8 @@ pub(crate) struct Owner {
 }
 
 /// All Nodes, by their names, with those labels that `matters` says of their keys.
-pub(crate) async fn nodes(client: Client, matters: impl Fn(&str) -> bool) -> Result<Vec<Node>> {
-    let nodes: Api<v1::Node> = Api::all(client);
+pub(crate) async fn nodes(client: Connection, matters: impl Fn(&str) -> bool) -> Result<Vec<Node>> {
+    let nodes: Api<v1::Node> = Api::all(client.0);
     let mut found = Vec::new();
     let mut page = ListParams::default().limit(PAGE_OF_NODES);
     loop {
@@ -69,7 +68,7 @@ pub(crate) async fn nodes(client: Client, matters: impl Fn(&str) -> bool) -> Res
 
 /// The bundles of each of these namespaces, as `verdicts` has them judged; or why they are not known.
 pub(crate) async fn bundles(
-    client: &Client,
+    client: &Connection,
     namespaces: &[Namespace],
     verdicts: &mut Verdicts,
 ) -> BTreeMap<Namespace, Result<Vec<Bundle>, String>> {
@@ -81,8 +80,12 @@ pub(crate) async fn bundles(
     read
 }
 
-async fn bundles_in(client: Client, namespace: &Namespace, verdicts: &mut Verdicts) -> Result<Vec<Bundle>> {
-    let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
+async fn bundles_in(
+    client: Connection,
+    namespace: &Namespace,
+    verdicts: &mut Verdicts,
+) -> Result<Vec<Bundle>> {
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.0, namespace.as_str());
     let mut found = Vec::new();
     let mut page = ListParams::default().labels(KIND_LABEL).limit(PAGE_OF_BUNDLES);
     loop {
@@ -96,14 +99,14 @@ async fn bundles_in(client: Client, namespace: &Namespace, verdicts: &mut Verdic
 
 /// The pods of `namespace`, or of all namespaces, that have not ended, each as far as it is within `limits`.
 pub(crate) async fn pods(
-    client: Client,
+    client: Connection,
     namespace: Option<&Namespace>,
     limits: Limits,
 ) -> Result<Vec<FoundPod>> {
     let resource = ApiResource::erase::<v1::Pod>(&());
     let pods: Api<Object<Value, pod::Status>> = match namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace.as_str(), &resource),
-        None => Api::all_with(client, &resource),
+        Some(namespace) => Api::namespaced_with(client.0, namespace.as_str(), &resource),
+        None => Api::all_with(client.0, &resource),
     };
     let mut found = Vec::new();
     let mut page = ListParams::default().limit(PAGE_OF_PODS);

@@ -57,6 +57,17 @@ fn code(error: &kube::Error) -> u16 {
     if let kube::Error::Api(status) = error { status.code } else { 0 }
 }
 
+/// What the API server is asked through.
+#[derive(Clone)]
+pub(crate) struct Connection(Client);
+
+impl Connection {
+    /// The namespace of what names none, as kubectl has it.
+    pub(crate) fn default_namespace(&self) -> &str {
+        self.0.default_namespace()
+    }
+}
+
 /// How long an answer may bring nothing. The API server ends a watch after 290 seconds, as kube asks it to.
 const READ_TIMEOUT: Duration = Duration::from_mins(5);
 
@@ -71,17 +82,17 @@ enum Retries {
 
 /// Prepares to talk to the API server, without talking to it yet: for who tries again what fails. What will be
 /// asked of it counts in `metrics`.
-pub(crate) async fn connect(metrics: Metrics) -> Result<Client> {
-    client_of(inferred().await?, Retries::ByCaller, metrics)
+pub(crate) async fn connect(metrics: Metrics) -> Result<Connection> {
+    connection_of(inferred().await?, Retries::ByCaller, metrics)
 }
 
 /// The same for who asks once, by a `context` of the kubeconfig if one is named.
-pub(crate) async fn connect_once(context: Option<&str>) -> Result<Client> {
+pub(crate) async fn connect_once(context: Option<&str>) -> Result<Connection> {
     let config = match context {
         Some(context) => named(context).await?,
         None => inferred().await?,
     };
-    client_of(config, Retries::ByKube, Metrics::new())
+    connection_of(config, Retries::ByKube, Metrics::new())
 }
 
 async fn inferred() -> Result<Config> {
@@ -98,14 +109,14 @@ async fn named(context: &str) -> Result<Config> {
     })
 }
 
-fn client_of(mut config: Config, retries: Retries, metrics: Metrics) -> Result<Client> {
+fn connection_of(mut config: Config, retries: Retries, metrics: Metrics) -> Result<Connection> {
     config.read_timeout = Some(READ_TIMEOUT);
     // Without this, the time for which a connection had nothing to do counts as well.
     config.reset_reader_on_write = true;
     config.default_retry = retries == Retries::ByKube;
     let client = ClientBuilder::try_from(config)
         .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))?;
-    Ok(client.with_layer(&Counting(metrics)).build())
+    Ok(Connection(client.with_layer(&Counting(metrics)).build()))
 }
 
 /// What to do about a failed request for `what`, which needs `permission`.
@@ -212,16 +223,16 @@ mod tests {
         assert_eq!(in_full(cause.as_ref()), "calling: connecting: refused");
     }
 
-    fn client_at(address: SocketAddr, retries: Retries) -> Client {
+    fn connect_to(address: SocketAddr, retries: Retries) -> Connection {
         let config = Config::new(format!("http://{address}").parse().unwrap());
-        client_of(config, retries, Metrics::new()).unwrap()
+        connection_of(config, retries, Metrics::new()).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_nobody_answers_ends() {
         // The kernel takes the connection, and nobody reads from it.
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let nodes: Api<Node> = Api::all(client_at(server.local_addr().unwrap(), Retries::ByCaller));
+        let nodes: Api<Node> = Api::all(connect_to(server.local_addr().unwrap(), Retries::ByCaller).0);
         let started = tokio::time::Instant::now();
         let page = ListParams::default();
         let list = tokio::time::timeout(2 * READ_TIMEOUT, nodes.list(&page)).await;
@@ -233,7 +244,7 @@ mod tests {
     async fn who_tries_again_by_itself_is_told_at_once_that_a_request_was_put_off() {
         for (retries, expected) in [(Retries::ByCaller, Err(429)), (Retries::ByKube, Ok(0))] {
             let server = TcpListener::bind("127.0.0.1:0").unwrap();
-            let nodes: Api<Node> = Api::all(client_at(server.local_addr().unwrap(), retries));
+            let nodes: Api<Node> = Api::all(connect_to(server.local_addr().unwrap(), retries).0);
             let busy = r#"{"kind": "Status", "status": "Failure", "message": "busy", "code": 429}"#;
             let empty = r#"{"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": []}"#;
             thread::spawn(move || {

@@ -11,10 +11,10 @@ use futures::{Stream, StreamExt};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, RemoveOperation, TestOperation};
 use k8s_openapi::api::core::v1;
+use kube::Api;
 use kube::api::{ApiResource, Patch, PatchParams};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use profiles::label::{LABEL_VALUE, LabelKey};
 use profiles::name::NodeName;
 use profiles::node::STARTUP_TAINT;
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::report::NodeUid;
-use super::{advice, said, watch_advice, watch_said};
+use super::{Connection, advice, said, watch_advice, watch_said};
 
 /// How long the API server may take for a change, after which nobody knows how it ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,9 +55,9 @@ pub(crate) struct OwnNode {
 
 impl OwnNode {
     /// The Node called `name`.
-    pub(crate) fn new(client: Client, name: NodeName) -> Self {
+    pub(crate) fn new(client: Connection, name: NodeName) -> Self {
         let resource = ApiResource::erase::<v1::Node>(&());
-        Self { api: Api::all_with(client, &resource), name, uid: NodeUid::default() }
+        Self { api: Api::all_with(client.0, &resource), name, uid: NodeUid::default() }
     }
 
     /// Watches its labels and its startup taint, for ever.

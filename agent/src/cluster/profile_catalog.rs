@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
 use profiles::catalog::object::{NAME, Status};
 use profiles::writing;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::own_object::OwnObject;
-use super::{api_version, code};
+use super::{Connection, api_version, code};
 
 const PERMISSION: &str =
     "get and create ProfileCatalogs and patch their status, and see what policy forbids it";
@@ -31,7 +30,7 @@ pub(crate) type Answer = writing::Answer<Arc<Status>>;
 pub(crate) struct Keeper(OwnObject);
 
 impl Keeper {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Connection) -> Self {
         Self(OwnObject::new(client, (KIND, PLURAL), NAME, PERMISSION))
     }
 

@@ -106,7 +106,6 @@ struct Answer {
 pub(super) async fn check(arguments: &Arguments, demand: Demand, manifests: Manifests) -> Result<Outcome> {
     let Manifests { mut workloads, others, limits, .. } = manifests;
     let client = cluster::connect_once(arguments.context.as_deref()).await?;
-    // As kubectl has it of manifests that name none.
     let namespace = client.default_namespace().to_owned();
     let declared = lookup::declared_profiles(client.clone()).await?;
     let labels = match demand {
