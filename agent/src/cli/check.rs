@@ -18,7 +18,7 @@ use profiles::placement::{Bundles, Cluster, Constraints, Placement};
 use profiles::pod::{Asked, Limits, Pod};
 use profiles::verdicts::Verdicts;
 
-use super::{Outcome, block_on};
+use super::{BundleNamespaces, Outcome, block_on};
 use crate::cluster::lookup::{FoundPod, Owner};
 use crate::cluster::{self, Connection, lookup};
 use crate::host::platform;
@@ -61,15 +61,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_name = "LEVEL")]
     level: Option<Demand>,
 
-    /// The namespaces that the agents read bundles from, separated by commas, as they have them: references
-    /// into the first one need no namespace.
-    #[arg(
-        long = "bundle-namespace",
-        default_value = "pavise-profiles",
-        value_delimiter = ',',
-        value_name = "NAMESPACE"
-    )]
-    bundle_namespaces: Vec<Namespace>,
+    #[command(flatten)]
+    bundle_namespaces: BundleNamespaces,
 
     /// The context of the kubeconfig to use, unless it is the current one.
     #[arg(long, value_name = "NAME")]
@@ -181,9 +174,8 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
         workloads.extend(pods(arguments, &client, limits).await?);
         // As `pavise lint` judges them: it decides about words of an explanation, not about a verdict.
         let mut verdicts = Verdicts::new(platform::of_this_machine()?);
-        let read = lookup::bundles(&client, &arguments.bundle_namespaces, &mut verdicts).await;
-        let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?;
-        let bundles = Bundles { home: home.clone(), read };
+        let read = lookup::bundles(&client, &arguments.bundle_namespaces.names, &mut verdicts).await;
+        let bundles = Bundles { home: arguments.bundle_namespaces.home()?.clone(), read };
         warn_of_unread(&bundles);
         Some(Cluster { nodes: lookup::nodes(client, |_| true).await?, bundles })
     } else {

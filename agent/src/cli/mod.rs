@@ -11,7 +11,8 @@ mod lint;
 mod run_parser;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use profiles::name::Namespace;
 
 use crate::observe::logs;
 
@@ -40,6 +41,30 @@ enum Command {
     /// What the compiler starts for one text.
     #[command(hide = true)]
     RunParser(run_parser::Arguments),
+}
+
+/// The namespaces that bundles are in.
+#[derive(Args, Debug)]
+struct BundleNamespaces {
+    /// The namespaces to read bundles from, separated by commas: the same, in the same order, for the agents, the
+    /// catalog and `pavise check`. References to bundles of the first have no namespace.
+    #[arg(
+        long = "bundle-namespace",
+        default_value = "pavise-profiles",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
+    names: Vec<Namespace>,
+}
+
+impl BundleNamespaces {
+    /// The first.
+    ///
+    /// # Errors
+    /// There is none.
+    fn home(&self) -> Result<&Namespace> {
+        self.names.first().context("--bundle-namespace names no namespace")
+    }
 }
 
 /// How a command ended that did not fail.

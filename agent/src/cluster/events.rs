@@ -20,7 +20,7 @@ use profiles::statement::{Statement, Subject};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Connection, advice, said};
+use super::{AGENT_MANAGER, CATALOG_MANAGER, Connection, advice, said};
 
 /// How long the API server may take, after which nobody knows how the write ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,14 +50,14 @@ impl Reporter {
     /// controller, action, or manager.
     fn catalog(pod: &str) -> Self {
         let (controller, action) = ("pavise.dev/catalog", "Judge");
-        Self { controller, instance: instance(pod), action, field_manager: "pavise-catalog" }
+        Self { controller, instance: instance(pod), action, field_manager: CATALOG_MANAGER }
     }
 
     /// The agent of `node`. `own-events.yaml` refuses what has another controller, instance, action, or
     /// manager.
     fn agent(node: &NodeName) -> Self {
         let (controller, action) = ("pavise.dev/agent", "Check");
-        Self { controller, instance: instance(node.as_str()), action, field_manager: "pavise" }
+        Self { controller, instance: instance(node.as_str()), action, field_manager: AGENT_MANAGER }
     }
 }
 

@@ -37,6 +37,10 @@ use requests::Counting;
 const GROUP: &str = "pavise.dev";
 const VERSION: &str = "v1alpha1";
 
+/// By which names the API server notes down what the agents write, and the catalog. Admission policies name them.
+const AGENT_MANAGER: &str = "pavise";
+const CATALOG_MANAGER: &str = "pavise-catalog";
+
 fn api_version() -> String {
     format!("{GROUP}/{VERSION}")
 }

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::report::NodeUid;
-use super::{Connection, advice, said, watch_advice, watch_said};
+use super::{AGENT_MANAGER, Connection, advice, said, watch_advice, watch_said};
 
 /// How long the API server may take for a change, after which nobody knows how it ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,7 +136,7 @@ impl OwnNode {
 }
 
 fn parameters() -> PatchParams {
-    PatchParams { field_manager: Some("pavise".to_owned()), ..PatchParams::default() }
+    PatchParams { field_manager: Some(AGENT_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn say_untainted(node: &NodeName, untaint: &Untaint) {

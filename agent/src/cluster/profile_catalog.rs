@@ -14,11 +14,10 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::own_object::OwnObject;
-use super::{Connection, api_version, code};
+use super::{CATALOG_MANAGER, Connection, api_version, code};
 
 const PERMISSION: &str =
     "get and create ProfileCatalogs and patch their status, and see what policy forbids it";
-const FIELD_MANAGER: &str = "pavise-catalog";
 
 pub(super) const KIND: &str = "ProfileCatalog";
 pub(super) const PLURAL: &str = "profilecatalogs";
@@ -75,14 +74,14 @@ impl Keeper {
     }
 
     async fn write_status(&self, status: &Status) -> kube::Result<()> {
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(CATALOG_MANAGER).force();
         self.0.api.patch_status(NAME, &params, &Patch::Apply(object(Some(status)))).await.map(drop)
     }
 
     /// Makes the object, unless somebody was quicker.
     async fn make(&self) -> kube::Result<()> {
         let object = serde_json::from_value(object(None)).map_err(kube::Error::SerdeError)?;
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(CATALOG_MANAGER.to_owned()), ..PostParams::default() };
         match self.0.api.create(&params, &object).await {
             Err(error) if code(&error) == 409 => Ok(()),
             outcome => outcome.map(drop),

@@ -18,10 +18,9 @@ use serde_json::{Value, json};
 
 use super::node::OwnNode;
 use super::own_object::OwnObject;
-use super::{Connection, api_version};
+use super::{AGENT_MANAGER, Connection, api_version};
 
 const PERMISSION: &str = "get, create and patch NodeProfileReports, and see what policy forbids it";
-const FIELD_MANAGER: &str = "pavise";
 
 pub(super) const KIND: &str = "NodeProfileReport";
 pub(super) const PLURAL: &str = "nodeprofilereports";
@@ -68,7 +67,7 @@ impl Reporter {
     }
 
     async fn write(&self, owner: &OwnerReference, report: &Report) -> kube::Result<Answer> {
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(AGENT_MANAGER).force();
         let name = &self.object.name;
         self.object.api.patch(name, &params, &Patch::Apply(object(name, owner, report))).await?;
         Ok(Answer::Written)
