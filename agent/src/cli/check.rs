@@ -19,7 +19,7 @@ use profiles::pod::{Asked, Limits, Pod};
 use profiles::verdicts::Verdicts;
 
 use super::{BundleNamespaces, Outcome, block_on};
-use crate::cluster::lookup::{FoundPod, Owner};
+use crate::cluster::lookup::{Failed, FoundPod, Owner};
 use crate::cluster::{self, Connection, lookup};
 use crate::host::platform;
 use crate::observe::logs;
@@ -149,7 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     match block_on(logs::Format::default(), work) {
         Ok(outcome) if failures.is_empty() => Ok(outcome),
         outcome => {
-            failures.extend(outcome.err().map(|error| format!("{error:#}")));
+            failures.extend(outcome.err().map(|error| told(&error)));
             bail!(failures.join("\n"))
         }
     }
@@ -175,7 +175,8 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
         // As `pavise lint` judges them: it decides about words of an explanation, not about a verdict.
         let mut verdicts = Verdicts::new(platform::of_this_machine()?);
         let read = lookup::bundles(&client, &arguments.bundle_namespaces.names, &mut verdicts).await;
-        let bundles = Bundles { home: arguments.bundle_namespaces.home()?.clone(), read };
+        let read = read.into_iter().map(|(namespace, read)| (namespace, read.map_err(|error| told(&error))));
+        let bundles = Bundles { home: arguments.bundle_namespaces.home()?.clone(), read: read.collect() };
         warn_of_unread(&bundles);
         Some(Cluster { nodes: lookup::nodes(client, |_| true).await?, bundles })
     } else {
@@ -198,6 +199,17 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
     print(&text)?;
     let is_fine = answer.checked.iter().all(|(_, placement)| placement.is_fine());
     Ok(if is_fine { Outcome::Done } else { Outcome::Refused })
+}
+
+/// What is said of an error: with advice, if it is a request that failed.
+fn told(error: &anyhow::Error) -> String {
+    let advice = error.downcast_ref().map(|Failed { code, permission, .. }| match code {
+        401 => "log in to the cluster".to_owned(),
+        403 => format!("let this user {permission}"),
+        0 => "is this the right cluster, and does it run? KUBECONFIG and --context choose another".to_owned(),
+        _ => "try again".to_owned(),
+    });
+    advice.map_or_else(|| format!("{error:#}"), |advice| format!("{error:#}; {advice}"))
 }
 
 /// The pods of the cluster that are asked about: none if manifests are.

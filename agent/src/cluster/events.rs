@@ -16,15 +16,17 @@ use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use profiles::name::NodeName;
 use profiles::saying::{How, Outcome, Write};
-use profiles::statement::{Statement, Subject};
+use profiles::statement::{Statement, Subject, SubjectKind};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{AGENT_MANAGER, CATALOG_MANAGER, Connection, advice, said};
+use super::{AGENT_MANAGER, CATALOG_MANAGER, Connection, advice, code, said};
 
 /// How long the API server may take, after which nobody knows how the write ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PERMISSION: &str = "create and patch events.k8s.io in this namespace";
+/// In so many namespaces at once, the log says only once that writing fails.
+const MOST_FAILING: usize = 100;
 /// The longest `reportingInstance`, in bytes (`ReportingInstanceLengthLimit`).
 const LONGEST_INSTANCE: usize = 128;
 
@@ -32,7 +34,8 @@ const LONGEST_INSTANCE: usize = 128;
 pub(crate) struct Writer {
     client: Connection,
     reporter: Reporter,
-    /// Where writing failed and the log has said so, with the API server's code (0: it gave none).
+    /// Where writing failed and the log has said so, with the API server's code (0: it gave none). A namespace
+    /// that is gone stays, until there are [`MOST_FAILING`].
     failing: RefCell<BTreeMap<String, u16>>,
 }
 
@@ -94,7 +97,12 @@ impl Writer {
                 outcome
             }
             Ok(Err(error)) => {
-                self.complain(write, code(&error), &said(&error), &advice_on(&error));
+                self.complain(
+                    write,
+                    code(&error),
+                    &said(&error),
+                    &advice_on(&error, write.statement.subject.kind),
+                );
                 outcome_of(&error)
             }
             Err(_) => {
@@ -146,7 +154,11 @@ impl Writer {
     /// Once for each time that writing begins to fail in a namespace, or fails in another way.
     fn complain(&self, write: &Write, code: u16, error: &str, advice: &str) {
         let Statement { subject, reason, .. } = &write.statement;
-        if self.failing.borrow_mut().insert(subject.namespace.clone(), code) != Some(code) {
+        let mut failing = self.failing.borrow_mut();
+        if failing.len() >= MOST_FAILING && !failing.contains_key(&subject.namespace) {
+            failing.pop_first();
+        }
+        if failing.insert(subject.namespace.clone(), code) != Some(code) {
             let (kind, reason) = (subject.kind.as_str(), reason.as_str());
             warn!(kind, object = %subject, reason, error, advice, "Event can't be written");
         }
@@ -194,30 +206,25 @@ fn was_said(event: &Event, now: Timestamp) -> Outcome {
     Outcome::WasSaid(count.unwrap_or(1), ago.unwrap_or_default())
 }
 
-/// What the API server answered; 0 if it did not.
-fn code(error: &kube::Error) -> u16 {
-    match error {
-        kube::Error::Api(status) => status.code,
-        _ => 0,
-    }
-}
-
 /// 400, 413 and 422: the API server, or a policy, does not take this one. All else is about the namespace or
 /// the way there.
 fn outcome_of(error: &kube::Error) -> Outcome {
     if matches!(code(error), 400 | 413 | 422) { Outcome::Refused } else { Outcome::Failed }
 }
 
-fn advice_on(error: &kube::Error) -> String {
+fn advice_on(error: &kube::Error, kind: SubjectKind) -> String {
     // The admission plugin `NamespaceLifecycle` answers with 403 while a namespace goes, and with 404 when it
     // is gone.
     let is_going =
         matches!(error, kube::Error::Api(status) if status.message.contains("is being terminated"));
-    if is_going || code(error) == 404 {
-        return "the namespace is going, or gone; if it stays away, no --bundle-namespace may name it"
-            .to_owned();
+    if !is_going && code(error) != 404 {
+        return advice(error, PERMISSION);
     }
-    advice(error, PERMISSION)
+    let advice = match kind {
+        SubjectKind::ConfigMap => "; if it stays away, no --bundle-namespace may name it",
+        SubjectKind::Pod => "",
+    };
+    format!("the namespace is going, or gone{advice}")
 }
 
 #[cfg(test)]

@@ -123,28 +123,24 @@ fn connection_of(mut config: Config, retries: Retries, metrics: Metrics) -> Resu
     Ok(Connection(client.with_layer(&Counting(metrics)).build()))
 }
 
-/// What to do about a failed request for `what`, which needs `permission`.
+/// What to do about a failed request, which needs `permission`.
 fn advice(error: &kube::Error, permission: &str) -> String {
-    match error {
-        kube::Error::Api(status) if status.code == 401 => {
-            "the API server does not know this service account; check its token".to_owned()
-        }
-        // 422: a ValidatingAdmissionPolicy denies with `Invalid`, unless it gives another reason.
-        kube::Error::Api(status) if matches!(status.code, 403 | 422) => {
-            format!("let this service account {permission}")
-        }
-        kube::Error::Api(status) if status.code == 404 => {
-            "the API server knows no such object; check --node-name and --bundle-namespace".to_owned()
-        }
-        _ => "trying again; profiles and labels stay as they are".to_owned(),
-    }
+    remedy(error, permission).unwrap_or_else(|| "trying again".to_owned())
 }
 
 /// The same for a failed watch.
 fn watch_advice(error: &watcher::Error, permission: &str) -> String {
-    match request_of(error) {
-        Some(error) => advice(error, permission),
-        None => "trying again; profiles and labels stay as they are".to_owned(),
+    let remedy = request_of(error).and_then(|error| remedy(error, permission));
+    remedy.unwrap_or_else(|| "trying again; what was seen before still counts".to_owned())
+}
+
+/// What somebody has to do before a request can succeed, which needs `permission`. None if that is not known.
+fn remedy(error: &kube::Error, permission: &str) -> Option<String> {
+    match code(error) {
+        401 => Some("the API server does not know this service account; check its token".to_owned()),
+        // 422: a ValidatingAdmissionPolicy denies with `Invalid`, unless it gives another reason.
+        403 | 422 => Some(format!("let this service account {permission}")),
+        _ => None,
     }
 }
 
@@ -203,13 +199,15 @@ mod tests {
         for (code, expected) in [
             (401, "check its token"),
             (403, "let this service account dance"),
-            (404, "check --node-name"),
             (422, "let this service account dance"),
+            (404, "trying again"),
             (500, "trying again"),
         ] {
-            let error = kube::Error::Api(Status::failure("no", "Because").with_code(code).boxed());
-            let advice = advice(&error, "dance");
-            assert!(advice.contains(expected), "{code}: {advice}");
+            let error = || kube::Error::Api(Status::failure("no", "Because").with_code(code).boxed());
+            let watch = watch_advice(&watcher::Error::WatchStartFailed(error()), "dance");
+            for advice in [advice(&error(), "dance"), watch] {
+                assert!(advice.contains(expected), "{code}: {advice}");
+            }
         }
     }
 

@@ -110,7 +110,7 @@ mod tests {
     async fn an_object_that_can_not_be_read_is_no_object_without_content() {
         let of = |status, answer| script::client(vec![exchange("profilecatalogs/pavise", status, answer)]);
         let refused = declared_profiles(of(403, refusal(403))).await.unwrap_err().to_string();
-        assert!(refused.ends_with("let this user get profilecatalogs"), "{refused}");
+        assert!(refused.ends_with("get profilecatalogs: no (403)"), "{refused}");
         let newer = json!({"metadata": {"name": "pavise"}, "spec": {"defaults": {"enforce": "newer"}}});
         let error = format!("{:#}", declared_profiles(of(200, newer)).await.unwrap_err());
         assert!(error.starts_with("reading the ProfileCatalog pavise: unknown variant"), "{error}");
