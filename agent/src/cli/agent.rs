@@ -52,11 +52,12 @@ pub(crate) struct Arguments {
     )]
     node_name: Option<NodeName>,
 
-    /// The pod that this agent is: it stands in the Node's report.
+    /// The name of this pod, for the Node's report.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pod_name: Option<String>,
 
-    /// Do all that can be done now, and exit: with 0 if all that is asked for is served, with 1 if not.
+    /// Do all that can be done now, and exit: with 0 if all profiles that bundles ask for are served, with 1 if
+    /// not.
     #[arg(long)]
     once: bool,
 
@@ -80,8 +81,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
 
-    /// Where /healthz, /readyz and /metrics are served: `[::]` is all addresses, `none` instead serves
-    /// nothing [default: [::]:7284; none for bundles from a directory, and with --once].
+    /// Where /healthz, /readyz and /metrics are served. `[::]` means all addresses; `none` serves nothing
+    /// [default: [::]:7284; none for bundles from a directory, and with --once].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<Listen>,
 

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     bundle_namespaces: BundleNamespaces,
 
-    /// Say also on pods why they wait, if it is for a profile that no node has. For clusters where pods select
-    /// on the labels of their profiles.
+    /// Also write Events on pods that wait for a profile that no node has. For clusters where pods select on the
+    /// labels of their profiles.
     #[arg(long)]
     pending_pods: bool,
     /// How long a reference counts as declared after no bundle has it any more, such as 300s or 5m: as long
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
 
-    /// Who says it: the name of this pod.
+    /// The name of this pod, which its Events carry.
     #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
     pod_name: String,
 

@@ -28,10 +28,10 @@ pub(crate) struct Arguments {
 enum Command {
     /// Keep this node's profiles and labels in line with the bundles, until told to stop.
     Agent(agent::Arguments),
-    /// Say on each bundle what is wrong with it, as Events, until told to stop.
+    /// Write Events on bundles that say what is wrong with them, until told to stop.
     Catalog(catalog::Arguments),
-    /// Say on which nodes pods find the profiles that they refer to, and what is missing; or which pods would be
-    /// refused if a level were enforced.
+    /// Say on which nodes pods find the profiles that they refer to, and what is missing. Or say which pods would
+    /// be refused if a level were enforced.
     Check(check::Arguments),
     /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to
     /// stop.

@@ -145,7 +145,7 @@ fn say_untainted(node: &NodeName, untaint: &Untaint) {
         return;
     }
     let lacks = untaint.lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    warn!(%node, lacks, "Startup taint taken away: it has stood for two minutes, and not all is there yet");
+    warn!(%node, lacks, "Startup taint taken away after two minutes, before everything is ready");
 }
 
 /// Whether a JSON patch was refused because one of its tests failed. A policy also answers 422, but names the
@@ -200,7 +200,7 @@ impl Sighting {
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
                 self.told = None;
                 self.uid.replace(None);
-                warn!(node = %self.name, "Node does not exist; it is labelled when it does, or check --node-name");
+                warn!(node = %self.name, "Node does not exist; the agent labels it when it appears; is --node-name right?");
                 Some(Event::NodeGone)
             }
             Err(error) => {

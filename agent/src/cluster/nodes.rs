@@ -69,9 +69,12 @@ impl Looker {
         }
         self.complaint = Some(error.to_owned());
         if self.known.is_empty() {
-            warn!(error, advice, "Platforms of the Nodes are not known: no bundle is judged before they are");
+            warn!(error, advice, "Platforms of the Nodes are unknown; no bundle is checked yet");
         } else {
-            warn!(error, advice, "Platforms of the Nodes can't be told: bundles are judged as before");
+            warn!(
+                error,
+                advice, "Platforms of the Nodes can't be read; bundles are checked for those known before"
+            );
         }
     }
 }

@@ -63,7 +63,7 @@ fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> O
         Ok(watcher::Event::Delete(found)) => Some(Seen::Deleted(id(&found.metadata))),
         Err(error) => {
             let advice = watch_advice(&error, PERMISSION);
-            warn!(error = watch_said(&error), advice, "Pods that wait can't be watched");
+            warn!(error = watch_said(&error), advice, "Waiting pods can't be watched");
             None
         }
     }

@@ -62,12 +62,9 @@ impl Keeper {
         }
         let totals = status.totals;
         if totals.omitted > 0 {
-            let advice = "pods that refer to what is left out, of the newest bundles, count as referring to nothing \
-                          that is known; take profiles that nobody needs out of bundles";
-            warn!(
-                omitted = totals.omitted,
-                advice, "ProfileCatalog has no room for all that bundles declare"
-            );
+            let advice = "references to profiles of the newest bundles count as unknown; remove profiles that nobody \
+                          needs from bundles";
+            warn!(omitted = totals.omitted, advice, "ProfileCatalog is full");
         }
         info!(seccomp = totals.seccomp, apparmor = totals.app_armor, "ProfileCatalog written");
         Ok(Answer::Written)
