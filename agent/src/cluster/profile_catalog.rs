@@ -119,6 +119,14 @@ mod tests {
     const WRITE: &str = "/profilecatalogs/pavise/status?&force=true&fieldManager=pavise-catalog";
     const MAKE: &str = "/apis/pavise.dev/v1alpha1/profilecatalogs?&fieldManager=pavise-catalog";
 
+    #[test]
+    fn the_policy_takes_what_the_catalog_makes() {
+        let policy = include_str!("../../../manifests/base/own-catalog.yaml");
+        for expected in [format!("== '{CATALOG_MANAGER}'"), format!("orValue('') == '{NAME}'")] {
+            assert!(policy.contains(&expected), "the policy does not have {expected}");
+        }
+    }
+
     /// Claims how `request` ends when these are asked, and the API server answers so.
     async fn check(request: Request, script: Vec<(&'static str, u16, Value)>, expected: Answer) {
         let exchange = |(asked, status, answer)| Exchange { asked, status, answer: vec![answer] };
