@@ -56,8 +56,8 @@ pub(crate) struct Arguments {
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pod_name: Option<String>,
 
-    /// Do all that can be done now, and exit: with 0 if all profiles that bundles ask for are served, with 1 if
-    /// not.
+    /// Do all that can be done now, and exit: with 0 if all profiles that bundles ask for are served, with 1
+    /// if not.
     #[arg(long)]
     once: bool,
 

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     bundle_namespaces: BundleNamespaces,
 
-    /// Also write Events on pods that wait for a profile that no node has. For clusters where pods select on the
-    /// labels of their profiles.
+    /// Also write Events on pods that wait for a profile that no node has. For clusters where pods select on
+    /// the labels of their profiles.
     #[arg(long)]
     pending_pods: bool,
     /// How long a reference counts as declared after no bundle has it any more, such as 300s or 5m: as long

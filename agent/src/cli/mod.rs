@@ -30,8 +30,8 @@ enum Command {
     Agent(agent::Arguments),
     /// Write Events on bundles that say what is wrong with them, until told to stop.
     Catalog(catalog::Arguments),
-    /// Say on which nodes pods find the profiles that they refer to, and what is missing. Or say which pods would
-    /// be refused if a level were enforced.
+    /// Say on which nodes pods find the profiles that they refer to, and what is missing. Or say which pods
+    /// would be refused if a level were enforced.
     Check(check::Arguments),
     /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to
     /// stop.
@@ -46,8 +46,8 @@ enum Command {
 /// The namespaces that bundles are in.
 #[derive(Args, Debug)]
 struct BundleNamespaces {
-    /// The namespaces to read bundles from, separated by commas: the same, in the same order, for the agents, the
-    /// catalog and `pavise check`. References to bundles of the first have no namespace.
+    /// The namespaces to read bundles from, separated by commas: the same, in the same order, for the agents,
+    /// the catalog and `pavise check`. References to bundles of the first have no namespace.
     #[arg(
         long = "bundle-namespace",
         default_value = "pavise-profiles",

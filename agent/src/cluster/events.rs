@@ -34,8 +34,8 @@ const LONGEST_INSTANCE: usize = 128;
 pub(crate) struct Writer {
     client: Connection,
     reporter: Reporter,
-    /// Where writing failed and the log has said so, with the API server's code (0: it gave none). A namespace
-    /// that is gone stays, until there are [`MOST_FAILING`].
+    /// Where writing failed and the log has said so, with the API server's code (0: it gave none): in
+    /// [`MOST_FAILING`] namespaces at most, as one that is gone is not written to again.
     failing: RefCell<BTreeMap<String, u16>>,
 }
 

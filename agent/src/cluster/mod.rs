@@ -37,7 +37,7 @@ use requests::Counting;
 const GROUP: &str = "pavise.dev";
 const VERSION: &str = "v1alpha1";
 
-/// By which names the API server notes down what the agents write, and the catalog. Admission policies name them.
+/// The field managers of what the agents write, and the catalog. Admission policies name them.
 const AGENT_MANAGER: &str = "pavise";
 const CATALOG_MANAGER: &str = "pavise-catalog";
 
@@ -78,19 +78,19 @@ const READ_TIMEOUT: Duration = Duration::from_mins(5);
 /// How a request is sent again that the API server puts off: with 429, 503 or 504.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Retries {
-    /// By who asks, after the log has said what the API server says.
+    /// By the caller, after the log has said what the API server says.
     ByCaller,
     /// By kube, which says nothing.
     ByKube,
 }
 
-/// Prepares to talk to the API server, without talking to it yet: for who tries again what fails. What will be
-/// asked of it counts in `metrics`.
+/// Prepares to talk to the API server, without talking to it yet: for a caller that tries again what fails.
+/// What will be asked of it counts in `metrics`.
 pub(crate) async fn connect(metrics: Metrics) -> Result<Connection> {
     connection_of(inferred().await?, Retries::ByCaller, metrics)
 }
 
-/// The same for who asks once, by a `context` of the kubeconfig if one is named.
+/// The same for a caller that asks once, by a `context` of the kubeconfig if one is named.
 pub(crate) async fn connect_once(context: Option<&str>) -> Result<Connection> {
     let config = match context {
         Some(context) => named(context).await?,

@@ -62,8 +62,8 @@ impl Keeper {
         }
         let totals = status.totals;
         if totals.omitted > 0 {
-            let advice = "references to profiles of the newest bundles count as unknown; remove profiles that nobody \
-                          needs from bundles";
+            let advice = "references to profiles of the newest bundles count as unknown; remove profiles that \
+                          nobody needs from bundles";
             warn!(omitted = totals.omitted, advice, "ProfileCatalog is full");
         }
         info!(seccomp = totals.seccomp, apparmor = totals.app_armor, "ProfileCatalog written");
