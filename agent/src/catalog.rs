@@ -126,7 +126,10 @@ impl Known {
             && self.asking.is_failing()
         {
             let error = format!("{error:#}");
-            warn!(error, "AppArmor texts can't be compiled, so not all is said of them; trying again");
+            warn!(
+                error,
+                "AppArmor texts can't be compiled, so Events about them are incomplete; trying again"
+            );
         }
     }
 }

@@ -4,7 +4,7 @@
 //! | command | what it does | its loop |
 //! |---|---|---|
 //! | `agent` | keeps one node in line with the bundles | [`sync`] |
-//! | `catalog` | judges all bundles, and keeps the ProfileCatalog, once for a cluster | [`catalog`] |
+//! | `catalog` | judges all bundles, and keeps the `ProfileCatalog`, once for a cluster | [`catalog`] |
 //! | `compiler` | compiles AppArmor texts without any privilege | [`compiler`] |
 //! | `lint` | judges files | |
 //! | `check` | says where pods find their profiles, and which a level would refuse | |

@@ -150,6 +150,8 @@ const CAN_NOT: &str = "is forbidden: User \"system:serviceaccount:pavise-system:
 const FORGED: &str = r#"[{"op":"add","path":"/metadata/managedFields/-","value":{"manager":"fleet","operation":"Apply",
     "apiVersion":"pavise.dev/v1alpha1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1",
     "fieldsV1":{"f:spec":{"f:defaults":{"f:enforce":{}}}}}}]"#;
+/// The name under which the catalog writes: under another one, the policy refuses to have an object made.
+const AS_CATALOG: &str = "--field-manager=pavise-catalog";
 const ATTEMPTS: &[(&[&str], &str)] = &[
     (
         &[
@@ -179,6 +181,8 @@ fn the_token_can_write_the_status_alone(cluster: &Cluster) -> anyhow::Result<()>
     for (attempt, refusal) in ATTEMPTS {
         expect_refusal(&attempt.join(" "), kubectl.run(attempt), refusal)?;
     }
+    let forged = json!([{"manager": "fleet", "operation": "Apply", "apiVersion": "pavise.dev/v1alpha1",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:defaults": {"f:enforce": {}}}}}]);
     for (name, metadata, spec, refusal) in [
         // The definition says so as well.
         ("other", json!({}), json!(null), "with the name pavise"),
@@ -187,6 +191,7 @@ fn the_token_can_write_the_status_alone(cluster: &Cluster) -> anyhow::Result<()>
         ("pavise", json!({"labels": {"a": "b"}}), json!(null), "no other metadata"),
         ("pavise", json!({"annotations": {"a": "b"}}), json!(null), "no other metadata"),
         ("pavise", json!({"finalizers": ["example.com/f"]}), json!(null), "no other metadata"),
+        ("pavise", json!({"managedFields": forged}), json!(null), "no other metadata"),
     ] {
         let mut object = json!({"apiVersion": "pavise.dev/v1alpha1", "kind": "ProfileCatalog"});
         object["metadata"] = metadata;
@@ -213,6 +218,6 @@ fn the_token_can_write_the_status_alone(cluster: &Cluster) -> anyhow::Result<()>
 }
 
 fn create(kubectl: &Kubectl, object: &Value) -> anyhow::Result<String> {
-    let mut create = kubectl.command(&["create", "-f", "-"]);
+    let mut create = kubectl.command(&["create", AS_CATALOG, "-f", "-"]);
     command::output_with_input(&mut create, object.to_string().as_bytes())
 }

@@ -94,6 +94,14 @@ fn problems_of_file(path: &Path, text: &str) -> Vec<String> {
             });
         }
     }
+    if path.starts_with("agent/src/cluster") {
+        for of in ["kube", "k8s_openapi"] {
+            let passes_on =
+                |line: &str| line.trim_start().starts_with("pub") && mentions(line, &format!("use {of}"));
+            let found = text.lines().position(passes_on);
+            problems.extend(found.map(|index| format!("{shown}:{}: passes types of {of} on", index + 1)));
+        }
+    }
     if !text.starts_with("//! ") {
         problems.push(format!("{shown}: does not begin by stating its duty (//! …)"));
     }
@@ -186,6 +194,11 @@ mod tests {
             &["mod.rs:2: kube:: belongs in agent/src/cluster"],
         );
         check("agent/src/cluster/node.rs", "//! Duty.\nuse kube::Client;\n", &[]);
+        check(
+            "agent/src/cluster/node.rs",
+            "//! Duty.\npub(crate) use kube::{Api, Client};\n",
+            &["node.rs:2: passes types of kube on"],
+        );
         check("agent/src/sync/mod.rs", "//! Duty.\n// not kube::Client\n", &[]);
         check("agent/src/observe/signals.rs", "//! Duty.\nuse tokio::signal::unix::signal;\n", &[]);
         check(

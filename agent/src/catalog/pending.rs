@@ -92,7 +92,10 @@ impl Complaint {
             Err(error) => {
                 let error = format!("{error:#}");
                 if self.0.as_ref() != Some(&error) {
-                    warn!(error, "Why pods wait can't be told; trying again");
+                    warn!(
+                        error,
+                        "Nodes can't be listed, so Events on waiting pods may be out of date; trying again"
+                    );
                     self.0 = Some(error);
                 }
                 None

@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::future::{self, Either};
 use futures::{FutureExt, StreamExt, stream};
-use profiles::name::{Namespace, NodeName};
+use profiles::name::NodeName;
 use profiles::platform::AppArmor;
 use profiles::state;
 use tracing::info;
 
-use super::{Outcome, block_on};
+use super::{BundleNamespaces, Outcome, block_on};
 use crate::host::lock::Lock;
 use crate::host::{NodeHost, platform};
 use crate::observe::http::{self, Listen};
@@ -52,11 +52,12 @@ pub(crate) struct Arguments {
     )]
     node_name: Option<NodeName>,
 
-    /// The pod that this agent is: it stands in the Node's report.
+    /// The name of this pod, for the Node's report.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pod_name: Option<String>,
 
-    /// Do all that can be done now, and exit: with 0 if all that is asked for is served, with 1 if not.
+    /// Do all that can be done now, and exit: with 0 if all profiles that bundles ask for are served, with 1
+    /// if not.
     #[arg(long)]
     once: bool,
 
@@ -73,22 +74,15 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "/proc", value_name = "PATH")]
     proc: PathBuf,
 
-    /// The namespaces to read bundles from, separated by commas. References to bundles of the first have no
-    /// namespace.
-    #[arg(
-        long = "bundle-namespace",
-        default_value = "pavise-profiles",
-        value_delimiter = ',',
-        value_name = "NAMESPACE"
-    )]
-    bundle_namespaces: Vec<Namespace>,
+    #[command(flatten)]
+    bundle_namespaces: BundleNamespaces,
 
     /// How long a profile and its label stay after no bundle has it any more, such as 300s or 5m.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
 
-    /// Where /healthz, /readyz and /metrics are served: `[::]` is all addresses, `none` instead serves
-    /// nothing [default: [::]:7284; none for bundles from a directory, and with --once].
+    /// Where /healthz, /readyz and /metrics are served. `[::]` means all addresses; `none` serves nothing
+    /// [default: [::]:7284; none for bundles from a directory, and with --once].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<Listen>,
 
@@ -103,13 +97,11 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// What the rules need to know of it.
     fn rules(&self) -> Result<state::Config> {
-        let (home, others) = self
-            .bundle_namespaces
-            .split_first()
-            .context("--bundle-namespace needs at least one namespace")?;
+        let home = self.bundle_namespaces.home()?;
+        let others = self.bundle_namespaces.names.iter().filter(|other| *other != home);
         Ok(state::Config {
             home: home.clone(),
-            others: others.iter().filter(|other| *other != home).cloned().collect(),
+            others: others.cloned().collect(),
             removal_delay: self.removal_delay,
             node: self.node_name.clone().filter(|_| self.source == Source::Cluster),
             apparmor: AppArmor::Unknown,

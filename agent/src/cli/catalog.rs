@@ -21,10 +21,10 @@ use profiles::name::Namespace;
 use profiles::saying::{self, Write};
 use tracing::info;
 
-use super::block_on;
+use super::{BundleNamespaces, block_on};
 use crate::catalog::{self, object::Object};
 use crate::cluster::profile_catalog::Keeper;
-use crate::cluster::{self, bundles, events, lookup, nodes, pending};
+use crate::cluster::{self, Connection, bundles, events, lookup, nodes, pending};
 use crate::compiler::client::Client;
 use crate::compiler::verdict::verdict;
 use crate::compiler::{self, Toolchain};
@@ -37,18 +37,11 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The namespaces to read bundles from, separated by commas: those of the agents, in their order.
-    /// References to bundles of the first have no namespace.
-    #[arg(
-        long = "bundle-namespace",
-        default_value = "pavise-profiles",
-        value_delimiter = ',',
-        value_name = "NAMESPACE"
-    )]
-    bundle_namespaces: Vec<Namespace>,
+    #[command(flatten)]
+    bundle_namespaces: BundleNamespaces,
 
-    /// Say also on pods why they wait, if it is for a profile that no node has. For clusters where pods select
-    /// on the labels of their profiles.
+    /// Also write Events on pods that wait for a profile that no node has. For clusters where pods select on
+    /// the labels of their profiles.
     #[arg(long)]
     pending_pods: bool,
     /// How long a reference counts as declared after no bundle has it any more, such as 300s or 5m: as long
@@ -56,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     removal_delay: Duration,
 
-    /// Who says it: the name of this pod.
+    /// The name of this pod, which its Events carry.
     #[arg(long, env = "POD_NAME", default_value = "pavise-catalog", value_name = "NAME")]
     pod_name: String,
 
@@ -79,8 +72,8 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let client = cluster::connect(Metrics::new()).await?;
     info!(version = env!("CARGO_PKG_VERSION"), "Catalog started");
 
-    let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?.clone();
-    let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.into_iter().collect();
+    let home = arguments.bundle_namespaces.home()?.clone();
+    let namespaces: BTreeSet<Namespace> = arguments.bundle_namespaces.names.into_iter().collect();
     let declaring = Declaring::new(home.clone(), namespaces.clone(), arguments.removal_delay);
     let keeper = Rc::new(Keeper::new(client.clone()));
     let object = Object::new(declaring, move |request| {
@@ -140,7 +133,7 @@ async fn serve(arguments: Arguments) -> Result<()> {
 
 /// Says on pods why they wait, for ever.
 async fn explain(
-    client: lookup::Client,
+    client: Connection,
     outlines: &RefCell<Outlines>,
     write: impl Fn(Write) -> LocalBoxFuture<'static, saying::Outcome>,
 ) {
@@ -182,7 +175,7 @@ mod tests {
             let all = ["pavise", "catalog"].iter().chain(arguments);
             let understood = cli::Arguments::try_parse_from(all).ok().map(|parsed| {
                 let cli::Command::Catalog(parsed) = parsed.command else { panic!("another command") };
-                parsed.bundle_namespaces.iter().map(ToString::to_string).collect::<Vec<_>>()
+                parsed.bundle_namespaces.names.iter().map(ToString::to_string).collect::<Vec<_>>()
             });
             let expected = expected.map(|names| names.iter().map(ToString::to_string).collect());
             assert_eq!(understood, expected, "{arguments:?}");

@@ -18,12 +18,11 @@ use profiles::placement::{Bundles, Cluster, Constraints, Placement};
 use profiles::pod::{Asked, Limits, Pod};
 use profiles::verdicts::Verdicts;
 
-use super::{Outcome, block_on};
-use crate::cluster::lookup::{Client, FoundPod, Owner};
-use crate::cluster::{self, lookup};
+use super::{BundleNamespaces, Outcome, block_on};
+use crate::cluster::lookup::{Failed, FoundPod, Owner};
+use crate::cluster::{self, Connection, lookup};
 use crate::host::platform;
 use crate::observe::logs;
-use crate::observe::metrics::Metrics;
 use level::Demand;
 use manifests::Manifests;
 
@@ -62,15 +61,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_name = "LEVEL")]
     level: Option<Demand>,
 
-    /// The namespaces that the agents read bundles from, separated by commas, as they have them: references
-    /// into the first one need no namespace.
-    #[arg(
-        long = "bundle-namespace",
-        default_value = "pavise-profiles",
-        value_delimiter = ',',
-        value_name = "NAMESPACE"
-    )]
-    bundle_namespaces: Vec<Namespace>,
+    #[command(flatten)]
+    bundle_namespaces: BundleNamespaces,
 
     /// The context of the kubeconfig to use, unless it is the current one.
     #[arg(long, value_name = "NAME")]
@@ -157,7 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     match block_on(logs::Format::default(), work) {
         Ok(outcome) if failures.is_empty() => Ok(outcome),
         outcome => {
-            failures.extend(outcome.err().map(|error| format!("{error:#}")));
+            failures.extend(outcome.err().map(|error| told(&error)));
             bail!(failures.join("\n"))
         }
     }
@@ -178,13 +170,13 @@ fn nothing_to_check(arguments: &Arguments, manifests: &Manifests) -> String {
 async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
     let Manifests { mut workloads, others, limits, .. } = manifests;
     let cluster = if arguments.paths.is_empty() || workloads.iter().any(Workload::has_references) {
-        let client = connect(arguments).await?;
+        let client = cluster::connect_once(arguments.context.as_deref()).await?;
         workloads.extend(pods(arguments, &client, limits).await?);
         // As `pavise lint` judges them: it decides about words of an explanation, not about a verdict.
         let mut verdicts = Verdicts::new(platform::of_this_machine()?);
-        let read = lookup::bundles(&client, &arguments.bundle_namespaces, &mut verdicts).await;
-        let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?;
-        let bundles = Bundles { home: home.clone(), read };
+        let read = lookup::bundles(&client, &arguments.bundle_namespaces.names, &mut verdicts).await;
+        let read = read.into_iter().map(|(namespace, read)| (namespace, read.map_err(|error| told(&error))));
+        let bundles = Bundles { home: arguments.bundle_namespaces.home()?.clone(), read: read.collect() };
         warn_of_unread(&bundles);
         Some(Cluster { nodes: lookup::nodes(client, |_| true).await?, bundles })
     } else {
@@ -209,16 +201,19 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
     Ok(if is_fine { Outcome::Done } else { Outcome::Refused })
 }
 
-/// A client of the cluster that is asked about.
-async fn connect(arguments: &Arguments) -> Result<Client> {
-    match &arguments.context {
-        Some(context) => cluster::connect_by(context, Metrics::new()).await,
-        None => cluster::connect(Metrics::new()).await,
-    }
+/// What is said of an error: with advice, if it is a request that failed.
+fn told(error: &anyhow::Error) -> String {
+    let advice = error.downcast_ref().map(|Failed { code, permission, .. }| match code {
+        401 => "log in to the cluster".to_owned(),
+        403 => format!("let this user {permission}"),
+        0 => "is this the right cluster, and does it run? KUBECONFIG and --context choose another".to_owned(),
+        _ => "try again".to_owned(),
+    });
+    advice.map_or_else(|| format!("{error:#}"), |advice| format!("{error:#}; {advice}"))
 }
 
 /// The pods of the cluster that are asked about: none if manifests are.
-async fn pods(arguments: &Arguments, client: &Client, limits: Limits) -> Result<Vec<Workload>> {
+async fn pods(arguments: &Arguments, client: &Connection, limits: Limits) -> Result<Vec<Workload>> {
     if !arguments.paths.is_empty() {
         return Ok(Vec::new());
     }

@@ -20,7 +20,7 @@ use crate::observe::{logs, signals};
 /// What the user typed.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Where to listen: a path in a directory that only the agent, or the catalog, has besides.
+    /// Where to listen: a path in a directory that only the agent, or the catalog, shares.
     #[arg(long, default_value = compiler::SOCKET, value_name = "PATH")]
     socket: PathBuf,
 
@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     deadline: Duration,
 
-    /// How much memory compiling one text may take, in MiB. The container needs so much for each at once.
+    /// How much memory compiling one text may take, in MiB. The container needs as much for each text
+    /// that is compiled at the same time.
     #[arg(long, default_value_t = compiler::MEMORY >> 20, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=65_536))]
     memory: u64,
 
@@ -65,7 +66,7 @@ async fn serve(arguments: Arguments, confined: Result<()>) -> Result<()> {
     let parser = version(&toolchain)?;
     let identity = toolchain.identity()?;
     if let Err(error) = confined {
-        warn!(error = format!("{error:#}"), "The compiler is less confined than it is to be");
+        warn!(error = format!("{error:#}"), "Compiler sandbox is incomplete");
     }
     if !sandbox::has_landlock() {
         warn!(

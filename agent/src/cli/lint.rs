@@ -53,13 +53,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Kernel>,
 
-    /// What AppArmor texts are compiled with. Where it is not there, their rules are not looked at, which is
-    /// said.
+    /// What AppArmor texts are compiled with. If it does not exist, their rules are not checked, and a line
+    /// on standard error says so.
     #[arg(long, value_name = "PATH", default_value = compiler::PARSER)]
     parser: PathBuf,
 
-    /// What the kernel can enforce that AppArmor texts are compiled for, as `apparmor_parser --features-file`
-    /// takes it [default: /etc/apparmor.d/abi/3.0].
+    /// The features of the kernel that AppArmor texts are compiled for, as `apparmor_parser --features-file`
+    /// takes them [default: /etc/apparmor.d/abi/3.0].
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
 }

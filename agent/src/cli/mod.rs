@@ -11,7 +11,8 @@ mod lint;
 mod run_parser;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use profiles::name::Namespace;
 
 use crate::observe::logs;
 
@@ -27,10 +28,10 @@ pub(crate) struct Arguments {
 enum Command {
     /// Keep this node's profiles and labels in line with the bundles, until told to stop.
     Agent(agent::Arguments),
-    /// Say on each bundle what is wrong with it, as Events, until told to stop.
+    /// Write Events on bundles that say what is wrong with them, until told to stop.
     Catalog(catalog::Arguments),
-    /// Say on which nodes pods find the profiles that they refer to, and what is missing; or which pods would be
-    /// refused if a level were enforced.
+    /// Say on which nodes pods find the profiles that they refer to, and what is missing. Or say which pods
+    /// would be refused if a level were enforced.
     Check(check::Arguments),
     /// Compile AppArmor texts for the agent or the catalog beside it, without any privilege, until told to
     /// stop.
@@ -40,6 +41,30 @@ enum Command {
     /// What the compiler starts for one text.
     #[command(hide = true)]
     RunParser(run_parser::Arguments),
+}
+
+/// The namespaces that bundles are in.
+#[derive(Args, Debug)]
+struct BundleNamespaces {
+    /// The namespaces to read bundles from, separated by commas: the same, in the same order, for the agents,
+    /// the catalog and `pavise check`. References to bundles of the first have no namespace.
+    #[arg(
+        long = "bundle-namespace",
+        default_value = "pavise-profiles",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
+    names: Vec<Namespace>,
+}
+
+impl BundleNamespaces {
+    /// The first.
+    ///
+    /// # Errors
+    /// There is none.
+    fn home(&self) -> Result<&Namespace> {
+        self.names.first().context("--bundle-namespace names no namespace")
+    }
 }
 
 /// How a command ended that did not fail.

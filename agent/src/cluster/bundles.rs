@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use profiles::bundle::{Bundle, BundleId, KIND_LABEL, Kind, Source};
 use profiles::catalog::asking::Judged;
 use profiles::name::Namespace;
@@ -17,7 +17,7 @@ use profiles::state::Event;
 use profiles::verdicts::Verdicts;
 use tracing::warn;
 
-use super::{watch_advice, watch_said};
+use super::{Connection, watch_advice, watch_said};
 
 /// What makes a ConfigMap a bundle of some [`Kind`].
 fn selector() -> String {
@@ -83,14 +83,18 @@ impl Judge for BTreeSet<Platform> {
 }
 
 /// Watches the bundles of `namespace`, for ever, and judges them for a node of `platform`.
-pub(crate) fn watch(client: Client, namespace: Namespace, platform: Platform) -> impl Stream<Item = Event> {
+pub(crate) fn watch(
+    client: Connection,
+    namespace: Namespace,
+    platform: Platform,
+) -> impl Stream<Item = Event> {
     seen(client, namespace, &selector(), Verdicts::new(platform)).map(Event::from)
 }
 
 /// Watches all that is labelled as a bundle in `namespace`, whatever the label's value, for ever, and judges
 /// it for `platforms`.
 pub(crate) fn judged(
-    client: Client,
+    client: Connection,
     namespace: Namespace,
     platforms: BTreeSet<Platform>,
 ) -> impl Stream<Item = Seen<Judged>> {
@@ -98,12 +102,12 @@ pub(crate) fn judged(
 }
 
 fn seen<J: Judge>(
-    client: Client,
+    client: Connection,
     namespace: Namespace,
     selector: &str,
     judge: J,
 ) -> impl Stream<Item = Seen<J::Judged>> + use<J> {
-    let config_maps: Api<ConfigMap> = Api::namespaced(client, namespace.as_str());
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.0, namespace.as_str());
     let config = watcher::Config::default().labels(selector).streaming_lists();
     let mut listing = Listing::new(namespace, judge);
     watcher(config_maps, config).default_backoff().filter_map(move |event| future::ready(listing.take(event)))

@@ -12,27 +12,30 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use profiles::name::NodeName;
 use profiles::saying::{How, Outcome, Write};
-use profiles::statement::{Statement, Subject};
+use profiles::statement::{Statement, Subject, SubjectKind};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{advice, said};
+use super::{AGENT_MANAGER, CATALOG_MANAGER, Connection, advice, code, said};
 
 /// How long the API server may take, after which nobody knows how the write ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PERMISSION: &str = "create and patch events.k8s.io in this namespace";
+/// In so many namespaces at once, the log says only once that writing fails.
+const MOST_FAILING: usize = 100;
 /// The longest `reportingInstance`, in bytes (`ReportingInstanceLengthLimit`).
 const LONGEST_INSTANCE: usize = 128;
 
 /// Writes Events.
 pub(crate) struct Writer {
-    client: Client,
+    client: Connection,
     reporter: Reporter,
-    /// Where writing failed and the log has said so, with the API server's code (0: it gave none).
+    /// Where writing failed and the log has said so, with the API server's code (0: it gave none): in
+    /// [`MOST_FAILING`] namespaces at most, as one that is gone is not written to again.
     failing: RefCell<BTreeMap<String, u16>>,
 }
 
@@ -50,14 +53,14 @@ impl Reporter {
     /// controller, action, or manager.
     fn catalog(pod: &str) -> Self {
         let (controller, action) = ("pavise.dev/catalog", "Judge");
-        Self { controller, instance: instance(pod), action, field_manager: "pavise-catalog" }
+        Self { controller, instance: instance(pod), action, field_manager: CATALOG_MANAGER }
     }
 
     /// The agent of `node`. `own-events.yaml` refuses what has another controller, instance, action, or
     /// manager.
     fn agent(node: &NodeName) -> Self {
         let (controller, action) = ("pavise.dev/agent", "Check");
-        Self { controller, instance: instance(node.as_str()), action, field_manager: "pavise" }
+        Self { controller, instance: instance(node.as_str()), action, field_manager: AGENT_MANAGER }
     }
 }
 
@@ -67,19 +70,19 @@ fn instance(name: &str) -> String {
 
 impl Writer {
     /// Writes as the catalog whose pod is `pod`.
-    pub(crate) fn of_catalog(client: Client, pod: &str) -> Self {
+    pub(crate) fn of_catalog(client: Connection, pod: &str) -> Self {
         Self { client, reporter: Reporter::catalog(pod), failing: RefCell::default() }
     }
 
     /// Writes as the agent of `node`.
-    pub(crate) fn of_agent(client: Client, node: &NodeName) -> Self {
+    pub(crate) fn of_agent(client: Connection, node: &NodeName) -> Self {
         Self { client, reporter: Reporter::agent(node), failing: RefCell::default() }
     }
 
     /// Writes, and says how that ended.
     pub(crate) async fn write(&self, write: &Write) -> Outcome {
         let namespace = &write.statement.subject.namespace;
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let events: Api<Event> = Api::namespaced(self.client.0.clone(), namespace);
         let attempt = async {
             match write.how {
                 How::First => self.create(&events, &write.statement).await,
@@ -94,7 +97,12 @@ impl Writer {
                 outcome
             }
             Ok(Err(error)) => {
-                self.complain(write, code(&error), &said(&error), &advice_on(&error));
+                self.complain(
+                    write,
+                    code(&error),
+                    &said(&error),
+                    &advice_on(&error, write.statement.subject.kind),
+                );
                 outcome_of(&error)
             }
             Err(_) => {
@@ -146,7 +154,11 @@ impl Writer {
     /// Once for each time that writing begins to fail in a namespace, or fails in another way.
     fn complain(&self, write: &Write, code: u16, error: &str, advice: &str) {
         let Statement { subject, reason, .. } = &write.statement;
-        if self.failing.borrow_mut().insert(subject.namespace.clone(), code) != Some(code) {
+        let mut failing = self.failing.borrow_mut();
+        if failing.len() >= MOST_FAILING && !failing.contains_key(&subject.namespace) {
+            failing.pop_first();
+        }
+        if failing.insert(subject.namespace.clone(), code) != Some(code) {
             let (kind, reason) = (subject.kind.as_str(), reason.as_str());
             warn!(kind, object = %subject, reason, error, advice, "Event can't be written");
         }
@@ -194,30 +206,25 @@ fn was_said(event: &Event, now: Timestamp) -> Outcome {
     Outcome::WasSaid(count.unwrap_or(1), ago.unwrap_or_default())
 }
 
-/// What the API server answered; 0 if it did not.
-fn code(error: &kube::Error) -> u16 {
-    match error {
-        kube::Error::Api(status) => status.code,
-        _ => 0,
-    }
-}
-
 /// 400, 413 and 422: the API server, or a policy, does not take this one. All else is about the namespace or
 /// the way there.
 fn outcome_of(error: &kube::Error) -> Outcome {
     if matches!(code(error), 400 | 413 | 422) { Outcome::Refused } else { Outcome::Failed }
 }
 
-fn advice_on(error: &kube::Error) -> String {
+fn advice_on(error: &kube::Error, kind: SubjectKind) -> String {
     // The admission plugin `NamespaceLifecycle` answers with 403 while a namespace goes, and with 404 when it
     // is gone.
     let is_going =
         matches!(error, kube::Error::Api(status) if status.message.contains("is being terminated"));
-    if is_going || code(error) == 404 {
-        return "the namespace is going, or gone; if it stays away, no --bundle-namespace may name it"
-            .to_owned();
+    if !is_going && code(error) != 404 {
+        return advice(error, PERMISSION);
     }
-    advice(error, PERMISSION)
+    let advice = match kind {
+        SubjectKind::ConfigMap => "; if it stays away, no --bundle-namespace may name it",
+        SubjectKind::Pod => "",
+    };
+    format!("the namespace is going, or gone{advice}")
 }
 
 #[cfg(test)]

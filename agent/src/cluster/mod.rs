@@ -21,6 +21,7 @@ mod requests;
 mod script;
 
 use std::error::Error;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use kube::api::ApiResource;
@@ -35,6 +36,10 @@ use requests::Counting;
 /// The group of our own objects, and their version.
 const GROUP: &str = "pavise.dev";
 const VERSION: &str = "v1alpha1";
+
+/// The field managers of what the agents write, and the catalog. Admission policies name them.
+const AGENT_MANAGER: &str = "pavise";
+const CATALOG_MANAGER: &str = "pavise-catalog";
 
 fn api_version() -> String {
     format!("{GROUP}/{VERSION}")
@@ -56,53 +61,86 @@ fn code(error: &kube::Error) -> u16 {
     if let kube::Error::Api(status) = error { status.code } else { 0 }
 }
 
-/// Prepares to talk to the API server, without talking to it yet. What will be asked of it counts in
-/// `metrics`.
-pub(crate) async fn connect(metrics: Metrics) -> Result<Client> {
-    let config = Config::infer().await.map_err(|error| {
+/// What the API server is asked through.
+#[derive(Clone)]
+pub(crate) struct Connection(Client);
+
+impl Connection {
+    /// The namespace of what names none, as kubectl has it.
+    pub(crate) fn default_namespace(&self) -> &str {
+        self.0.default_namespace()
+    }
+}
+
+/// How long an answer may bring nothing. The API server ends a watch after 290 seconds, as kube asks it to.
+const READ_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How a request is sent again that the API server puts off: with 429, 503 or 504.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Retries {
+    /// By the caller, after the log has said what the API server says.
+    ByCaller,
+    /// By kube, which says nothing.
+    ByKube,
+}
+
+/// Prepares to talk to the API server, without talking to it yet: for a caller that tries again what fails.
+/// What will be asked of it counts in `metrics`.
+pub(crate) async fn connect(metrics: Metrics) -> Result<Connection> {
+    connection_of(inferred().await?, Retries::ByCaller, metrics)
+}
+
+/// The same for a caller that asks once, by a `context` of the kubeconfig if one is named.
+pub(crate) async fn connect_once(context: Option<&str>) -> Result<Connection> {
+    let config = match context {
+        Some(context) => named(context).await?,
+        None => inferred().await?,
+    };
+    connection_of(config, Retries::ByKube, Metrics::new())
+}
+
+async fn inferred() -> Result<Config> {
+    Config::infer().await.map_err(|error| {
         let attempted = "finding the API server by KUBECONFIG, ~/.kube/config or a pod's service account";
         anyhow!("{attempted}: {}", in_full(&error))
-    })?;
-    client_of(config, metrics)
+    })
 }
 
-/// The same by a `context` of the kubeconfig.
-pub(crate) async fn connect_by(context: &str, metrics: Metrics) -> Result<Client> {
+async fn named(context: &str) -> Result<Config> {
     let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-    let config = Config::from_kubeconfig(&options).await.map_err(|error| {
+    Config::from_kubeconfig(&options).await.map_err(|error| {
         anyhow!("finding the context {context} by KUBECONFIG or ~/.kube/config: {}", in_full(&error))
-    })?;
-    client_of(config, metrics)
+    })
 }
 
-fn client_of(config: Config, metrics: Metrics) -> Result<Client> {
+fn connection_of(mut config: Config, retries: Retries, metrics: Metrics) -> Result<Connection> {
+    config.read_timeout = Some(READ_TIMEOUT);
+    // Without this, the time for which a connection had nothing to do counts as well.
+    config.reset_reader_on_write = true;
+    config.default_retry = retries == Retries::ByKube;
     let client = ClientBuilder::try_from(config)
         .map_err(|error| anyhow!("preparing a client for the API server: {}", in_full(&error)))?;
-    Ok(client.with_layer(&Counting(metrics)).build())
+    Ok(Connection(client.with_layer(&Counting(metrics)).build()))
 }
 
-/// What to do about a failed request for `what`, which needs `permission`.
+/// What to do about a failed request, which needs `permission`.
 fn advice(error: &kube::Error, permission: &str) -> String {
-    match error {
-        kube::Error::Api(status) if status.code == 401 => {
-            "the API server does not know this service account; check its token".to_owned()
-        }
-        // 422: a ValidatingAdmissionPolicy denies with `Invalid`, unless it gives another reason.
-        kube::Error::Api(status) if matches!(status.code, 403 | 422) => {
-            format!("let this service account {permission}")
-        }
-        kube::Error::Api(status) if status.code == 404 => {
-            "the API server knows no such object; check --node-name and --bundle-namespace".to_owned()
-        }
-        _ => "trying again; profiles and labels stay as they are".to_owned(),
-    }
+    remedy(error, permission).unwrap_or_else(|| "trying again".to_owned())
 }
 
 /// The same for a failed watch.
 fn watch_advice(error: &watcher::Error, permission: &str) -> String {
-    match request_of(error) {
-        Some(error) => advice(error, permission),
-        None => "trying again; profiles and labels stay as they are".to_owned(),
+    let remedy = request_of(error).and_then(|error| remedy(error, permission));
+    remedy.unwrap_or_else(|| "trying again; what was seen before still counts".to_owned())
+}
+
+/// What somebody has to do before a request can succeed, which needs `permission`. None if that is not known.
+fn remedy(error: &kube::Error, permission: &str) -> Option<String> {
+    match code(error) {
+        401 => Some("the API server does not know this service account; check its token".to_owned()),
+        // 422: a ValidatingAdmissionPolicy denies with `Invalid`, unless it gives another reason.
+        403 | 422 => Some(format!("let this service account {permission}")),
+        _ => None,
     }
 }
 
@@ -145,6 +183,13 @@ fn in_full(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+
+    use k8s_openapi::api::core::v1::Node;
+    use kube::Api;
+    use kube::api::ListParams;
     use kube::core::Status;
 
     use super::*;
@@ -154,13 +199,15 @@ mod tests {
         for (code, expected) in [
             (401, "check its token"),
             (403, "let this service account dance"),
-            (404, "check --node-name"),
             (422, "let this service account dance"),
+            (404, "trying again"),
             (500, "trying again"),
         ] {
-            let error = kube::Error::Api(Status::failure("no", "Because").with_code(code).boxed());
-            let advice = advice(&error, "dance");
-            assert!(advice.contains(expected), "{code}: {advice}");
+            let error = || kube::Error::Api(Status::failure("no", "Because").with_code(code).boxed());
+            let watch = watch_advice(&watcher::Error::WatchStartFailed(error()), "dance");
+            for advice in [advice(&error(), "dance"), watch] {
+                assert!(advice.contains(expected), "{code}: {advice}");
+            }
         }
     }
 
@@ -176,5 +223,45 @@ mod tests {
     fn a_cause_is_said_once() {
         let cause = anyhow!("refused").context("connecting").context("calling: connecting");
         assert_eq!(in_full(cause.as_ref()), "calling: connecting: refused");
+    }
+
+    fn connect_to(address: SocketAddr, retries: Retries) -> Connection {
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        connection_of(config, retries, Metrics::new()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_nobody_answers_ends() {
+        // The kernel takes the connection, and nobody reads from it.
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nodes: Api<Node> = Api::all(connect_to(server.local_addr().unwrap(), Retries::ByCaller).0);
+        let started = tokio::time::Instant::now();
+        let page = ListParams::default();
+        let list = tokio::time::timeout(2 * READ_TIMEOUT, nodes.list(&page)).await;
+        let error = said(&list.expect("it does not end").unwrap_err());
+        assert_eq!(started.elapsed().as_secs(), READ_TIMEOUT.as_secs(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_tries_again_by_itself_is_told_at_once_that_a_request_was_put_off() {
+        for (retries, expected) in [(Retries::ByCaller, Err(429)), (Retries::ByKube, Ok(0))] {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let nodes: Api<Node> = Api::all(connect_to(server.local_addr().unwrap(), retries).0);
+            let busy = r#"{"kind": "Status", "status": "Failure", "message": "busy", "code": 429}"#;
+            let empty = r#"{"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": []}"#;
+            thread::spawn(move || {
+                for (status, body) in [("429 Too Many Requests", busy), ("200 OK", empty)] {
+                    let (mut asked, _) = server.accept().unwrap();
+                    let _ = asked.read(&mut [0; 4096]).unwrap();
+                    let length = body.len();
+                    let head =
+                        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n");
+                    write!(asked, "{head}Retry-After: 1\r\n\r\n{body}").unwrap();
+                }
+            });
+            let list = nodes.list(&ListParams::default()).await;
+            let found = list.map(|list| list.items.len()).map_err(|error| code(&error));
+            assert_eq!(found, expected, "{retries:?}");
+        }
     }
 }

@@ -11,10 +11,10 @@ use futures::{Stream, StreamExt};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{PatchOperation, RemoveOperation, TestOperation};
 use k8s_openapi::api::core::v1;
+use kube::Api;
 use kube::api::{ApiResource, Patch, PatchParams};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use profiles::label::{LABEL_VALUE, LabelKey};
 use profiles::name::NodeName;
 use profiles::node::STARTUP_TAINT;
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::report::NodeUid;
-use super::{advice, said, watch_advice, watch_said};
+use super::{AGENT_MANAGER, Connection, advice, said, watch_advice, watch_said};
 
 /// How long the API server may take for a change, after which nobody knows how it ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,9 +55,9 @@ pub(crate) struct OwnNode {
 
 impl OwnNode {
     /// The Node called `name`.
-    pub(crate) fn new(client: Client, name: NodeName) -> Self {
+    pub(crate) fn new(client: Connection, name: NodeName) -> Self {
         let resource = ApiResource::erase::<v1::Node>(&());
-        Self { api: Api::all_with(client, &resource), name, uid: NodeUid::default() }
+        Self { api: Api::all_with(client.0, &resource), name, uid: NodeUid::default() }
     }
 
     /// Watches its labels and its startup taint, for ever.
@@ -136,7 +136,7 @@ impl OwnNode {
 }
 
 fn parameters() -> PatchParams {
-    PatchParams { field_manager: Some("pavise".to_owned()), ..PatchParams::default() }
+    PatchParams { field_manager: Some(AGENT_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn say_untainted(node: &NodeName, untaint: &Untaint) {
@@ -145,7 +145,7 @@ fn say_untainted(node: &NodeName, untaint: &Untaint) {
         return;
     }
     let lacks = untaint.lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    warn!(%node, lacks, "Startup taint taken away: it has stood for two minutes, and not all is there yet");
+    warn!(%node, lacks, "Startup taint taken away after two minutes, before everything is ready");
 }
 
 /// Whether a JSON patch was refused because one of its tests failed. A policy also answers 422, but names the
@@ -200,7 +200,7 @@ impl Sighting {
             Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => {
                 self.told = None;
                 self.uid.replace(None);
-                warn!(node = %self.name, "Node does not exist; it is labelled when it does, or check --node-name");
+                warn!(node = %self.name, "Node does not exist; the agent labels it when it appears; is --node-name right?");
                 Some(Event::NodeGone)
             }
             Err(error) => {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures::{Stream, stream};
 use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use kube::api::ListParams;
-use kube::{Api, Client};
 use profiles::platform::Platform;
 use tracing::{info, warn};
 
-use super::{advice, said};
+use super::{Connection, advice, said};
 
 /// Between two looks at the Nodes. A kind of node that joins for the first time is an event of years.
 const PAUSE: Duration = Duration::from_mins(10);
@@ -21,9 +21,9 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 const PAGE: u32 = 50;
 
 /// The platforms, once they are known and whenever they have changed, for ever.
-pub(crate) fn platforms(client: Client) -> impl Stream<Item = BTreeSet<Platform>> {
+pub(crate) fn platforms(client: Connection) -> impl Stream<Item = BTreeSet<Platform>> {
     let looker =
-        Looker { nodes: Api::all(client), known: BTreeSet::new(), complaint: None, pause: Duration::ZERO };
+        Looker { nodes: Api::all(client.0), known: BTreeSet::new(), complaint: None, pause: Duration::ZERO };
     stream::unfold(looker, |mut looker| async {
         let platforms = looker.next().await;
         Some((platforms, looker))
@@ -69,9 +69,12 @@ impl Looker {
         }
         self.complaint = Some(error.to_owned());
         if self.known.is_empty() {
-            warn!(error, advice, "Platforms of the Nodes are not known: no bundle is judged before they are");
+            warn!(error, advice, "Platforms of the Nodes are unknown; no bundle is checked yet");
         } else {
-            warn!(error, advice, "Platforms of the Nodes can't be told: bundles are judged as before");
+            warn!(
+                error,
+                advice, "Platforms of the Nodes can't be read; bundles are checked for those known before"
+            );
         }
     }
 }

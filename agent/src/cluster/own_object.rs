@@ -6,12 +6,12 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use kube::Api;
 use kube::api::DynamicObject;
-use kube::{Api, Client};
 use profiles::writing::Answer;
 use tracing::{info, warn};
 
-use super::{advice, code, resource, said};
+use super::{Connection, advice, code, resource, said};
 
 /// How long the API server may take, after which nobody knows how it ended.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,12 +28,12 @@ pub(super) struct OwnObject {
 impl OwnObject {
     /// The cluster-wide object `name` of `kind`. Whoever asks for it needs `permission`.
     pub(super) fn new(
-        client: Client,
+        client: Connection,
         (kind, plural): (&'static str, &str),
         name: &str,
         permission: &'static str,
     ) -> Self {
-        let api = Api::all_with(client, &resource(kind, plural));
+        let api = Api::all_with(client.0, &resource(kind, plural));
         Self { api, name: name.to_owned(), kind, permission, failing: Cell::default() }
     }
 

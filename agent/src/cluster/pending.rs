@@ -6,16 +6,16 @@
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1;
+use kube::Api;
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use profiles::catalog::pending::{Crowd, Waiting};
 use profiles::placement::Unscheduled;
 use profiles::pod::{self, PodId};
 use tracing::warn;
 
-use super::{watch_advice, watch_said};
+use super::{Connection, watch_advice, watch_said};
 
 /// What the API server knows of pods without looking at each.
 const WAITING: &str = "spec.nodeName=,status.phase=Pending";
@@ -35,8 +35,8 @@ pub(crate) enum Seen {
 type Found = Object<Unscheduled, pod::Status>;
 
 /// Watches them, for ever.
-pub(crate) fn watch(client: Client) -> impl Stream<Item = Seen> {
-    let pods: Api<Found> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
+pub(crate) fn watch(client: Connection) -> impl Stream<Item = Seen> {
+    let pods: Api<Found> = Api::all_with(client.0, &ApiResource::erase::<v1::Pod>(&()));
     let config = watcher::Config::default().fields(WAITING).streaming_lists();
     let mut listing = Crowd::default();
     let seen = move |event| future::ready(take(&mut listing, event));
@@ -63,7 +63,7 @@ fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> O
         Ok(watcher::Event::Delete(found)) => Some(Seen::Deleted(id(&found.metadata))),
         Err(error) => {
             let advice = watch_advice(&error, PERMISSION);
-            warn!(error = watch_said(&error), advice, "Pods that wait can't be watched");
+            warn!(error = watch_said(&error), advice, "Waiting pods can't be watched");
             None
         }
     }

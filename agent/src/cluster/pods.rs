@@ -9,16 +9,16 @@ use std::hash::{BuildHasher, RandomState};
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1;
+use kube::Api;
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use profiles::name::NodeName;
 use profiles::pod::{self, Pod, PodId};
 use profiles::state::Event;
 use tracing::warn;
 
-use super::{watch_advice, watch_said};
+use super::{Connection, watch_advice, watch_said};
 
 const PERMISSION: &str = "list and watch Pods";
 
@@ -31,8 +31,8 @@ type Seen = Object<pod::Spec, pod::Status>;
 type Pods = BTreeMap<PodId, Pod>;
 
 /// Watches the pods of `node`, for ever.
-pub(crate) fn watch(client: Client, node: &NodeName) -> impl Stream<Item = Event> + use<> {
-    let pods: Api<Seen> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
+pub(crate) fn watch(client: Connection, node: &NodeName) -> impl Stream<Item = Event> + use<> {
+    let pods: Api<Seen> = Api::all_with(client.0, &ApiResource::erase::<v1::Pod>(&()));
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).streaming_lists();
     let mut sighting = Sighting::default();
     watcher(pods, config).default_backoff().filter_map(move |event| future::ready(sighting.take(event)))

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
 use profiles::catalog::object::{NAME, Status};
 use profiles::writing;
@@ -15,11 +14,10 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::own_object::OwnObject;
-use super::{api_version, code};
+use super::{CATALOG_MANAGER, Connection, api_version, code};
 
 const PERMISSION: &str =
     "get and create ProfileCatalogs and patch their status, and see what policy forbids it";
-const FIELD_MANAGER: &str = "pavise-catalog";
 
 pub(super) const KIND: &str = "ProfileCatalog";
 pub(super) const PLURAL: &str = "profilecatalogs";
@@ -31,7 +29,7 @@ pub(crate) type Answer = writing::Answer<Arc<Status>>;
 pub(crate) struct Keeper(OwnObject);
 
 impl Keeper {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Connection) -> Self {
         Self(OwnObject::new(client, (KIND, PLURAL), NAME, PERMISSION))
     }
 
@@ -64,26 +62,23 @@ impl Keeper {
         }
         let totals = status.totals;
         if totals.omitted > 0 {
-            let advice = "pods that refer to what is left out, of the newest bundles, count as referring to nothing \
-                          that is known; take profiles that nobody needs out of bundles";
-            warn!(
-                omitted = totals.omitted,
-                advice, "ProfileCatalog has no room for all that bundles declare"
-            );
+            let advice = "references to profiles of the newest bundles count as unknown; remove profiles that \
+                          nobody needs from bundles";
+            warn!(omitted = totals.omitted, advice, "ProfileCatalog is full");
         }
         info!(seccomp = totals.seccomp, apparmor = totals.app_armor, "ProfileCatalog written");
         Ok(Answer::Written)
     }
 
     async fn write_status(&self, status: &Status) -> kube::Result<()> {
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(CATALOG_MANAGER).force();
         self.0.api.patch_status(NAME, &params, &Patch::Apply(object(Some(status)))).await.map(drop)
     }
 
     /// Makes the object, unless somebody was quicker.
     async fn make(&self) -> kube::Result<()> {
         let object = serde_json::from_value(object(None)).map_err(kube::Error::SerdeError)?;
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(CATALOG_MANAGER.to_owned()), ..PostParams::default() };
         match self.0.api.create(&params, &object).await {
             Err(error) if code(&error) == 409 => Ok(()),
             outcome => outcome.map(drop),
@@ -123,6 +118,14 @@ mod tests {
 
     const WRITE: &str = "/profilecatalogs/pavise/status?&force=true&fieldManager=pavise-catalog";
     const MAKE: &str = "/apis/pavise.dev/v1alpha1/profilecatalogs?&fieldManager=pavise-catalog";
+
+    #[test]
+    fn the_policy_takes_what_the_catalog_makes() {
+        let policy = include_str!("../../../manifests/base/own-catalog.yaml");
+        for expected in [format!("== '{CATALOG_MANAGER}'"), format!("orValue('') == '{NAME}'")] {
+            assert!(policy.contains(&expected), "the policy does not have {expected}");
+        }
+    }
 
     /// Claims how `request` ends when these are asked, and the API server answers so.
     async fn check(request: Request, script: Vec<(&'static str, u16, Value)>, expected: Answer) {

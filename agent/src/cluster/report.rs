@@ -11,17 +11,16 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::{Client, Resource as _};
 use profiles::report::{Answer, Report, Request};
 use serde_json::{Value, json};
 
-use super::api_version;
 use super::node::OwnNode;
 use super::own_object::OwnObject;
+use super::{AGENT_MANAGER, Connection, api_version};
 
 const PERMISSION: &str = "get, create and patch NodeProfileReports, and see what policy forbids it";
-const FIELD_MANAGER: &str = "pavise";
 
 pub(super) const KIND: &str = "NodeProfileReport";
 pub(super) const PLURAL: &str = "nodeprofilereports";
@@ -37,7 +36,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// The report of `node`.
-    pub(crate) fn new(client: Client, node: &OwnNode) -> Self {
+    pub(crate) fn new(client: Connection, node: &OwnNode) -> Self {
         let object = OwnObject::new(client, (KIND, PLURAL), node.name.as_str(), PERMISSION);
         Self { object, uid: node.uid.clone() }
     }
@@ -68,7 +67,7 @@ impl Reporter {
     }
 
     async fn write(&self, owner: &OwnerReference, report: &Report) -> kube::Result<Answer> {
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(AGENT_MANAGER).force();
         let name = &self.object.name;
         self.object.api.patch(name, &params, &Patch::Apply(object(name, owner, report))).await?;
         Ok(Answer::Written)

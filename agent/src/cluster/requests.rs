@@ -10,14 +10,13 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
+use super::{GROUP, VERSION, report};
 use crate::observe::metrics::Metrics;
 
-/// Where the reports of nodes are.
-const REPORTS: &str = "/apis/pavise.dev/v1alpha1/nodeprofilereports/";
 /// No answer came.
 const NONE: &str = "none";
 
-/// Counts the requests of the client that it is made a layer of. What kube itself tries again counts once.
+/// Counts the requests of the client that it is made a layer of.
 pub(super) struct Counting(pub(super) Metrics);
 
 impl<S> Layer<S> for Counting {
@@ -101,13 +100,12 @@ fn verb(method: &Method, query: Option<&str>) -> &'static str {
 /// What a path of the API is about: a report, `/api/v1/nodes/…`, `/api/v1/namespaces/…/configmaps`,
 /// `/apis/events.k8s.io/v1/namespaces/…/events`.
 fn resource(path: &str) -> &'static str {
-    if path.starts_with(REPORTS) {
-        return "nodeprofilereports";
-    }
-    let core = path.strip_prefix("/api/v1/");
-    let path = core.or_else(|| path.strip_prefix("/apis/events.k8s.io/v1/")).unwrap_or(path);
-    let mut parts = path.split('/');
+    let ours = format!("/apis/{GROUP}/{VERSION}/");
+    let below = |prefix: &str| path.strip_prefix(prefix);
+    let path = below("/api/v1/").or_else(|| below("/apis/events.k8s.io/v1/")).or_else(|| below(&ours));
+    let mut parts = path.unwrap_or_default().split('/');
     match (parts.next(), parts.nth(1)) {
+        (Some(report::PLURAL), _) => report::PLURAL,
         (Some("nodes"), _) => "nodes",
         (Some("pods"), _) => "pods",
         (Some("namespaces"), Some("configmaps")) => "configmaps",

@@ -9,6 +9,8 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use super::Connection;
+
 /// What is asked, and the answer.
 pub(crate) struct Exchange {
     /// What the path and query of the request have to contain.
@@ -22,7 +24,7 @@ pub(crate) struct Exchange {
 /// A client of an API server that answers each request with the next of `script`, and then no more.
 ///
 /// A request that is not the scripted one panics.
-pub(crate) fn client(script: Vec<Exchange>) -> Client {
+pub(crate) fn client(script: Vec<Exchange>) -> Connection {
     let script = Arc::new(Mutex::new(VecDeque::from(script)));
     let service = tower::service_fn(move |request: Request<Body>| {
         let next = script.lock().unwrap().pop_front();
@@ -35,7 +37,7 @@ pub(crate) fn client(script: Vec<Exchange>) -> Client {
             Response::builder().status(status).body(body)
         }
     });
-    Client::new(service, "default")
+    Connection(Client::new(service, "default"))
 }
 
 /// A line of a watch.

@@ -134,7 +134,7 @@ impl Server {
         drop(turn);
         match &reply {
             Ok(answer) => debug!(kind = answer.kind(), text = request.text.len(), "Answered"),
-            Err(reason) => warn!(%reason, "A text could not be compiled, and not for what it is"),
+            Err(reason) => warn!(%reason, "Compilation failed for a reason other than the text"),
         }
         match timeout(PATIENCE, write_reply(&mut writing, &reply)).await {
             Ok(Ok(())) => {}

@@ -234,7 +234,7 @@ impl<K: Kernel> ApparmorHost<K> {
     /// Changes the ledger by what was seen. That holds also if it can't be written now.
     fn disclaim(&mut self, change: impl FnOnce(&mut BTreeMap<ProfileName, Owned>)) {
         if let Err(error) = self.ledger.disclaim(|record| change(&mut record.profiles)) {
-            warn!(error = %error.in_full(), "The ledger of AppArmor profiles is written later");
+            warn!(error = %error.in_full(), "Ledger of AppArmor profiles can't be written; trying again later");
         }
     }
 

@@ -400,7 +400,7 @@ impl NodeHost {
         made.filter(|path| match self.root.remove_directory(path) {
             Ok(is_gone) => is_gone,
             Err(error) => {
-                warn!(error = %error.in_full(), "Empty directory left behind");
+                warn!(error = %error.in_full(), "Empty directory can't be removed");
                 false
             }
         })
@@ -413,7 +413,7 @@ impl NodeHost {
             if let Ok(Way::Open(directory)) = self.root.descend(&path)
                 && let Err(error) = directory.sweep()
             {
-                warn!(error = %error.in_full(), "Temporary file left behind");
+                warn!(error = %error.in_full(), "Temporary file can't be removed");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! What the agent answers to probes and scrapes.
 //!
 //! Invariant: it is ready when it has once since its start brought the node in line with its bundles, as far
-//! as that is up to it, and no write to the disk fails now.
+//! as that is up to it, and now can compile each text and write and remove each profile, on the disk and in
+//! the kernel.
 
 use profiles::bundle::Kind;
 use profiles::state::State;

@@ -108,7 +108,7 @@ impl Journal {
             }
             Event::Strays { namespace, strays } => {
                 for (path, advice) in self.new_strays(namespace, strays) {
-                    warn!(path, advice, "This is no bundle");
+                    warn!(path, advice, "Not a bundle; ignored");
                 }
             }
             Event::Applied(bundle) => self.judged(bundle),
@@ -148,7 +148,7 @@ impl Journal {
                 %kind,
                 reference,
                 pods,
-                "Profile retained: no bundle has it any more, and pods of this node refer to it, or select on its label"
+                "Profile retained: no bundle has it any more, but pods of this node refer to it or select on its label"
             );
         }
         for id in self.newly_elsewhere(state) {

@@ -81,7 +81,7 @@ impl Policies {
         self.host.look(names).unwrap_or_else(|error| {
             warn!(
                 error = error.in_full(),
-                "What the kernel has of the profiles that pods refer to can't be read"
+                "AppArmor profiles that pods refer to can't be read from the kernel"
             );
             BTreeMap::new()
         })

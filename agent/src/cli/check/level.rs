@@ -17,6 +17,7 @@ use profiles::level::scope::{Exemption, Judgement, Mode, NoLevel, SYSTEM};
 use super::manifests::Manifests;
 use super::{Arguments, Format, Workload};
 use crate::cli::Outcome;
+use crate::cluster;
 use crate::cluster::lookup::{self, DeclaredProfiles};
 
 /// Which level is demanded.
@@ -104,8 +105,7 @@ struct Answer {
 /// Prints what would be refused.
 pub(super) async fn check(arguments: &Arguments, demand: Demand, manifests: Manifests) -> Result<Outcome> {
     let Manifests { mut workloads, others, limits, .. } = manifests;
-    let client = super::connect(arguments).await?;
-    // As kubectl has it of manifests that name none.
+    let client = cluster::connect_once(arguments.context.as_deref()).await?;
     let namespace = client.default_namespace().to_owned();
     let declared = lookup::declared_profiles(client.clone()).await?;
     let labels = match demand {

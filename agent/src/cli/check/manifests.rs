@@ -63,7 +63,8 @@ impl Manifests {
             let read = match &document {
                 Ok(document) => {
                     let place = format!("{name}:{}", document.referenced.line());
-                    self.add_object(&place, &document.value).with_context(|| format!("reading {place}"))
+                    let kind = document.value["kind"].as_str().unwrap_or_default();
+                    self.add_object(&place, kind, &document.value).with_context(|| format!("reading {place}"))
                 }
                 Err(error) => Err(not_yaml(name, error, is_template)),
             };
@@ -71,11 +72,13 @@ impl Manifests {
         }
     }
 
-    /// Adds an object, which may be a list of others.
-    fn add_object(&mut self, place: &str, object: &Value) -> Result<()> {
-        let kind = object["kind"].as_str().unwrap_or_default();
-        if let Some(items) = object["items"].as_array().filter(|_| kind.ends_with("List")) {
-            return items.iter().try_for_each(|item| self.add_object(place, item));
+    /// Adds an object of `kind`, which may be a list of others.
+    fn add_object(&mut self, place: &str, kind: &str, object: &Value) -> Result<()> {
+        if let (Some(items), Some(of)) = (object["items"].as_array(), kind.strip_suffix("List")) {
+            // In a list of one kind, as the API server sends it, the items do not say theirs.
+            return items
+                .iter()
+                .try_for_each(|item| self.add_object(place, item["kind"].as_str().unwrap_or(of), item));
         }
         let Some((path, template)) = template(kind, object) else {
             self.others += 1;
@@ -242,6 +245,15 @@ mod tests {
         );
         let list = format!(r#"{{"kind": "List", "items": [{}, {{"kind": "Service"}}]}}"#, pod("Pod"));
         check(&list, &["x.yaml:1 Pod /n spec c=p"], 1, &[]);
+        let typed = |kind: &str, inside: &str| {
+            format!(r#"{{"kind": "{kind}List", "items": [{{"metadata": {{"name": "n"}}, {inside}}}]}}"#)
+        };
+        let spec = format!(r#""spec": {SPEC}"#);
+        check(&typed("Pod", &spec), &["x.yaml:1 Pod /n spec c=p"], 0, &[]);
+        let spec = format!(r#""spec": {{{template}}}"#);
+        check(&typed("Deployment", &spec), &["x.yaml:1 Deployment /n spec.template.spec c=p"], 0, &[]);
+        check(&typed("Service", r#""spec": {}"#), &[], 1, &[]);
+        check(r#"{"kind": "PodList", "items": []}"#, &[], 0, &[]);
     }
 
     #[test]

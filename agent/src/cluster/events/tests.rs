@@ -7,6 +7,7 @@ use profiles::pod::PodId;
 use profiles::statement::Reason;
 
 use super::*;
+use crate::cluster::script::{self, Exchange};
 
 fn statement(reason: Reason) -> Statement {
     Statement {
@@ -155,20 +156,35 @@ fn what_an_event_says_of_itself_is_understood() {
 
 #[test]
 fn a_refusal_is_told_from_what_may_pass() {
-    for (code, message, outcome, words) in [
-        (422, "note: too long", Outcome::Refused, "create and patch events"),
-        (403, "events is forbidden: User", Outcome::Failed, "create and patch events"),
-        (
-            403,
-            "unable to create new content in namespace a because it is being terminated",
-            Outcome::Failed,
-            "is going",
-        ),
-        (404, "namespaces \"a\" not found", Outcome::Failed, "--bundle-namespace"),
-        (500, "etcd is away", Outcome::Failed, "trying again"),
+    let going = "unable to create new content in namespace a because it is being terminated";
+    let (is_going, permission) = ("the namespace is going, or gone", "create and patch events");
+    for (code, message, outcome, on_pod, on_bundle) in [
+        (422, "note: too long", Outcome::Refused, permission, permission),
+        (403, "events is forbidden: User", Outcome::Failed, permission, permission),
+        (403, going, Outcome::Failed, is_going, "--bundle-namespace"),
+        (404, "namespaces \"a\" not found", Outcome::Failed, is_going, "--bundle-namespace"),
+        (500, "etcd is away", Outcome::Failed, "trying again", "trying again"),
     ] {
         let error = refusal(code, message);
         assert_eq!(outcome_of(&error), outcome, "{code}");
-        assert!(advice_on(&error).contains(words), "{}", advice_on(&error));
+        for (kind, words) in [(SubjectKind::Pod, on_pod), (SubjectKind::ConfigMap, on_bundle)] {
+            let advice = advice_on(&error, kind);
+            assert!(advice.contains(words), "{code}: {advice}");
+            assert!(kind == SubjectKind::ConfigMap || !advice.contains("--bundle-namespace"), "{advice}");
+        }
     }
+}
+
+#[tokio::test]
+async fn namespaces_that_are_gone_are_forgotten() {
+    let gone = json!({"kind": "Status", "status": "Failure", "message": "namespaces not found", "code": 404});
+    let exchange = || Exchange { asked: "/events", status: 404, answer: vec![gone.clone()] };
+    let script = (0..2 * MOST_FAILING).map(|_| exchange()).collect();
+    let writer = Writer::of_agent(script::client(script), &NodeName::new("node1").unwrap());
+    for index in 0..2 * MOST_FAILING {
+        let mut statement = statement(Reason::OfPod(PodReason::ProfileMissing));
+        statement.subject.namespace = format!("namespace-{index}");
+        assert_eq!(writer.write(&Write { statement, how: How::First }).await, Outcome::Failed);
+    }
+    assert_eq!(writer.failing.borrow().len(), MOST_FAILING);
 }

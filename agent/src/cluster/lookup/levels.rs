@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1;
+use kube::Api;
 use kube::api::{DynamicObject, ListParams, ObjectMeta};
-use kube::{Api, Client};
 use profiles::catalog::object::{self, ProfileCatalog};
 use profiles::name::Namespace;
 
 use super::{failed, next};
 use crate::cluster::profile_catalog::{KIND, PLURAL};
-use crate::cluster::resource;
+use crate::cluster::{Connection, resource};
 
 /// The metadata of a namespace is a few KB.
 const PAGE: u32 = 500;
@@ -28,8 +28,8 @@ pub(crate) struct DeclaredProfiles {
 }
 
 /// What the object `ProfileCatalog` says.
-pub(crate) async fn declared_profiles(client: Client) -> Result<DeclaredProfiles> {
-    let api: Api<DynamicObject> = Api::all_with(client, &resource(KIND, PLURAL));
+pub(crate) async fn declared_profiles(client: Connection) -> Result<DeclaredProfiles> {
+    let api: Api<DynamicObject> = Api::all_with(client.0, &resource(KIND, PLURAL));
     let data = match api.get(object::NAME).await {
         Ok(DynamicObject { data, .. }) => data,
         // So says a cluster, too, that does not know such objects.
@@ -44,10 +44,10 @@ pub(crate) async fn declared_profiles(client: Client) -> Result<DeclaredProfiles
 
 /// The labels of the namespace `only`, or of all, by their names.
 pub(crate) async fn namespaces(
-    client: Client,
+    client: Connection,
     only: Option<&Namespace>,
 ) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
-    let namespaces: Api<v1::Namespace> = Api::all(client);
+    let namespaces: Api<v1::Namespace> = Api::all(client.0);
     let mut found = BTreeMap::new();
     let mut page = ListParams::default().limit(PAGE);
     if let Some(name) = only {
@@ -110,7 +110,7 @@ mod tests {
     async fn an_object_that_can_not_be_read_is_no_object_without_content() {
         let of = |status, answer| script::client(vec![exchange("profilecatalogs/pavise", status, answer)]);
         let refused = declared_profiles(of(403, refusal(403))).await.unwrap_err().to_string();
-        assert!(refused.ends_with("let this user get profilecatalogs"), "{refused}");
+        assert!(refused.ends_with("get profilecatalogs: no (403)"), "{refused}");
         let newer = json!({"metadata": {"name": "pavise"}, "spec": {"defaults": {"enforce": "newer"}}});
         let error = format!("{:#}", declared_profiles(of(200, newer)).await.unwrap_err());
         assert!(error.starts_with("reading the ProfileCatalog pavise: unknown variant"), "{error}");

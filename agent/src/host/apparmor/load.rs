@@ -156,9 +156,12 @@ impl<K: Kernel> ApparmorHost<K> {
         let used = self.processes.under(&orphans);
         for orphan in orphans {
             if let Some(why) = used.get(orphan) {
-                warn!(profile = orphan, why, "Profile that its parent has no more stays in the kernel");
+                warn!(
+                    profile = orphan,
+                    why, "Child profile that its parent no longer has stays in the kernel"
+                );
             } else if let Err(error) = self.kernel.remove(orphan) {
-                warn!(profile = orphan, error = %error.in_full(), "Profile left behind in the kernel");
+                warn!(profile = orphan, error = %error.in_full(), "Child profile can't be removed from the kernel");
             }
         }
     }

@@ -197,7 +197,7 @@ impl Store {
     /// Removes a file. If that fails, or is not durable, the next start does it.
     fn remove_file(&self, name: &str) {
         if let Err(error) = self.directory.remove_file(name) {
-            warn!(error = %error.in_full(), "File left behind");
+            warn!(error = %error.in_full(), "Stored file can't be removed");
         }
     }
 }

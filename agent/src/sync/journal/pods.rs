@@ -72,12 +72,12 @@ impl Line {
             Self::Begun(finding) => {
                 let PodFinding { pod, container, kind, reference, reason, message, .. } = &**finding;
                 let reason = reason.as_str();
-                warn!(%pod, container, %kind, reference, reason, message, "Container has not what it asks for");
+                warn!(%pod, container, %kind, reference, reason, message, "Container does not get the profile it asks for");
             }
             Self::Ended(finding) => {
                 let PodFinding { pod, container, kind, reference, reason, .. } = &**finding;
                 let reason = reason.as_str();
-                info!(%pod, container, %kind, reference, reason, "Container has no such problem any more, or is gone");
+                info!(%pod, container, %kind, reference, reason, "Container problem resolved");
             }
         }
     }

@@ -151,7 +151,7 @@ impl Journal {
                 info!(%name, "Profile removed");
             }
             Ok(Unloaded::InUse(why)) if policies.retained.is_news(name, why) => {
-                info!(%name, why, "Profile retained: no bundle has it any more, and it may be in use");
+                info!(%name, why, "Profile retained: no bundle has it any more, but it may be in use");
             }
             Err(error) if policies.retained.is_news(name, &error.in_full()) => {
                 warn!(%name, error = error.in_full(), "Profile not removed; trying again");
