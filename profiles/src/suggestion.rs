@@ -46,7 +46,9 @@ fn wrong(word: &str, name: &str) -> Option<usize> {
     let most = WRONG.min(word.len() / 3);
     let letters = letters(word.as_bytes(), name.as_bytes(), most);
     let last = |path: &str| path.rsplit('/').next().map(|last| last.trim_end_matches(".json").to_owned());
-    let is_part = |part: &str, whole: &str| part.len() >= PART && whole.contains(part);
+    let is_end = |part: &str, whole: &str| whole.strip_suffix(part).is_some_and(|rest| rest.ends_with('/'));
+    let is_part =
+        |part: &str, whole: &str| is_end(part, whole) || (part.len() >= PART && whole.contains(part));
     let is_part = || is_part(word, name) || is_part(name, word);
     let is_last = || last(word).is_some_and(|part| part.len() >= PART) && last(word) == last(name);
     let alike = || is_part().then_some(WRONG + 1).or_else(|| is_last().then_some(WRONG + 2));
