@@ -398,6 +398,31 @@ fn a_parser_that_is_taken_over_can_do_nothing_but_answer() {
 }
 
 #[test]
+fn a_parser_that_is_taken_over_reaches_no_other_process_and_leaves_nothing() {
+    for command in [
+        "prlimit --pid=$PPID --nofile=0",
+        "prlimit --pid=$PPID --as=0",
+        "perl -e 'setpgrp(0, getpgrp(getppid())) or die $!'",
+        "perl -e 'fcntl(STDIN, 8, getppid()) or die $!'",
+        "renice -n 19 -p $PPID",
+        "ionice -c 3 -p $PPID",
+        "chrt --idle --pid 0 $PPID",
+        "taskset --pid 1 $PPID",
+        "ipcmk --shmem 4096",
+    ] {
+        let compiler = Compiler::start_with(&format!("exec {command}"), &[]);
+        let answer = compiler.compile(b"");
+        let is_refused = answer.kind == REFUSED && answer.words.contains("Operation not permitted");
+        assert!(is_refused, "{command}: {answer:?}");
+    }
+    // Whatever group it is in, it is ended.
+    let script = "exec perl -e 'setpgrp(0, getpgrp(getppid())); sleep 1000'";
+    let compiler = Compiler::start_with(script, &["--deadline=1s"]);
+    assert_eq!(compiler.compile(b"").kind, FAILED);
+    assert_eq!(compiler.children(), []);
+}
+
+#[test]
 fn who_says_nothing_or_nonsense_keeps_nobody_from_being_served() {
     let compiler = Compiler::start(&[]);
     // More than are held at a time: the last of them waits for the first to be given up.

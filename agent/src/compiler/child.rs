@@ -1,7 +1,7 @@
 //! One text, one process.
 //!
-//! Invariants: a process that was started is ended and waited for before [`run`] returns, with all that it
-//! started. It is given nothing but the text, the features, and pipes to answer.
+//! Invariants: a process that was started is ended and waited for before [`run`] returns, and it can start no
+//! other. It is given nothing but the text, the features, and pipes to answer.
 
 use std::ffi::OsString;
 use std::future;
@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::protocol::{MOST_BLOB, MOST_WORDS, Reply, Request};
 use super::{Answer, Limit, Toolchain};
-use crate::host::child::{Ended, kill_group};
+use crate::host::child::Ended;
 use crate::host::memfd::{self, Heir};
 use crate::host::process::processor_time_of;
 
@@ -64,18 +64,14 @@ pub(super) async fn run(
         Ok(child) => child,
         Err(reason) => return Some(Err(reason)),
     };
-    let leader = child.id();
+    let process = child.id();
     let reply = tokio::select! {
         reply = answer(&mut child) => Some(reply),
         () = gone => None,
-        () = tokio::time::sleep(cost.deadline) => Some(too_late(leader, cost.deadline)),
+        () = tokio::time::sleep(cost.deadline) => Some(too_late(process, cost.deadline)),
     };
-    // Its number is nobody else's until it is waited for, and then it has none.
-    if let Some(leader) = leader
-        && child.id().is_some()
-    {
-        kill_group(leader);
-    }
+    // By its own number, which it can't change. What has ended already can't be ended, and need not be.
+    let _ = child.start_kill();
     let waited = child.wait().await;
     reply.map(|reply| waited.map_err(|error| format!("waiting for the parser: {error}")).and(reply))
 }
@@ -102,16 +98,15 @@ fn start(toolchain: &Toolchain, cost: Cost, request: &Request) -> Result<Child, 
         .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("starting a process for the parser: {error}"))
 }
 
-/// What to answer when the process `leader` has not ended in time. If it had next to nothing of the processors,
-/// it is not the text that takes too much.
-fn too_late(leader: Option<u32>, deadline: Duration) -> Reply {
-    match leader.and_then(processor_time_of) {
+/// What to answer when `process` has not ended in time. If it had next to nothing of the processors, it is not
+/// the text that takes too much.
+fn too_late(process: Option<u32>, deadline: Duration) -> Reply {
+    match process.and_then(processor_time_of) {
         Some(used) if used < deadline / STARVED => Err(format!(
             "the parser had to wait for a processor for most of {}s; is the node overloaded?",
             deadline.as_secs()

@@ -7,8 +7,8 @@ use std::process::ExitStatus;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getppid};
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,13 +47,4 @@ pub(crate) fn end_with_parent(parent: u32) -> Result<()> {
         bail!("process {parent} is not the parent (any more)");
     }
     Ok(())
-}
-
-/// Ends all of the process group `leader`, which is a child that was not waited for: so the number can't be
-/// somebody else's.
-pub(crate) fn kill_group(leader: u32) {
-    if let Ok(leader) = i32::try_from(leader) {
-        // There is nobody to tell: what has ended already is not there.
-        let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
-    }
 }

@@ -11,7 +11,7 @@ use landlock::{
 };
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use nix::errno::Errno;
-use nix::libc::AF_UNIX;
+use nix::libc::{AF_UNIX, F_SETOWN};
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 
@@ -31,25 +31,65 @@ const REACHING: &[&str] = &[
     "ptrace",
 ];
 
-/// What a program that compiles one text does not need besides: other processes, and sockets.
+/// What a program that compiles one text does not need besides: to start processes, to change how others of the
+/// same user run, to change its process group, sockets, and what stays in the kernel when it has ended.
 const BEYOND_ONE_PROCESS: &[&str] = &[
     "clone",
     "clone3",
     "fork",
+    "ioprio_set",
     "kill",
+    "migrate_pages",
+    "move_pages",
+    "mq_open",
+    "msgget",
+    "pidfd_open",
     "pidfd_send_signal",
+    "process_madvise",
+    "process_mrelease",
     "rt_sigqueueinfo",
     "rt_tgsigqueueinfo",
+    "sched_setaffinity",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
+    "semget",
+    "setpgid",
+    "setpriority",
+    "setsid",
+    "shmget",
     "socket",
     "socketpair",
     "tkill",
     "vfork",
 ];
 
-/// A call that is refused, with this error, if its first argument is another than this.
-type Only = (&'static str, Errno, u64);
+/// A call that is refused, with this error, if one of its arguments is so.
+type Refusal = (&'static str, Errno, ScmpArgCompare);
 
-const ONLY_UNIX: Only = ("socket", Errno::EAFNOSUPPORT, AF_UNIX.unsigned_abs() as u64);
+const NOT_UNIX: Refusal = ("socket", Errno::EAFNOSUPPORT, other_than(AF_UNIX.unsigned_abs() as u64));
+
+/// Calls that a parser, or its C library, makes about its own process, and that can be about others.
+const ABOUT_OTHERS: [Refusal; 3] = [
+    // getrlimit(3) and setrlimit(3) say 0.
+    ("prlimit64", Errno::EPERM, other_than(0)),
+    // Who gets the signals of a file. F_SETSIG says which: it may be SIGKILL.
+    ("fcntl", Errno::EPERM, command(F_SETOWN)),
+    ("fcntl", Errno::EPERM, command(F_SETOWN_EX)),
+];
+
+/// As of include/uapi/asm-generic/fcntl.h.
+const F_SETOWN_EX: i32 = 15;
+
+/// That the first argument is another than `this`.
+const fn other_than(this: u64) -> ScmpArgCompare {
+    ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, this)
+}
+
+/// That the second argument is `this`, in the 32 bits of it that the kernel reads.
+const fn command(this: i32) -> ScmpArgCompare {
+    ScmpArgCompare::new(1, ScmpCompareOp::MaskedEqual(0xffff_ffff), this.unsigned_abs() as u64)
+}
 
 /// What one process may use.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +107,7 @@ pub(crate) struct Bounds {
 pub(crate) fn confine_server() -> Result<()> {
     // proc(5): /proc/<pid>/mem and the like then belong to root.
     let hidden = set_dumpable(false).context("closing /proc/self to other processes (PR_SET_DUMPABLE)");
-    let filtered = load_filter(&[], ONLY_UNIX).context("loading a seccomp filter");
+    let filtered = load_filter(&[], &[NOT_UNIX]).context("loading a seccomp filter");
     hidden.and(filtered)
 }
 
@@ -95,8 +135,9 @@ pub(crate) fn confine_parser(readable: &[&Path], bounds: Bounds) -> Result<()> {
     limit_resource(Resource::RLIMIT_CPU, bounds.seconds, bounds.seconds.saturating_add(1))?;
     restrict_files(readable).context("restricting files (Landlock)")?;
     // abort(3) sends a signal to its own process.
-    let only_itself = ("tgkill", Errno::EPERM, u64::from(std::process::id()));
-    load_filter(BEYOND_ONE_PROCESS, only_itself).context("loading a seccomp filter")
+    let of_others = ("tgkill", Errno::EPERM, other_than(std::process::id().into()));
+    let refusals = [&ABOUT_OTHERS[..], &[of_others]].concat();
+    load_filter(BEYOND_ONE_PROCESS, &refusals).context("loading a seccomp filter")
 }
 
 /// Whether the kernel has Landlock, and it is on.
@@ -124,19 +165,16 @@ fn restrict_files(readable: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses [`REACHING`], `others`, and all of `only` with another first argument. Calls of another architecture
-/// end the process.
-fn load_filter(others: &[&str], (name, errno, argument): Only) -> Result<()> {
+/// Refuses [`REACHING`], `others`, and what `refusals` say. Calls of another architecture end the process.
+fn load_filter(others: &[&str], refusals: &[Refusal]) -> Result<()> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
     for name in REACHING.iter().chain(others) {
         filter.add_rule(ScmpAction::Errno(Errno::EPERM as i32), ScmpSyscall::from_name(name)?)?;
     }
-    let is_other = ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, argument);
-    filter.add_rule_conditional(
-        ScmpAction::Errno(errno as i32),
-        ScmpSyscall::from_name(name)?,
-        &[is_other],
-    )?;
+    for (name, errno, argument) in refusals {
+        let refused = ScmpAction::Errno(*errno as i32);
+        filter.add_rule_conditional(refused, ScmpSyscall::from_name(name)?, &[*argument])?;
+    }
     filter.load()?;
     Ok(())
 }
@@ -156,7 +194,7 @@ mod tests {
     fn a_server_has_no_sockets_but_those_of_unix() {
         // A filter is that of one thread, and those that it starts.
         let confined = thread::spawn(|| {
-            load_filter(&[], ONLY_UNIX).unwrap();
+            load_filter(&[], &[NOT_UNIX]).unwrap();
             UnixStream::pair().unwrap();
             for refused in [TcpListener::bind("127.0.0.1:0").err(), UdpSocket::bind("[::1]:0").err()] {
                 assert_eq!(refused.unwrap().raw_os_error(), Some(libc::EAFNOSUPPORT));

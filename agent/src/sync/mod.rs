@@ -221,7 +221,8 @@ where
             });
         }
         if let Some(policies) = &mut self.policies {
-            let loaded = if plan.load.is_empty() { Vec::new() } else { policies.load(plan.load) };
+            let (loaded, again) =
+                if plan.load.is_empty() { (Vec::new(), Vec::new()) } else { policies.load(plan.load) };
             let unloaded = if plan.unload.is_empty() {
                 Vec::new()
             } else {
@@ -232,7 +233,7 @@ where
                 self.journal.loaded(&name, &outcome, latency);
                 self.take(event);
             }
-            for event in unloaded {
+            for event in again.into_iter().chain(unloaded) {
                 self.take(event);
             }
         }

@@ -32,6 +32,9 @@ use crate::host::error::HostError;
 /// Has the compiler compile a text for a kernel with certain features. Fails if there is no answer.
 pub(crate) type Ask = Box<dyn Fn(Arc<str>) -> LocalBoxFuture<'static, Result<Answer>>>;
 
+/// How loading a profile ended, and what that is for the rules.
+pub(super) type LoadEnded = (ProfileName, Result<Loaded, HostError>, Event);
+
 /// The AppArmor policy of the node, and the way to the compiler.
 pub(crate) struct Policies {
     host: Box<dyn PolicyHost>,
@@ -182,15 +185,20 @@ impl Policies {
         Event::Compiled { text: digest, outcome }
     }
 
-    /// Loads texts into the kernel.
-    pub(super) fn load(&mut self, batch: Vec<Load>) -> Vec<(ProfileName, Result<Loaded, HostError>, Event)> {
+    /// Loads texts into the kernel. How that ended for each profile, and that those texts have to be compiled
+    /// again of which the host has lost what was compiled.
+    pub(super) fn load(&mut self, batch: Vec<Load>) -> (Vec<LoadEnded>, Vec<Event>) {
         let text_of = batch
             .iter()
             .flat_map(|load| load.names.iter().map(|name| (name.clone(), load.text)))
             .collect::<BTreeMap<_, _>>();
         let outcomes = self.host.load(batch);
         let mut all = Vec::new();
+        let mut failed = BTreeSet::new();
         for (name, outcome) in outcomes {
+            if outcome.is_err() {
+                failed.extend(text_of.get(&name));
+            }
             let event = match (&outcome, text_of.get(&name)) {
                 (Ok(Loaded::Ours(blob) | Loaded::Adopted(blob)), Some(text)) => {
                     Event::PolicyLoaded { name: name.clone(), text: *text, blob: *blob }
@@ -202,7 +210,9 @@ impl Policies {
             };
             all.push((name, outcome, event));
         }
-        all
+        let lost = failed.into_iter().filter(|text| self.host.compiled(*text).is_none());
+        let again = lost.map(|text| Event::Compiled { text, outcome: Compiled::Failed }).collect();
+        (all, again)
     }
 
     /// Takes profiles out of the kernel.

@@ -18,10 +18,6 @@ mod tests;
 /// The largest blob that is loaded, in bytes. The largest of Debian's own profiles has half of that.
 pub const LARGEST: usize = 4 << 20;
 
-/// Longest name of a child, in bytes, with those of its parents: it bounds how deep children nest, as kernels
-/// remove them by recursion (`__remove_profile` in security/apparmor/policy.c).
-const LONGEST_CHILD: usize = 1_000;
-
 /// As many findings are told.
 const MOST: usize = 100;
 
@@ -152,16 +148,20 @@ impl Judge<'_> {
     /// Judges a profile whose name has its parent's before it.
     fn child(&mut self, profile: &Unpacked<'_>, all: &BTreeSet<&[u8]>) {
         // Names are taken apart from the left (`__lookup_parent` in security/apparmor/policy.c).
-        let name = std::str::from_utf8(profile.name).ok().filter(|name| name.len() <= LONGEST_CHILD);
-        let name = name.filter(|name| name.split("//").all(is_part));
-        let Some(name) = name else {
+        let name = std::str::from_utf8(profile.name).ok().filter(|name| name.split("//").all(is_part));
+        let Some((name, (parent, own))) = name.and_then(|name| Some((name, name.split_once("//")?))) else {
             let message = format!("the child {} has a name that is not allowed", shown(profile.name));
             let help = "name children in ASCII without spaces, 200 bytes at most, not starting with & or :";
             self.find(Code::InvalidProfileName, message, help);
             return;
         };
-        let (top, last) = (name.split("//").next(), name.split("//").last());
-        let parent = last.and_then(|last| name.strip_suffix(last)?.strip_suffix("//")).unwrap_or_default();
+        // The kernel finds no parent for it (ENOENT), and Linux 6.12 may load nothing else after that.
+        if own.contains("//") {
+            let message =
+                format!("the child {} is in another child, which the kernel refuses", shown(profile.name));
+            self.find(Code::PolicyMismatch, message, "declare it directly in a profile, not in a child");
+            return;
+        }
         if !all.contains(parent.as_bytes()) {
             let message = format!("the child {name} has no parent in what it is compiled to");
             let help =
@@ -169,8 +169,8 @@ impl Judge<'_> {
             self.find(Code::PolicyMismatch, message, help);
             return;
         }
-        let top = top.and_then(|top| ProfileName::new(top).ok());
-        if let Some(contents) = top.and_then(|top| self.profiles.get_mut(&top)) {
+        let parent = ProfileName::new(parent).ok();
+        if let Some(contents) = parent.and_then(|parent| self.profiles.get_mut(&parent)) {
             contents.children.insert(name.to_owned(), profile.mode);
         }
     }

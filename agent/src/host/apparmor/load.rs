@@ -1,8 +1,8 @@
 //! Loading texts into the kernel.
 //!
 //! Invariants: a text with a profile that is somebody else's in the kernel is not loaded at all. What a batch
-//! loads is in the ledger, with one write, before the first blob goes in; what came to nothing and was not
-//! ours before is taken back from it. What the kernel has already is not loaded again.
+//! loads is in the ledger, with one write, before the first blob goes in; of what came to nothing, the ledger
+//! has again what it had before. What the kernel has already is not loaded again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,8 +40,8 @@ struct Ready {
     before: Option<Fingerprint>,
     /// Whether the kernel has the whole of it already.
     is_equal: bool,
-    /// Whether the ledger does not have it yet.
-    is_new: bool,
+    /// What the ledger has of it before the batch; none if it is new.
+    owned: Option<Owned>,
 }
 
 impl<K: Kernel> ApparmorHost<K> {
@@ -85,9 +85,8 @@ impl<K: Kernel> ApparmorHost<K> {
         wanted: &Fingerprint,
         present: Option<&Present>,
     ) -> Result<Ready, &'static str> {
-        let owned = self.ledger.record().profiles.get(name);
-        let is_new = owned.is_none();
-        let before = match (owned, present) {
+        let owned = self.ledger.record().profiles.get(name).cloned();
+        let before = match (&owned, present) {
             (_, None) => None,
             (Some(owned), Some(present)) => self.blob_of(owned, &present.raw).cloned(),
             (None, Some(Present { raw: Raw::Untold, .. })) => return Err(UNTOLD),
@@ -98,7 +97,7 @@ impl<K: Kernel> ApparmorHost<K> {
             },
         };
         let is_wanted = |present| before.as_ref() == Some(wanted) && difference(contents, present).is_none();
-        Ok(Ready { contents: contents.clone(), is_equal: present.is_some_and(is_wanted), before, is_new })
+        Ok(Ready { contents: contents.clone(), is_equal: present.is_some_and(is_wanted), before, owned })
     }
 
     /// Records what is about to be ours.
@@ -138,9 +137,9 @@ impl<K: Kernel> ApparmorHost<K> {
         batch.iter().filter_map(write).collect()
     }
 
-    /// Removes the children that the blob before had and the new one has not: the kernel keeps them, and a
+    /// Removes the children that the blob before had and the `loaded` one has not: the kernel keeps them, and a
     /// hat can be entered without a rule. Where a process is in one, it stays until its parent goes.
-    fn remove_orphans(&self, batch: &[Pending], present: &BTreeMap<ProfileName, Present>) {
+    fn remove_orphans(&self, loaded: &[&Pending], present: &BTreeMap<ProfileName, Present>) {
         let of_profile = |(name, ready): (&ProfileName, &Ready)| {
             let children = present.get(name).into_iter().flat_map(|present| &present.children);
             let before = ready.before.as_ref();
@@ -151,7 +150,7 @@ impl<K: Kernel> ApparmorHost<K> {
             children.filter(is_orphan).map(|(child, _)| child.clone()).collect::<Vec<_>>()
         };
         let orphans: Vec<String> =
-            batch.iter().flat_map(|pending| &pending.profiles).flat_map(of_profile).collect();
+            loaded.iter().flat_map(|pending| &pending.profiles).flat_map(of_profile).collect();
         let orphans: Vec<&str> = orphans.iter().map(String::as_str).collect();
         let used = self.processes.under(&orphans);
         for orphan in orphans {
@@ -183,7 +182,7 @@ impl<K: Kernel> ApparmorHost<K> {
         let failed = self.write_all(batch);
         let after = self.verify(&names);
         let mut outcomes = PolicyOutcomes::new();
-        let mut void = BTreeSet::new();
+        let mut undone = Vec::new();
         let mut certain = BTreeSet::new();
         for Pending { text, fingerprint, profiles } in batch {
             for (name, ready) in profiles {
@@ -194,9 +193,14 @@ impl<K: Kernel> ApparmorHost<K> {
                         self.verified(name, fingerprint, owned, ready, after.get(name))
                     }
                 };
-                let is_ours = after.as_ref().map_or(true, |after| self.may_be_ours(name, after.get(name)));
-                if outcome.is_err() && ready.is_new && !is_ours {
-                    void.insert(name.clone());
+                let is_undone = match (&ready.owned, &after) {
+                    (None, Err(_)) => false,
+                    (None, Ok(after)) => outcome.is_err() && !self.may_be_ours(name, after.get(name)),
+                    // The kernel did not take the blob, so the version before it is the one that counts.
+                    (Some(_), _) => failed.contains_key(text),
+                };
+                if is_undone {
+                    undone.push((name.clone(), ready.owned.clone()));
                 }
                 let is_untold = |present: &Present| present.raw == Raw::Untold;
                 if outcome.is_ok() && after.as_ref().is_ok_and(|it| it.get(name).is_some_and(is_untold)) {
@@ -205,15 +209,20 @@ impl<K: Kernel> ApparmorHost<K> {
                 outcomes.push((name.clone(), outcome));
             }
         }
-        let loaded = |pending: &Pending| !failed.contains_key(&pending.text);
-        if let Ok(after) = &after
-            && batch.iter().any(loaded)
-        {
-            self.remove_orphans(batch, after);
+        if let Ok(after) = &after {
+            // The children of a version that stays are no orphans.
+            let loaded: Vec<&Pending> =
+                batch.iter().filter(|pending| !failed.contains_key(&pending.text)).collect();
+            self.remove_orphans(&loaded, after);
         }
         // Where the kernel does not tell blobs apart, the ledger says that it is not the one before.
         self.disclaim(|profiles| {
-            profiles.retain(|name, _| !void.contains(name));
+            for (name, owned) in undone {
+                match owned {
+                    Some(owned) => drop(profiles.insert(name, owned)),
+                    None => drop(profiles.remove(&name)),
+                }
+            }
             for (_, owned) in profiles.iter_mut().filter(|(name, _)| certain.contains(*name)) {
                 owned.before = None;
             }
@@ -234,7 +243,7 @@ impl<K: Kernel> ApparmorHost<K> {
         let is_told = present.is_some_and(|present| present.raw != Raw::Untold);
         let owned = Owned { before: owned.before.clone().filter(|_| is_told), ..owned.clone() };
         match self.judge(name, &owned, present) {
-            InKernel::Ours(blob) if blob == digest && ready.is_new && ready.is_equal => {
+            InKernel::Ours(blob) if blob == digest && ready.owned.is_none() && ready.is_equal => {
                 Ok(Loaded::Adopted(digest))
             }
             InKernel::Ours(blob) if blob == digest => Ok(Loaded::Ours(digest)),

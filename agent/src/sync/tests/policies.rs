@@ -28,6 +28,8 @@ struct Node {
     owned: BTreeMap<ProfileName, FoundPolicy>,
     foreign: BTreeSet<ProfileName>,
     failing_stores: u32,
+    /// So many are lost again right after.
+    losing_stores: u32,
     failing_loads: u32,
     used: BTreeSet<ProfileName>,
     /// The compiler's next answers; with none left, it compiles.
@@ -76,6 +78,10 @@ impl PolicyHost for FakePolicies {
         let text = Digest::of(text.as_bytes());
         let (policy, _) = profiles::apparmor::judge(text, names, blob).unwrap();
         node.done.push("keep".to_owned());
+        if node.losing_stores > 0 {
+            node.losing_stores -= 1;
+            return Ok(());
+        }
         node.stored.insert(text, policy);
         Ok(())
     }
@@ -262,6 +268,17 @@ async fn a_compiler_that_does_not_answer_and_a_full_disk_are_tried_again() {
     })
     .await;
     assert_eq!(done, ["compile", "compile", "compile", "compile", "keep", "load one", "load two", LABELS]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_loses_before_it_was_ever_loaded_is_compiled_again() {
+    let done = play(Node { losing_stores: 2, ..Node::default() }, async |sender, _| {
+        send(&sender, apparmor("b", TEXT));
+        seconds(300).await;
+    })
+    .await;
+    let kept = ["compile", "keep"];
+    assert_eq!(done, [&kept[..], &kept, &kept, &["load one", "load two", LABELS]].concat());
 }
 
 #[tokio::test(start_paused = true)]

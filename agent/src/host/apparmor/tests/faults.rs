@@ -85,6 +85,54 @@ fn a_new_text_whose_load_fails_is_not_ours() {
     assert!(!scene.owns("d"));
 }
 
+/// Fails the first load.
+fn refuse_the_first_load() -> impl FnMut(Step, &Path) -> nix::Result<()> {
+    let mut is_first = true;
+    move |step, _| {
+        let is_it = step == Step::Load && std::mem::take(&mut is_first);
+        if is_it { Err(Errno::EPROTO) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_version_that_stays_for_a_failed_load_keeps_its_children() {
+    for digests in [Digests::Sha1, Digests::Sha256, Digests::None] {
+        let mut scene = Scene::with(digests);
+        scene.load(&["a enforce\na//hat enforce"]);
+        let outcomes = watched(refuse_the_first_load(), || scene.load(&["a enforce\n# 2", "c enforce"]));
+        assert!(outcomes[0].1.starts_with("changing the kernel's policy"), "{outcomes:?}");
+        assert_eq!(outcomes[1..], all(&["c"], "ours"));
+        assert_eq!(scene.kernel.modes(), "a enforce, a//hat enforce, c enforce", "{digests:?}");
+    }
+}
+
+#[test]
+fn an_edit_that_the_kernel_refuses_leaves_the_version_before_it_to_be_loaded_after_a_reboot() {
+    for digests in [Digests::Sha1, Digests::Sha256, Digests::None] {
+        for is_loaded in [true, false] {
+            let mut scene = Scene::with(digests);
+            scene.load(&[TEXT]);
+            if !is_loaded {
+                scene.reboot();
+                scene.restart();
+            }
+            for _ in 0..2 {
+                let outcomes = watched(refuse_the_first_load(), || scene.load(&[EDITED]));
+                assert!(outcomes.iter().all(|(_, outcome)| outcome != "ours"), "{outcomes:?}");
+                scene.host().forget(&|text| text == digest_of(EDITED));
+                let blob = is_loaded.then_some(InKernel::Ours(blob_of(TEXT)));
+                assert_eq!(scene.in_kernel("a"), blob.or(Some(InKernel::Absent)), "{digests:?}");
+            }
+            scene.reboot();
+            let found = scene.restart();
+            assert_eq!(found.len(), 2);
+            assert!(found.values().all(|found| found.text == digest_of(TEXT) && found.is_current));
+            assert_eq!(scene.load_kept(&[TEXT]), all(&["a", "b"], "ours"), "{digests:?}");
+            assert_eq!(scene.kernel.modes(), "a enforce, a//hat enforce, b complain");
+        }
+    }
+}
+
 #[test]
 fn a_text_is_durable_before_the_ledger_has_it_and_the_ledger_before_the_kernel() {
     let mut scene = Scene::new();
