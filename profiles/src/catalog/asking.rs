@@ -99,19 +99,32 @@ impl Asking {
         self.settle();
     }
 
-    /// What is to be compiled now, which counts as asked for then; and when there may be more, if nothing
-    /// happens before.
-    pub fn ask(&mut self, now: Time) -> (Vec<Document>, Option<Time>) {
-        let (mut due, mut wake_at) = (Vec::new(), None::<Time>);
-        for waiting in self.waiting.values_mut().filter(|waiting| !waiting.is_asked) {
+    /// What is to be compiled now, which counts as asked for then, each text with the bundles that have it; and
+    /// when there may be more, if nothing happens before.
+    pub fn ask(&mut self, now: Time) -> (Vec<(Document, BTreeSet<BundleId>)>, Option<Time>) {
+        let (mut due, mut wake_at) = (BTreeMap::new(), None::<Time>);
+        for (text, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| !waiting.is_asked) {
             if let Some(at) = waiting.retry.blocked_until(now) {
                 wake_at = Some(wake_at.map_or(at, |wake_at| wake_at.min(at)));
             } else {
                 waiting.is_asked = true;
-                due.push(waiting.document.clone());
+                due.insert(*text, (waiting.document.clone(), BTreeSet::new()));
             }
         }
-        (due, wake_at)
+        for (id, texts) in &self.bundles {
+            for document in documents(texts) {
+                if let Some((_, bundles)) = due.get_mut(&document.digest()) {
+                    bundles.insert(id.clone());
+                }
+            }
+        }
+        (due.into_values().collect(), wake_at)
+    }
+
+    /// Whether an answer about `text` is waited for. If not, nobody needs one.
+    #[must_use]
+    pub fn is_asked(&self, text: Digest) -> bool {
+        self.waiting.get(&text).is_some_and(|waiting| waiting.is_asked)
     }
 
     /// Records what compiling `text` found, or that there is no answer. Returns what there is to say now.
@@ -125,10 +138,9 @@ impl Asking {
             waiting.has_failed = true;
             waiting.retry.failed(now);
         }
-        let is_asked = |text: Digest| self.waiting.get(&text).is_some_and(|waiting| waiting.is_asked);
         let is_due = |texts: &&Texts| {
             let mut of_it = documents(texts).map(Document::digest).peekable();
-            of_it.clone().any(|other| other == text) && !of_it.any(is_asked)
+            of_it.clone().any(|other| other == text) && !of_it.any(|text| self.is_asked(text))
         };
         self.bundles.values().filter(is_due).map(|texts| Review::of_texts(texts, &self.compiled)).collect()
     }
