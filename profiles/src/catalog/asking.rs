@@ -4,10 +4,12 @@
 //! those that are with the compiler is back. So one edit leads to two reviews, however many texts there are.
 //!
 //! Invariants: only what the text itself does not refuse is asked for, once at a time; an answer is kept as
-//! long as a bundle has the text, and one to a text that no bundle has any more changes nothing. Where there
-//! is no answer, that is nobody's fault who writes bundles: it is asked for again, more and more slowly.
+//! long as a bundle has the text, and one to a text that no bundle has any more changes nothing. The content of
+//! a text is kept until there is an answer, and not longer. Where there is no answer, that is nobody's fault
+//! who writes bundles: it is asked for again, more and more slowly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use super::declaring::Declared;
 use super::review::{Compiled, Texts};
@@ -41,13 +43,15 @@ impl Judged {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        let said = if let Some(texts) = Texts::of(source, platforms) {
+        let texts = Texts::of(source, platforms);
+        let declared = Declared::of(source, texts.as_ref().map(|texts| &texts.bundle));
+        let said = if let Some(texts) = texts {
             Said::Texts(texts)
         } else {
             let (review, outline) = Review::of(source, platforms);
             Said::Reviewed(source.id.clone(), review, outline)
         };
-        Self { declared: Declared::of(source), said }
+        Self { declared, said }
     }
 
     /// The bundle without contents.
@@ -62,6 +66,7 @@ impl Judged {
 /// The texts of all bundles.
 #[derive(Debug, Default)]
 pub struct Asking {
+    /// Without contents.
     bundles: BTreeMap<BundleId, Texts>,
     compiled: Compiled,
     /// What has to be compiled.
@@ -157,39 +162,38 @@ impl Asking {
                 self.bundles.remove(&id);
                 review
             }
-            Said::Texts(texts) => {
+            Said::Texts(mut texts) => {
                 let review = Review::of_texts(&texts, &self.compiled);
+                for profile in texts.bundle.profiles.values_mut() {
+                    let Profile::Accepted(document, _) = profile else { continue };
+                    let outline = document.outline();
+                    let document = mem::replace(document, outline);
+                    if !self.compiled.contains_key(&document.digest()) {
+                        self.waiting.entry(document.digest()).or_insert_with(|| Waiting {
+                            document,
+                            is_asked: false,
+                            has_failed: false,
+                            retry: Retry::default(),
+                        });
+                    }
+                }
                 self.bundles.insert(texts.bundle.id.clone(), texts);
                 review
             }
         }
     }
 
-    /// Forgets what no bundle has any more, and notes down what is new.
+    /// Forgets what no bundle has any more.
     fn settle(&mut self) {
-        let all: BTreeMap<Digest, &Document> =
-            self.bundles.values().flat_map(documents).map(|document| (document.digest(), document)).collect();
-        self.compiled.retain(|text, _| all.contains_key(text));
-        self.waiting.retain(|text, _| all.contains_key(text));
-        for (text, document) in all {
-            if !self.compiled.contains_key(&text) {
-                self.waiting.entry(text).or_insert_with(|| Waiting {
-                    document: document.clone(),
-                    is_asked: false,
-                    has_failed: false,
-                    retry: Retry::default(),
-                });
-            }
-        }
+        let all: BTreeSet<Digest> = self.bundles.values().flat_map(documents).map(Document::digest).collect();
+        self.compiled.retain(|text, _| all.contains(text));
+        self.waiting.retain(|text, _| all.contains(text));
     }
 }
 
 /// The texts that their own words do not refuse.
 fn documents(texts: &Texts) -> impl Iterator<Item = &Document> + Clone {
-    texts.bundle.profiles.values().filter_map(|profile| match profile {
-        Profile::Accepted(document, _) => Some(document),
-        Profile::Refused(_) => None,
-    })
+    texts.bundle.accepted().map(|(_, document)| document)
 }
 
 #[cfg(test)]

@@ -101,6 +101,24 @@ fn what_is_known_of_a_text_holds_for_every_bundle_as_long_as_one_has_it() {
 }
 
 #[test]
+fn the_content_of_a_text_is_kept_until_there_is_an_answer() {
+    let mut asking = Asking::default();
+    let (one, two) = (good("one"), good("two"));
+    asking.applied(judged("a", &[&one]));
+    asking.answered(digest(&one), Some(vec![]), START());
+    asking.applied(judged("b", &[&one, &two]));
+    let of_bundles: Vec<&Document> = asking.bundles.values().flat_map(documents).collect();
+    assert!(of_bundles.iter().all(|document| document.content().is_empty()), "a bundle has a content");
+    let contents = asking.waiting.values().map(|waiting| waiting.document.content());
+    assert_eq!(contents.collect::<Vec<_>>(), [two.as_bytes()]);
+    assert_eq!(asking.ask(START()).0[0].0.content(), two.as_bytes());
+    asking.answered(digest(&two), None, START());
+    assert_eq!(asking.waiting.len(), 1, "it is asked for again");
+    asking.answered(digest(&two), Some(vec![]), START());
+    assert!(asking.waiting.is_empty());
+}
+
+#[test]
 fn each_text_is_asked_for_with_the_bundles_that_have_it() {
     let mut asking = Asking::default();
     let (shared, own) = (good("shared"), good("own"));

@@ -6,7 +6,9 @@ use proptest::prelude::any;
 use super::*;
 use crate::catalog::object::ProfileCatalog;
 use crate::diagnostic::{Code, Place};
+use crate::platform::Platform;
 use crate::seed::runner;
+use crate::verdicts::Verdicts;
 
 const DELAY: Duration = Duration::from_mins(5);
 const NAMESPACES: [&str; 2] = ["ns", "team"];
@@ -49,13 +51,29 @@ fn source(name: &str, created: i64, data: &[(&str, &str)]) -> Source {
 
 fn seccomp(name: &str, created: i64, keys: &[&str]) -> Declared {
     let data: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "{}")).collect();
-    Declared::of(&source(name, created, &data))
+    Declared::of(&source(name, created, &data), None)
 }
 
 fn apparmor(name: &str, created: i64, texts: &[&str]) -> Declared {
     let keys: Vec<String> = (0..texts.len()).map(|number| format!("k{number}")).collect();
     let data: Vec<(&str, &str)> = keys.iter().map(String::as_str).zip(texts.iter().copied()).collect();
-    Declared::of(&Source { kind: "apparmor".to_owned(), ..source(name, created, &data) })
+    let source = Source { kind: "apparmor".to_owned(), ..source(name, created, &data) };
+    let judged = Bundle::of(source.clone(), &mut Verdicts::new(Platform::EXAMPLE));
+    let declared = Declared::of(&source, Some(&judged));
+    assert_eq!(declared, Declared::of(&source, None), "judging changes what is declared");
+    declared
+}
+
+/// One with more keys than a bundle may have.
+fn unreadable(kind: &str, name: &str, created: i64) -> Declared {
+    let keys: Vec<String> = (0..=MOST_KEYS).map(|number| format!("k{number}")).collect();
+    let data: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    Declared::of(&Source { kind: kind.to_owned(), ..source(name, created, &data) }, None)
+}
+
+/// An AppArmor text that declares these profiles.
+fn declaring_names(names: &[String]) -> String {
+    names.iter().fold(String::new(), |text, name| text + "profile " + name + " {\n}\n")
 }
 
 /// As `bundle` with the annotation that says so.
@@ -119,7 +137,11 @@ fn what_is_no_bundle_and_no_key_declares_nothing() {
     let misspelt = Source { kind: "secomp".to_owned(), ..source("web", 1, &[("a.json", "{}")]) };
     let binary = Source { binary_keys: vec!["b.json".to_owned()], ..source("bin", 1, &[("..a", "{}")]) };
     check(
-        &[Declared::of(&misspelt), Declared::of(&binary), apparmor("aa", 1, &["profile /bin/x {\n}"])],
+        &[
+            Declared::of(&misspelt, None),
+            Declared::of(&binary, None),
+            apparmor("aa", 1, &["profile /bin/x {\n}"]),
+        ],
         &["bin/b.json=seccomp.pavise.dev/bin_b.json"],
     );
 }
@@ -280,9 +302,7 @@ fn while_it_is_not_known_what_a_text_was_the_object_keeps_its_names() {
 
 #[test]
 fn a_bundle_with_too_many_keys_keeps_what_it_had() {
-    let keys: Vec<String> = (0..=MOST_KEYS).map(|number| format!("k{number}")).collect();
-    let many: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let (few, many) = (seccomp("web", 1, &["a"]), seccomp("web", 1, &many));
+    let (few, many) = (seccomp("web", 1, &["a"]), unreadable("seccomp", "web", 1));
     let mut declaring = with(&[few.clone(), seccomp("other", 1, &["a"])]);
     let before = declaring.draft(at(0)).unwrap().content;
     declaring.applied(many.clone());
@@ -293,6 +313,20 @@ fn a_bundle_with_too_many_keys_keeps_what_it_had() {
     assert_eq!(references(&mut restarted, 300), ["web/a"]);
     restarted.applied(few);
     assert_eq!(references(&mut restarted, 300), ["web/a"]);
+}
+
+#[test]
+fn of_refused_texts_so_many_names_are_kept_as_of_all_others() {
+    let text = |number: usize, more: &str| {
+        let names: Vec<String> = (0..500).map(|of_it| format!("p{number}-{of_it}")).collect();
+        declaring_names(&names) + more
+    };
+    for (more, count) in [("", 22), ("profile /refused {\n}\n", 22), ("", 20)] {
+        let texts: Vec<String> = (0..count).map(|number| text(number, more)).collect();
+        let bundle = apparmor("aa", 1, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut bundle = by_bundle(bundle);
+        assert_eq!(bundle.texts().map(|text| text.names.len()).sum::<usize>(), MOST_NAMES);
+    }
 }
 
 #[test]
