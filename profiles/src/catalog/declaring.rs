@@ -6,7 +6,8 @@
 //!   text that was accepted.
 //! - An AppArmor name belongs to the oldest bundle that declares it.
 //! - The label is that of the profile, if every Node has room for it, as [`labelling`] counts: with all
-//!   bundles counted, whichever Nodes they are for. Else it is that of the bundle.
+//!   bundles counted, whichever Nodes they are for. Else it is that of the bundle. What can't be told of a
+//!   bundle counts by what the object had at the start.
 //! - What nobody declares any more stays for the removal delay, as on nodes. After a start, what the object
 //!   has counts as declared until then.
 //!
@@ -131,7 +132,8 @@ impl Declared {
     /// The same, after the version `before` of the bundle.
     fn after(mut self, before: Option<Self>) -> Self {
         match (&mut self.content, before.map(|before| before.content)) {
-            (Content::Unreadable(_), Some(before @ (Content::Seccomp(_) | Content::AppArmor(_)))) => {
+            (Content::Unreadable(Kind::Seccomp), Some(before @ Content::Seccomp(_)))
+            | (Content::Unreadable(Kind::AppArmor), Some(before @ Content::AppArmor(_))) => {
                 self.content = before;
             }
             (Content::AppArmor(texts), Some(Content::AppArmor(mut before))) => {
@@ -153,22 +155,34 @@ impl Declared {
         texts.into_iter().flat_map(BTreeMap::values_mut)
     }
 
-    /// How many labels of profiles it may ask of a Node.
-    fn labels_asked(&self) -> usize {
-        match &self.content {
-            _ if !self.has_profile_labels => 0,
+    /// How many labels of profiles it may ask of a Node. Nodes count what they hold of what can't be told here:
+    /// what of `unclaimed` may be its own counts, and is taken out, for it can be of one bundle only. Rather too
+    /// many than too few: then a label is that of a bundle, which does not depend on room.
+    fn labels_asked(&self, home: &Namespace, unclaimed: &mut BTreeMap<Entry, LabelKey>) -> usize {
+        if !self.has_profile_labels {
+            return 0;
+        }
+        let known = match &self.content {
             Content::Nothing | Content::Unreadable(_) => 0,
             Content::Seccomp(keys) => keys.len(),
             Content::AppArmor(texts) => texts.values().map(|text| text.names().len().max(1)).sum(),
-        }
+        };
+        let own = self.label(home);
+        let held = unclaimed.extract_if(.., |entry, label| {
+            (label.is_of_profile() || *label == own) && self.may_have(home, entry)
+        });
+        known + held.count()
+    }
+
+    /// The label of the bundle.
+    fn label(&self, home: &Namespace) -> LabelKey {
+        LabelKey::of_bundle(Some(&self.id.namespace).filter(|namespace| *namespace != home), &self.id.name)
     }
 
     /// What it declares, each with the label to select on: those of its profiles, or its own.
     fn entries(&self, home: &Namespace, by_profile: bool) -> Vec<(Entry, LabelKey)> {
-        let namespace = (self.id.namespace != *home).then_some(&self.id.namespace);
-        let label = |of_profile: LabelKey| {
-            if by_profile { of_profile } else { LabelKey::of_bundle(namespace, &self.id.name) }
-        };
+        let own = self.label(home);
+        let label = |of_profile: LabelKey| if by_profile { of_profile } else { own.clone() };
         match &self.content {
             Content::Nothing | Content::Unreadable(_) => Vec::new(),
             Content::Seccomp(keys) => {
@@ -362,11 +376,12 @@ impl Declaring {
         let is_all_listed = self.is_all_listed();
         let mut room = ROOM;
         let mut before = mem::take(&mut self.entries);
+        let unclaimed = self.unclaimed(&before);
         if !is_all_listed {
             self.entries = before.extract_if(.., |_, standing| standing.since == Since::Found).collect();
             room = room.saturating_sub(self.entries.iter().map(size).sum());
         }
-        let left_out = self.add_declared(&mut room);
+        let left_out = self.add_declared(unclaimed, &mut room);
         self.due = None;
         for (entry, Standing { label, since }) in before {
             if self.entries.contains_key(&entry) {
@@ -385,6 +400,18 @@ impl Declaring {
         of_them.filter(|(entry, _)| !self.entries.contains_key(entry)).count()
     }
 
+    /// What of `before` the object had at the start, and no bundle declares, as far as that can be told.
+    fn unclaimed(&self, before: &BTreeMap<Entry, Standing>) -> BTreeMap<Entry, LabelKey> {
+        let found = before.iter().filter(|(_, standing)| standing.since == Since::Found);
+        let mut found: BTreeMap<_, _> =
+            found.map(|(entry, standing)| (entry.clone(), standing.label.clone())).collect();
+        if !found.is_empty() {
+            let declared = self.bundles.values().flat_map(|bundle| bundle.entries(&self.home, false));
+            declared.for_each(|(entry, _)| drop(found.remove(&entry)));
+        }
+        found
+    }
+
     /// Keeps what nobody declares, unless its time is over, or there is no room.
     fn keep(&mut self, entry: Entry, standing: Standing, room: &mut usize, now: Time) {
         let end = match standing.since {
@@ -401,12 +428,12 @@ impl Declaring {
 
     /// Adds what bundles declare, the oldest first, as far as there is room. Returns those that there was none
     /// for.
-    fn add_declared(&mut self, room: &mut usize) -> Vec<BundleId> {
+    fn add_declared(&mut self, mut unclaimed: BTreeMap<Entry, LabelKey>, room: &mut usize) -> Vec<BundleId> {
         let mut bundles: Vec<&Declared> = self.bundles.values().collect();
         bundles.sort_by_key(|bundle| (bundle.created.unwrap_or(i64::MAX), &bundle.id));
         let (mut left_out, mut labels) = (Vec::new(), 0);
         for bundle in bundles {
-            labels += bundle.labels_asked();
+            labels += bundle.labels_asked(&self.home, &mut unclaimed);
             let by_profile = bundle.has_profile_labels && labels <= labelling::MOST;
             let entries = bundle.entries(&self.home, by_profile);
             let new: Vec<(Entry, Standing)> = entries

@@ -71,6 +71,11 @@ fn unreadable(kind: &str, name: &str, created: i64) -> Declared {
     Declared::of(&Source { kind: kind.to_owned(), ..source(name, created, &data) }, None)
 }
 
+/// As many keys, `k0` and so on.
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("k{number}")).collect()
+}
+
 /// An AppArmor text that declares these profiles.
 fn declaring_names(names: &[String]) -> String {
     names.iter().fold(String::new(), |text, name| text + "profile " + name + " {\n}\n")
@@ -313,6 +318,67 @@ fn a_bundle_with_too_many_keys_keeps_what_it_had() {
     assert_eq!(references(&mut restarted, 300), ["web/a"]);
     restarted.applied(few);
     assert_eq!(references(&mut restarted, 300), ["web/a"]);
+}
+
+#[test]
+fn a_bundle_with_too_many_keys_keeps_nothing_of_another_kind() {
+    for (before, kind, reference) in [
+        (seccomp("web", 1, &["a"]), "apparmor", "web/a"),
+        (apparmor("web", 1, &["profile x {\n}\n"]), "seccomp", "x"),
+    ] {
+        let mut declaring = with(&[before]);
+        assert_eq!(references(&mut declaring, 0), [reference]);
+        declaring.applied(unreadable(kind, "web", 1));
+        assert_eq!(references(&mut declaring, 0), [reference], "the removal delay");
+        assert_eq!(references(&mut declaring, 300), Vec::<String>::new(), "{kind}");
+    }
+}
+
+/// Claims the label of `web`, which asks for ten labels, beside a bundle that held so many profiles before it
+/// became as `now`; and that a restart does not change it.
+fn check_beside(before: &Declared, now: &Declared, expected: &str) {
+    let ten = keys(10);
+    let web = seccomp("web", 2, &ten.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut declaring = with(&[before.clone(), web.clone()]);
+    accept(&mut declaring, before);
+    declaring.draft(at(0));
+    declaring.applied(now.clone());
+    let content = declaring.draft(at(0)).unwrap().content;
+    assert_eq!(content.seccomp["web/k0"], expected);
+    let mut restarted = started(Some(&content));
+    for (seconds, name) in [(0, "ns"), (1, "team"), (1_000, "team")] {
+        list(&mut restarted, &[name], &[now.clone(), web.clone()]);
+        let after = restarted.draft(at(seconds)).unwrap().content;
+        assert_eq!(after.seccomp["web/k0"], expected, "after a restart, {name} is listed");
+    }
+}
+
+#[test]
+fn what_nodes_may_hold_of_a_bundle_counts_also_after_a_restart() {
+    let (of_profile, of_bundle) = ("seccomp.pavise.dev/web_k0", "bundle.pavise.dev/web");
+    for (count, expected) in [(246, of_profile), (247, of_bundle), (300, of_bundle)] {
+        let held = keys(count);
+        let names: Vec<&str> = held.iter().map(String::as_str).collect();
+        check_beside(&seccomp("old", 1, &names), &unreadable("seccomp", "old", 1), expected);
+        check_beside(&seccomp("team/old", 1, &names), &unreadable("seccomp", "team/old", 1), expected);
+        let text = declaring_names(&held);
+        let before = apparmor("aa", 1, &[&text]);
+        check_beside(&before, &unreadable("apparmor", "aa", 1), expected);
+        // Refused, with all names but one, or without any.
+        let rest = declaring_names(&held[1..]) + "profile /x {\n}\n";
+        check_beside(&before, &apparmor("aa", 1, &[&rest]), expected);
+    }
+    // A text of which nothing can be read.
+    let text = declaring_names(&keys(250));
+    check_beside(&apparmor("aa", 1, &[&text]), &apparmor("aa", 1, &["profile \"x"]), of_bundle);
+    // What has no labels of profiles asks for none.
+    let old = by_bundle(apparmor("aa", 1, &[&text]));
+    check_beside(&old, &by_bundle(apparmor("aa", 1, &["profile \"x"])), of_profile);
+    check_beside(
+        &by_bundle(seccomp("old", 3, &["a"])),
+        &by_bundle(unreadable("seccomp", "old", 3)),
+        of_profile,
+    );
 }
 
 #[test]
