@@ -1,10 +1,10 @@
 //! The loop of `pavise catalog`: bundles in, Events and the object `ProfileCatalog` out.
 //!
-//! Invariants: at most one write of an Event is under way, and nothing waits for it: what is seen meanwhile is judged,
-//! and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it says of
-//! a text is taken when it comes, and a text that no bundle has any more is not spoken of. Nothing is decided
-//! here; that is the business of [`profiles::catalog`] and [`profiles::saying`]. The object is kept beside all
-//! of that ([`object`]).
+//! Invariants: at most one write of an Event is under way, and nothing waits for it: what is seen meanwhile is
+//! judged, and may make a write that is not sent yet needless. Nothing waits for the compiler either: what it
+//! says of a text is taken when it comes, and a text that no bundle has any more is hung up on. Nothing is
+//! decided here; that is the business of [`profiles::catalog`] and [`profiles::saying`]. The object is kept
+//! beside all of that ([`object`]).
 
 pub(crate) mod object;
 
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use futures::future::{Fuse, FusedFuture, LocalBoxFuture};
-use futures::stream::{FuturesUnordered, LocalBoxStream};
+use futures::stream::LocalBoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use profiles::bundle::Document;
 use profiles::catalog::asking::{Asking, Judged};
@@ -28,15 +28,19 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::cluster::bundles::Seen;
+use crate::compiler::queue::Queue;
 use object::Object;
 
+/// AppArmor texts on their way to the compiler, and what was found when they come back. An error: there is no
+/// answer.
+pub(crate) type Compiling = Queue<Document, Result<Vec<Diagnostic>>>;
+
 /// Runs until `stop` completes. `watch` starts to watch all bundles, judged for the platforms that it is
-/// given; it is called anew when these change. `compile` has an AppArmor text compiled, and tells what was
-/// found; it fails if there is no answer. `write` starts a write of an Event.
+/// given; it is called anew when these change. `write` starts a write of an Event.
 pub(crate) async fn run(
     platforms: impl Stream<Item = BTreeSet<Platform>>,
     watch: impl Fn(BTreeSet<Platform>) -> LocalBoxStream<'static, Seen<Judged>>,
-    compile: impl Fn(Document) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>>,
+    mut compiling: Compiling,
     write: impl Fn(Write) -> LocalBoxFuture<'static, Outcome>,
     object: Object,
     stop: impl Future<Output = ()>,
@@ -47,13 +51,12 @@ pub(crate) async fn run(
     let mut known = Known { saying: Saying::of_bundles(), asking: Asking::default(), object };
     // Nothing is judged before it is known for which platforms.
     let mut bundles = futures::stream::pending().boxed_local();
-    let mut compiling = FuturesUnordered::new();
     let mut writing = Fuse::terminated();
     loop {
+        compiling.retain(|text| known.asking.is_asked(text));
         let (texts, mut wake_at) = known.asking.ask(now());
-        for document in texts {
-            let (text, found) = (document.digest(), compile(document));
-            compiling.push(async move { (text, found.await) });
+        for (document, bundles) in texts {
+            compiling.wait(document.digest(), bundles, document);
         }
         if writing.is_terminated() {
             let next = known.saying.next(now());
@@ -138,6 +141,7 @@ impl Known {
 mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use anyhow::bail;
@@ -147,6 +151,7 @@ mod tests {
     use profiles::name::Namespace;
     use profiles::saying::How;
     use profiles::statement::Reason;
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::examples::{PLATFORM, apparmor_source, source};
@@ -191,22 +196,22 @@ mod tests {
             }
             .boxed_local()
         };
-        let compile = |_| panic!("nothing is to be compiled");
-        run(platforms, watch, compile, write, no_object(), tokio::time::sleep(duration)).await;
+        let compiling = Queue::new(1, |_| panic!("nothing is to be compiled"));
+        run(platforms, watch, compiling, write, no_object(), tokio::time::sleep(duration)).await;
         writes.take()
     }
 
     /// Runs for `duration` while `web` is seen as it is in `story`, after so many seconds each. `compile`
-    /// answers about the profile of a name when it is asked for the nth time. Returns what was written about
-    /// `web`, and when, and how often there was an answer to be had.
+    /// answers about the profile of a name when it is asked for the nth time, and is asked about one at a
+    /// time. Returns what was written about `web`, and when, and how often there was an answer to be had.
     async fn compiled_for(
         duration: Duration,
         story: &'static [(u64, &'static str)],
-        compile: impl Fn(&str, usize) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>>,
+        compile: impl Fn(&str, usize) -> LocalBoxFuture<'static, Result<Vec<Diagnostic>>> + 'static,
     ) -> (Vec<(u64, Reason, How)>, usize) {
         let started = Instant::now();
         let (writes, asked) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(0)));
-        let (log, count) = (writes.clone(), asked.clone());
+        let (log, count, turns) = (writes.clone(), asked.clone(), Arc::new(Semaphore::new(1)));
         let write = move |write: Write| {
             log.borrow_mut().push((started.elapsed().as_secs(), write.statement.reason, write.how));
             async { Outcome::Said }.boxed_local()
@@ -214,7 +219,7 @@ mod tests {
         let compile = move |document: Document| {
             *count.borrow_mut() += 1;
             let name = document.names().first().map(ToString::to_string).unwrap_or_default();
-            compile(&name, *count.borrow())
+            one_at_a_time(&turns, compile(&name, *count.borrow()))
         };
         let watch = |_| {
             let listed = Seen::Listed(Namespace::new("ns").unwrap(), vec![text_of(story[0].1)]);
@@ -226,7 +231,7 @@ mod tests {
             stream::iter([listed]).chain(edits).chain(stream::pending()).boxed_local()
         };
         let known = stream::iter([platforms("amd64")]).chain(stream::pending());
-        run(known, watch, compile, write, no_object(), tokio::time::sleep(duration)).await;
+        run(known, watch, Queue::new(1, compile), write, no_object(), tokio::time::sleep(duration)).await;
         (writes.take(), asked.take())
     }
 
@@ -239,6 +244,19 @@ mod tests {
         async move {
             tokio::time::sleep(Duration::from_secs(after)).await;
             Ok(found)
+        }
+        .boxed_local()
+    }
+
+    /// The same answer. It panics if another one is out.
+    fn one_at_a_time<T: 'static>(
+        turns: &Arc<Semaphore>,
+        answer: LocalBoxFuture<'static, T>,
+    ) -> LocalBoxFuture<'static, T> {
+        let turns = turns.clone();
+        async move {
+            let _turn = turns.try_acquire().unwrap();
+            answer.await
         }
         .boxed_local()
     }
@@ -290,9 +308,43 @@ mod tests {
             stream::iter([listed]).chain(stream::pending()).boxed_local()
         };
         let known = stream::iter([platforms("amd64")]).chain(stream::pending());
-        let compile = |_| futures::future::pending().boxed_local();
-        run(known, watch, compile, write, no_object(), tokio::time::sleep(Duration::from_secs(1))).await;
+        let compiling = Queue::new(1, |_| futures::future::pending().boxed_local());
+        run(known, watch, compiling, write, no_object(), tokio::time::sleep(Duration::from_secs(1))).await;
         assert_eq!(writes.take(), ["other"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edited_text_is_hung_up_on_and_out_once_if_it_comes_back() {
+        let story = &[(0, "bad"), (10, "worse"), (20, "bad")];
+        let (writes, asked) = compiled_for(Duration::from_mins(30), story, |name, _| answer(name, 600)).await;
+        assert_eq!((writes, asked), (vec![(620, Reason::ProfileRefused, How::First)], 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_many_texts_holds_up_nobody() {
+        let started = Instant::now();
+        let (written, turns) = (Rc::new(RefCell::new(Vec::new())), Arc::new(Semaphore::new(1)));
+        let log = written.clone();
+        let write = move |write: Write| {
+            log.borrow_mut().push((started.elapsed().as_secs(), write.statement.subject.name.clone()));
+            async { Outcome::Said }.boxed_local()
+        };
+        let watch = |platforms: BTreeSet<_>| {
+            let text = |number: usize| (format!("k{number}"), format!("profile p{number} {{\n}}\n"));
+            let texts: Vec<_> = (0..20).map(text).collect();
+            let data: Vec<_> = texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+            let many = Judged::of(&apparmor_source("ns", "many", &data), &platforms);
+            let listed = Seen::Listed(Namespace::new("ns").unwrap(), vec![many, text_of("bad")]);
+            stream::iter([listed]).chain(stream::pending()).boxed_local()
+        };
+        let compile = move |document: Document| {
+            let name = document.names().first().unwrap().to_string();
+            one_at_a_time(&turns, answer(&name, 30))
+        };
+        let known = stream::iter([platforms("amd64")]).chain(stream::pending());
+        let stop = tokio::time::sleep(Duration::from_mins(5));
+        run(known, watch, Queue::new(1, compile), write, no_object(), stop).await;
+        assert_eq!(written.take(), [(60, "web".to_owned())]);
     }
 
     fn after(seconds: u64, seen: Seen<Judged>) -> impl Stream<Item = Seen<Judged>> {

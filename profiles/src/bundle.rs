@@ -26,6 +26,10 @@ use crate::verdicts::Verdicts;
 /// each agent more memory than it has.
 pub(crate) const MOST_KEYS: usize = 2_000;
 
+/// How many AppArmor profiles a bundle declares at most. A ConfigMap can hold 80,000 empty ones, whose names
+/// alone would take five times its size. It is full with 10,000 of 100 bytes each, rules and all.
+pub(crate) const MOST_NAMES: usize = 10_000;
+
 /// Which bundle: the namespace and name of its ConfigMap. Written `<namespace>/<name>`. A directory of
 /// profiles counts as one.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -186,7 +190,7 @@ impl Bundle {
         }
     }
 
-    /// All was added. A name that two texts declare belongs to the first of them.
+    /// All was added. A name that two texts declare belongs to the first of them, and so does the room for names.
     fn end(mut self) -> Self {
         let mut declared: BTreeMap<ProfileName, ProfileKey> = BTreeMap::new();
         for (key, profile) in &mut self.profiles {
@@ -195,6 +199,11 @@ impl Bundle {
             if let Some((name, first)) = twice {
                 let twice = declared_twice(key, name, first);
                 *profile = Profile::Refused(findings.iter().cloned().chain([twice]).collect());
+                continue;
+            }
+            if declared.len() + document.names().len() > MOST_NAMES {
+                let finding = too_many_names(key);
+                *profile = Profile::Refused(findings.iter().cloned().chain([finding]).collect());
                 continue;
             }
             declared.extend(document.names().iter().map(|name| (name.clone(), key.clone())));
@@ -217,6 +226,14 @@ impl Bundle {
             diagnostics: self.diagnostics.clone(),
             ..*self
         }
+    }
+
+    /// What of it is accepted.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = (&ProfileKey, &Document)> + Clone {
+        self.profiles.iter().filter_map(|(key, profile)| match profile {
+            Profile::Accepted(document, _) => Some((key, document)),
+            Profile::Refused(_) => None,
+        })
     }
 
     /// Whether it can be told what the bundle asks for.
@@ -286,10 +303,7 @@ impl Profile {
 
     fn outline(&self) -> Self {
         match self {
-            Self::Accepted(Document { digest, names, .. }, _) => {
-                let document = Document { content: "".into(), digest: *digest, names: names.clone() };
-                Self::Accepted(document, [].into())
-            }
+            Self::Accepted(document, _) => Self::Accepted(document.outline(), [].into()),
             Self::Refused(findings) => {
                 let error = findings.iter().find(|finding| finding.severity() == Severity::Error);
                 Self::Refused(error.cloned().into_iter().collect())
@@ -350,6 +364,16 @@ impl Document {
     pub fn names(&self) -> &BTreeSet<ProfileName> {
         &self.names
     }
+
+    /// The same, without a copy.
+    pub(crate) fn shared_names(&self) -> Arc<BTreeSet<ProfileName>> {
+        self.names.clone()
+    }
+
+    /// The same document without its content.
+    pub(crate) fn outline(&self) -> Self {
+        Self { content: "".into(), digest: self.digest, names: self.names.clone() }
+    }
 }
 
 impl PartialEq for Document {
@@ -379,6 +403,15 @@ fn declared_twice(key: &ProfileKey, name: &ProfileName, first: &ProfileKey) -> D
         place: Place::at(format!("$.data[\"{key}\"]")),
         message: format!("the key {first} declares the profile {name} already"),
         help: "rename one of the two profiles, or take one of the texts out",
+    }
+}
+
+fn too_many_names(key: &ProfileKey) -> Diagnostic {
+    Diagnostic {
+        code: Code::PolicyLimit,
+        place: Place::at(format!("$.data[\"{key}\"]")),
+        message: format!("with this text the bundle declares more than {MOST_NAMES} profiles"),
+        help: "make several bundles of it",
     }
 }
 
@@ -451,6 +484,28 @@ mod tests {
             };
             assert_eq!(content.as_deref(), expected.map(str::as_bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn the_texts_of_a_bundle_declare_10_000_profiles_at_most() {
+        let names =
+            |text: usize| (0..500).fold(String::new(), |names, number| names + &format!("p{text}-{number} "));
+        let texts: Vec<_> = (0..22).map(|text| (format!("k{text:0>2}"), declaring(&names(text)))).collect();
+        let data: Vec<_> = texts.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+        let refused = |bundle: &Bundle| {
+            let all = bundle.profiles.iter().filter(|(_, profile)| !profile.diagnostics().is_empty());
+            all.map(|(key, profile)| format!("{key}: {}", profile.diagnostics()[0])).collect::<Vec<_>>()
+        };
+        assert_eq!(refused(&of_apparmor(&data[..20])), [""; 0]);
+        let message =
+            "with this text the bundle declares more than 10000 profiles; make several bundles of it";
+        let expected =
+            ["k20", "k21"].map(|key| format!("{key}: error[policy-limit] $.data[\"{key}\"]: {message}"));
+        assert_eq!(refused(&of_apparmor(&data)), expected);
+        // A smaller one may fit.
+        let (large, small) = (declaring(&(names(20) + "more")), declaring("small"));
+        let data = [&data[..19], &[("k20", large.as_str()), ("small", small.as_str())]].concat();
+        assert_eq!(refused(&of_apparmor(&data)), expected[..1]);
     }
 
     #[test]

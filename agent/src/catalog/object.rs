@@ -77,6 +77,7 @@ mod tests {
     use super::*;
     use crate::catalog;
     use crate::cluster::bundles::Seen;
+    use crate::compiler::queue::Queue;
     use crate::examples::{PLATFORM, source};
 
     fn namespace() -> Namespace {
@@ -140,7 +141,7 @@ mod tests {
         catalog::run(
             stream::iter([BTreeSet::<Platform>::from([PLATFORM])]).chain(stream::pending()),
             |_| seen.take().unwrap(),
-            |_| panic!("nothing is to be compiled"),
+            Queue::new(1, |_| panic!("nothing is to be compiled")),
             write,
             Object::new(declaring, ask),
             sleep(Duration::from_mins(minutes)),

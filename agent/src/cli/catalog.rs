@@ -26,6 +26,7 @@ use crate::catalog::{self, object::Object};
 use crate::cluster::profile_catalog::Keeper;
 use crate::cluster::{self, Connection, bundles, events, lookup, nodes, pending};
 use crate::compiler::client::Client;
+use crate::compiler::queue::Queue;
 use crate::compiler::verdict::verdict;
 use crate::compiler::{self, Toolchain};
 use crate::observe::metrics::Metrics;
@@ -122,7 +123,9 @@ async fn serve(arguments: Arguments) -> Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    let judging = catalog::run(nodes::platforms(client.clone()), watch, compile, write.clone(), object, stop);
+    let compiling = Queue::new(compiler::at_once(), compile);
+    let judging =
+        catalog::run(nodes::platforms(client.clone()), watch, compiling, write.clone(), object, stop);
     tokio::select! {
         () = judging => {}
         () = explaining => {}

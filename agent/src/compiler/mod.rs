@@ -12,7 +12,9 @@
 pub(crate) mod child;
 pub(crate) mod client;
 mod protocol;
+pub(crate) mod queue;
 pub(crate) mod server;
+mod turns;
 pub(crate) mod verdict;
 
 use std::os::fd::RawFd;

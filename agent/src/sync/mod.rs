@@ -13,7 +13,6 @@ pub(crate) mod report;
 pub(crate) mod rescan;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::future;
 use std::sync::Arc;

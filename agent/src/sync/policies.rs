@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
-use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use profiles::apparmor::beside;
 use profiles::apparmor::kernel::Load;
 use profiles::apparmor::name::ProfileName;
@@ -22,8 +21,8 @@ use profiles::state::{Compiled, Event};
 use tracing::warn;
 
 use super::journal::Journal;
-use super::turns::Turns;
 use crate::compiler::Answer;
+use crate::compiler::queue::Queue;
 use crate::compiler::verdict::{Verdict, verdict};
 use crate::host::Care;
 use crate::host::apparmor::{Loaded, PolicyHost, Unloaded};
@@ -38,11 +37,7 @@ pub(super) type LoadEnded = (ProfileName, Result<Loaded, HostError>, Event);
 /// The AppArmor policy of the node, and the way to the compiler.
 pub(crate) struct Policies {
     host: Box<dyn PolicyHost>,
-    ask: Ask,
-    turns: Turns<Text>,
-    asked: FuturesUnordered<Abortable<LocalBoxFuture<'static, Answered>>>,
-    /// Hangs up on the compiler, by the digests of the texts that are with it.
-    hang_up: BTreeMap<Digest, AbortHandle>,
+    compiling: Queue<Text, (Text, Result<Answer>)>,
 }
 
 /// A text that is to be compiled.
@@ -54,21 +49,18 @@ struct Text {
 /// A text that is back from the compiler.
 pub(super) struct Answered {
     digest: Digest,
-    text: Arc<str>,
-    names: BTreeSet<ProfileName>,
+    text: Text,
     answer: Result<Answer>,
 }
 
 impl Policies {
     /// Nothing is asked of either yet. The compiler works on `at_once` texts at a time.
     pub(crate) fn new(host: Box<dyn PolicyHost>, ask: Ask, at_once: usize) -> Self {
-        Self {
-            host,
-            ask,
-            turns: Turns::new(at_once),
-            asked: FuturesUnordered::new(),
-            hang_up: BTreeMap::new(),
-        }
+        let send = move |text: Text| {
+            let answer = ask(text.text.clone());
+            async move { (text, answer.await) }.boxed_local()
+        };
+        Self { host, compiling: Queue::new(at_once, send) }
     }
 
     /// What the ledger and the kernel have.
@@ -94,7 +86,7 @@ impl Policies {
     /// nobody has the text any more.
     pub(super) fn compile(&mut self, compile: Compile, journal: &mut Journal) -> Option<Event> {
         let Compile { text: digest, document, names, bundles } = compile;
-        if self.turns.has(digest) {
+        if self.compiling.has(digest) {
             // It was gone and is back before it was given up.
             return None;
         }
@@ -114,52 +106,26 @@ impl Policies {
             );
             return Some(Event::Compiled { text: digest, outcome: Compiled::Failed });
         };
-        self.turns.wait(digest, bundles, Text { text, names });
+        self.compiling.wait(digest, bundles, Text { text, names });
         None
-    }
-
-    /// Sends texts to the compiler, as many as it works on.
-    fn send(&mut self) {
-        while let Some((digest, Text { text, names })) = self.turns.next() {
-            let answer = (self.ask)(text.clone());
-            let answered = async move { Answered { digest, text, names, answer: answer.await } };
-            let (hang_up, registration) = AbortHandle::new_pair();
-            self.asked.push(Abortable::new(answered.boxed_local(), registration));
-            self.hang_up.insert(digest, hang_up);
-        }
     }
 
     /// Gives up all texts that are not `wanted`: those that are to be compiled, and those that are stored and
     /// not in the ledger.
     pub(super) fn forget(&mut self, wanted: impl Fn(Digest) -> bool) {
-        self.turns.retain(&wanted);
-        self.hang_up.retain(|text, hang_up| {
-            let is_wanted = wanted(*text);
-            if !is_wanted {
-                hang_up.abort();
-                self.turns.ended(*text);
-            }
-            is_wanted
-        });
+        self.compiling.retain(&wanted);
         self.host.forget(&wanted);
     }
 
     /// The next text that is back; none if none is out.
     pub(super) async fn next(&mut self) -> Option<Answered> {
-        loop {
-            self.send();
-            // One that was hung up on ends as well.
-            if let Ok(answered) = self.asked.next().await? {
-                self.hang_up.remove(&answered.digest);
-                self.turns.ended(answered.digest);
-                return Some(answered);
-            }
-        }
+        let (digest, (text, answer)) = self.compiling.next().await?;
+        Some(Answered { digest, text, answer })
     }
 
     /// What came of a text that is back.
     pub(super) fn take(&mut self, answered: Answered, journal: &mut Journal) -> Event {
-        let Answered { digest, text, names, answer } = answered;
+        let Answered { digest, text: Text { text, names }, answer } = answered;
         let outcome = match answer.map(|answer| verdict(&text, &names, answer)) {
             Ok(Verdict::Accepted { policy, blob, warnings }) => match self.host.keep(&text, &blob, &names) {
                 Ok(()) => {

@@ -4,10 +4,12 @@
 //! those that are with the compiler is back. So one edit leads to two reviews, however many texts there are.
 //!
 //! Invariants: only what the text itself does not refuse is asked for, once at a time; an answer is kept as
-//! long as a bundle has the text, and one to a text that no bundle has any more changes nothing. Where there
-//! is no answer, that is nobody's fault who writes bundles: it is asked for again, more and more slowly.
+//! long as a bundle has the text, and one to a text that no bundle has any more changes nothing. The content of
+//! a text is kept until there is an answer, and not longer. Where there is no answer, that is nobody's fault
+//! who writes bundles: it is asked for again, more and more slowly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use super::declaring::Declared;
 use super::review::{Compiled, Texts};
@@ -41,13 +43,15 @@ impl Judged {
     /// Judges `source` as the agents on nodes of all these platforms do.
     #[must_use]
     pub fn of(source: &Source, platforms: &BTreeSet<Platform>) -> Self {
-        let said = if let Some(texts) = Texts::of(source, platforms) {
+        let texts = Texts::of(source, platforms);
+        let declared = Declared::of(source, texts.as_ref().map(|texts| &texts.bundle));
+        let said = if let Some(texts) = texts {
             Said::Texts(texts)
         } else {
             let (review, outline) = Review::of(source, platforms);
             Said::Reviewed(source.id.clone(), review, outline)
         };
-        Self { declared: Declared::of(source), said }
+        Self { declared, said }
     }
 
     /// The bundle without contents.
@@ -62,6 +66,7 @@ impl Judged {
 /// The texts of all bundles.
 #[derive(Debug, Default)]
 pub struct Asking {
+    /// Without contents.
     bundles: BTreeMap<BundleId, Texts>,
     compiled: Compiled,
     /// What has to be compiled.
@@ -99,19 +104,32 @@ impl Asking {
         self.settle();
     }
 
-    /// What is to be compiled now, which counts as asked for then; and when there may be more, if nothing
-    /// happens before.
-    pub fn ask(&mut self, now: Time) -> (Vec<Document>, Option<Time>) {
-        let (mut due, mut wake_at) = (Vec::new(), None::<Time>);
-        for waiting in self.waiting.values_mut().filter(|waiting| !waiting.is_asked) {
+    /// What is to be compiled now, which counts as asked for then, each text with the bundles that have it; and
+    /// when there may be more, if nothing happens before.
+    pub fn ask(&mut self, now: Time) -> (Vec<(Document, BTreeSet<BundleId>)>, Option<Time>) {
+        let (mut due, mut wake_at) = (BTreeMap::new(), None::<Time>);
+        for (text, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| !waiting.is_asked) {
             if let Some(at) = waiting.retry.blocked_until(now) {
                 wake_at = Some(wake_at.map_or(at, |wake_at| wake_at.min(at)));
             } else {
                 waiting.is_asked = true;
-                due.push(waiting.document.clone());
+                due.insert(*text, (waiting.document.clone(), BTreeSet::new()));
             }
         }
-        (due, wake_at)
+        for (id, texts) in &self.bundles {
+            for document in documents(texts) {
+                if let Some((_, bundles)) = due.get_mut(&document.digest()) {
+                    bundles.insert(id.clone());
+                }
+            }
+        }
+        (due.into_values().collect(), wake_at)
+    }
+
+    /// Whether an answer about `text` is waited for. If not, nobody needs one.
+    #[must_use]
+    pub fn is_asked(&self, text: Digest) -> bool {
+        self.waiting.get(&text).is_some_and(|waiting| waiting.is_asked)
     }
 
     /// Records what compiling `text` found, or that there is no answer. Returns what there is to say now.
@@ -125,10 +143,9 @@ impl Asking {
             waiting.has_failed = true;
             waiting.retry.failed(now);
         }
-        let is_asked = |text: Digest| self.waiting.get(&text).is_some_and(|waiting| waiting.is_asked);
         let is_due = |texts: &&Texts| {
             let mut of_it = documents(texts).map(Document::digest).peekable();
-            of_it.clone().any(|other| other == text) && !of_it.any(is_asked)
+            of_it.clone().any(|other| other == text) && !of_it.any(|text| self.is_asked(text))
         };
         self.bundles.values().filter(is_due).map(|texts| Review::of_texts(texts, &self.compiled)).collect()
     }
@@ -145,39 +162,38 @@ impl Asking {
                 self.bundles.remove(&id);
                 review
             }
-            Said::Texts(texts) => {
+            Said::Texts(mut texts) => {
                 let review = Review::of_texts(&texts, &self.compiled);
+                for profile in texts.bundle.profiles.values_mut() {
+                    let Profile::Accepted(document, _) = profile else { continue };
+                    let outline = document.outline();
+                    let document = mem::replace(document, outline);
+                    if !self.compiled.contains_key(&document.digest()) {
+                        self.waiting.entry(document.digest()).or_insert_with(|| Waiting {
+                            document,
+                            is_asked: false,
+                            has_failed: false,
+                            retry: Retry::default(),
+                        });
+                    }
+                }
                 self.bundles.insert(texts.bundle.id.clone(), texts);
                 review
             }
         }
     }
 
-    /// Forgets what no bundle has any more, and notes down what is new.
+    /// Forgets what no bundle has any more.
     fn settle(&mut self) {
-        let all: BTreeMap<Digest, &Document> =
-            self.bundles.values().flat_map(documents).map(|document| (document.digest(), document)).collect();
-        self.compiled.retain(|text, _| all.contains_key(text));
-        self.waiting.retain(|text, _| all.contains_key(text));
-        for (text, document) in all {
-            if !self.compiled.contains_key(&text) {
-                self.waiting.entry(text).or_insert_with(|| Waiting {
-                    document: document.clone(),
-                    is_asked: false,
-                    has_failed: false,
-                    retry: Retry::default(),
-                });
-            }
-        }
+        let all: BTreeSet<Digest> = self.bundles.values().flat_map(documents).map(Document::digest).collect();
+        self.compiled.retain(|text, _| all.contains(text));
+        self.waiting.retain(|text, _| all.contains(text));
     }
 }
 
 /// The texts that their own words do not refuse.
 fn documents(texts: &Texts) -> impl Iterator<Item = &Document> + Clone {
-    texts.bundle.profiles.values().filter_map(|profile| match profile {
-        Profile::Accepted(document, _) => Some(document),
-        Profile::Refused(_) => None,
-    })
+    texts.bundle.accepted().map(|(_, document)| document)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //!   text that was accepted.
 //! - An AppArmor name belongs to the oldest bundle that declares it.
 //! - The label is that of the profile, if every Node has room for it, as [`labelling`] counts: with all
-//!   bundles counted, whichever Nodes they are for. Else it is that of the bundle.
+//!   bundles counted, whichever Nodes they are for. Else it is that of the bundle. What can't be told of a
+//!   bundle counts by what the object had at the start.
 //! - What nobody declares any more stays for the removal delay, as on nodes. After a start, what the object
 //!   has counts as declared until then.
 //!
@@ -24,7 +25,7 @@ use super::object::{Status, Totals};
 use crate::annotation::Annotations;
 use crate::apparmor::name::ProfileName;
 use crate::apparmor::text;
-use crate::bundle::{BundleId, Kind, MOST_KEYS, Source, has_error};
+use crate::bundle::{Bundle, BundleId, Document, Kind, MOST_KEYS, MOST_NAMES, Source, has_error};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::label::LabelKey;
@@ -66,29 +67,40 @@ struct Text {
     /// None: it is binary.
     digest: Option<Digest>,
     /// What can be read of it.
-    names: BTreeSet<ProfileName>,
+    names: Arc<BTreeSet<ProfileName>>,
     /// What the last one declared that was accepted. None: nobody knows.
-    held: Option<BTreeSet<ProfileName>>,
+    held: Option<Arc<BTreeSet<ProfileName>>>,
 }
 
 impl Text {
-    fn of(text: &str) -> Self {
-        Self { digest: Some(Digest::of(text.as_bytes())), names: text::scan(text).names, held: None }
+    /// A text that its own words do not refuse.
+    fn accepted(document: &Document) -> Self {
+        Self { digest: Some(document.digest()), names: document.shared_names(), held: None }
+    }
+
+    /// Another one. Its names are kept if there is `room` for so many.
+    fn refused(text: &str, room: &mut usize) -> Self {
+        let mut names = text::scan(text).names;
+        match room.checked_sub(names.len()) {
+            Some(rest) => *room = rest,
+            None => names.clear(),
+        }
+        Self { digest: Some(Digest::of(text.as_bytes())), names: names.into(), held: None }
     }
 
     fn binary() -> Self {
-        Self { digest: None, names: BTreeSet::new(), held: None }
+        Self { digest: None, names: Arc::default(), held: None }
     }
 
     fn names(&self) -> BTreeSet<&ProfileName> {
-        self.names.iter().chain(self.held.iter().flatten()).collect()
+        self.names.iter().chain(self.held.iter().flat_map(|held| held.iter())).collect()
     }
 }
 
 impl Declared {
-    /// What `source` declares.
+    /// What `source` declares. `judged`: the same with its AppArmor texts judged, if they are.
     #[must_use]
-    pub fn of(source: &Source) -> Self {
+    pub fn of(source: &Source, judged: Option<&Bundle>) -> Self {
         let has_profile_labels = Annotations::read(&source.annotations).has_profile_labels;
         let count = source.data.len() + source.binary_keys.len();
         let content = match Kind::from_word(&source.kind) {
@@ -99,11 +111,19 @@ impl Declared {
                 Content::Seccomp(keys.filter_map(|key| ProfileKey::new(key).ok()).collect())
             }
             Some(Kind::AppArmor) => {
-                let texts = source.data.iter().map(|(key, text)| (key, Text::of(text)));
-                let texts = texts.chain(source.binary_keys.iter().map(|key| (key, Text::binary())));
-                Content::AppArmor(
-                    texts.filter_map(|(key, text)| Some((ProfileKey::new(key).ok()?, text))).collect(),
-                )
+                let accepted: BTreeMap<&ProfileKey, &Document> =
+                    judged.into_iter().flat_map(Bundle::accepted).collect();
+                let names: usize = accepted.values().map(|document| document.names().len()).sum();
+                let mut room = MOST_NAMES.saturating_sub(names);
+                let texts = source.data.iter().filter_map(|(key, text)| {
+                    let key = ProfileKey::new(key).ok()?;
+                    let accepted = accepted.get(&key).map(|document| Text::accepted(document));
+                    let text = accepted.unwrap_or_else(|| Text::refused(text, &mut room));
+                    Some((key, text))
+                });
+                let binary = source.binary_keys.iter();
+                let binary = binary.filter_map(|key| Some((ProfileKey::new(key).ok()?, Text::binary())));
+                Content::AppArmor(texts.chain(binary).collect())
             }
         };
         Self { id: source.id.clone(), created: source.created, has_profile_labels, content }
@@ -112,7 +132,8 @@ impl Declared {
     /// The same, after the version `before` of the bundle.
     fn after(mut self, before: Option<Self>) -> Self {
         match (&mut self.content, before.map(|before| before.content)) {
-            (Content::Unreadable(_), Some(before @ (Content::Seccomp(_) | Content::AppArmor(_)))) => {
+            (Content::Unreadable(Kind::Seccomp), Some(before @ Content::Seccomp(_)))
+            | (Content::Unreadable(Kind::AppArmor), Some(before @ Content::AppArmor(_))) => {
                 self.content = before;
             }
             (Content::AppArmor(texts), Some(Content::AppArmor(mut before))) => {
@@ -134,22 +155,34 @@ impl Declared {
         texts.into_iter().flat_map(BTreeMap::values_mut)
     }
 
-    /// How many labels of profiles it may ask of a Node.
-    fn labels_asked(&self) -> usize {
-        match &self.content {
-            _ if !self.has_profile_labels => 0,
+    /// How many labels of profiles it may ask of a Node. Nodes count what they hold of what can't be told here:
+    /// what of `unclaimed` may be its own counts, and is taken out, for it can be of one bundle only. Rather too
+    /// many than too few: then a label is that of a bundle, which does not depend on room.
+    fn labels_asked(&self, home: &Namespace, unclaimed: &mut BTreeMap<Entry, LabelKey>) -> usize {
+        if !self.has_profile_labels {
+            return 0;
+        }
+        let known = match &self.content {
             Content::Nothing | Content::Unreadable(_) => 0,
             Content::Seccomp(keys) => keys.len(),
             Content::AppArmor(texts) => texts.values().map(|text| text.names().len().max(1)).sum(),
-        }
+        };
+        let own = self.label(home);
+        let held = unclaimed.extract_if(.., |entry, label| {
+            (label.is_of_profile() || *label == own) && self.may_have(home, entry)
+        });
+        known + held.count()
+    }
+
+    /// The label of the bundle.
+    fn label(&self, home: &Namespace) -> LabelKey {
+        LabelKey::of_bundle(Some(&self.id.namespace).filter(|namespace| *namespace != home), &self.id.name)
     }
 
     /// What it declares, each with the label to select on: those of its profiles, or its own.
     fn entries(&self, home: &Namespace, by_profile: bool) -> Vec<(Entry, LabelKey)> {
-        let namespace = (self.id.namespace != *home).then_some(&self.id.namespace);
-        let label = |of_profile: LabelKey| {
-            if by_profile { of_profile } else { LabelKey::of_bundle(namespace, &self.id.name) }
-        };
+        let own = self.label(home);
+        let label = |of_profile: LabelKey| if by_profile { of_profile } else { own.clone() };
         match &self.content {
             Content::Nothing | Content::Unreadable(_) => Vec::new(),
             Content::Seccomp(keys) => {
@@ -317,8 +350,8 @@ impl Declaring {
         }
         let is_due = self.due.is_some_and(|due| due <= now);
         if self.is_found && (self.is_changed || is_due) {
-            let declared = self.settle(now);
-            let status = status_of(&self.entries, &declared);
+            let omitted = self.settle(now);
+            let status = status_of(&self.entries, omitted);
             if *self.status != status {
                 self.status = Arc::new(status);
             }
@@ -337,17 +370,18 @@ impl Declaring {
         self.unlisted.is_empty()
     }
 
-    /// Brings what is to stand in line with what is known. Returns all that is declared, also what there is
-    /// no room for.
-    fn settle(&mut self, now: Time) -> BTreeSet<Entry> {
+    /// Brings what is to stand in line with what is known. Returns how much of what bundles declare there is no
+    /// room for.
+    fn settle(&mut self, now: Time) -> usize {
         let is_all_listed = self.is_all_listed();
         let mut room = ROOM;
         let mut before = mem::take(&mut self.entries);
+        let unclaimed = self.unclaimed(&before);
         if !is_all_listed {
             self.entries = before.extract_if(.., |_, standing| standing.since == Since::Found).collect();
             room = room.saturating_sub(self.entries.iter().map(size).sum());
         }
-        let declared = self.add_declared(&mut room);
+        let left_out = self.add_declared(unclaimed, &mut room);
         self.due = None;
         for (entry, Standing { label, since }) in before {
             if self.entries.contains_key(&entry) {
@@ -361,7 +395,21 @@ impl Declaring {
             };
             self.keep(entry, Standing { label, since }, &mut room, now);
         }
-        declared
+        let left_out = left_out.iter().filter_map(|id| self.bundles.get(id));
+        let of_them = left_out.flat_map(|bundle| bundle.entries(&self.home, false));
+        of_them.filter(|(entry, _)| !self.entries.contains_key(entry)).count()
+    }
+
+    /// What of `before` the object had at the start, and no bundle declares, as far as that can be told.
+    fn unclaimed(&self, before: &BTreeMap<Entry, Standing>) -> BTreeMap<Entry, LabelKey> {
+        let found = before.iter().filter(|(_, standing)| standing.since == Since::Found);
+        let mut found: BTreeMap<_, _> =
+            found.map(|(entry, standing)| (entry.clone(), standing.label.clone())).collect();
+        if !found.is_empty() {
+            let declared = self.bundles.values().flat_map(|bundle| bundle.entries(&self.home, false));
+            declared.for_each(|(entry, _)| drop(found.remove(&entry)));
+        }
+        found
     }
 
     /// Keeps what nobody declares, unless its time is over, or there is no room.
@@ -378,13 +426,14 @@ impl Declaring {
         }
     }
 
-    /// Adds what bundles declare, the oldest first, as far as there is room.
-    fn add_declared(&mut self, room: &mut usize) -> BTreeSet<Entry> {
+    /// Adds what bundles declare, the oldest first, as far as there is room. Returns those that there was none
+    /// for.
+    fn add_declared(&mut self, mut unclaimed: BTreeMap<Entry, LabelKey>, room: &mut usize) -> Vec<BundleId> {
         let mut bundles: Vec<&Declared> = self.bundles.values().collect();
         bundles.sort_by_key(|bundle| (bundle.created.unwrap_or(i64::MAX), &bundle.id));
-        let (mut declared, mut labels) = (BTreeSet::new(), 0);
+        let (mut left_out, mut labels) = (Vec::new(), 0);
         for bundle in bundles {
-            labels += bundle.labels_asked();
+            labels += bundle.labels_asked(&self.home, &mut unclaimed);
             let by_profile = bundle.has_profile_labels && labels <= labelling::MOST;
             let entries = bundle.entries(&self.home, by_profile);
             let new: Vec<(Entry, Standing)> = entries
@@ -392,14 +441,16 @@ impl Declaring {
                 .filter(|(entry, _)| !self.entries.contains_key(entry))
                 .map(|(entry, label)| (entry, Standing { label, since: Since::Declared }))
                 .collect();
-            declared.extend(new.iter().map(|(entry, _)| entry.clone()));
             let needed = new.iter().map(|(entry, standing)| size((entry, standing))).sum();
-            if let Some(rest) = room.checked_sub(needed) {
-                *room = rest;
-                self.entries.extend(new);
+            match room.checked_sub(needed) {
+                Some(rest) => {
+                    *room = rest;
+                    self.entries.extend(new);
+                }
+                None => left_out.push(bundle.id.clone()),
             }
         }
-        declared
+        left_out
     }
 
     fn may_be_declared(&self, entry: &Entry) -> bool {
@@ -411,15 +462,14 @@ fn size(((_, reference), Standing { label, .. }): (&Entry, &Standing)) -> usize 
     reference.len() + label.as_str().len() + AROUND
 }
 
-/// The object with these entries, of which `declared` are all that is declared.
-fn status_of(entries: &BTreeMap<Entry, Standing>, declared: &BTreeSet<Entry>) -> Status {
+/// The object with these entries, which had no room for `omitted` others.
+fn status_of(entries: &BTreeMap<Entry, Standing>, omitted: usize) -> Status {
     let of = |kind: Kind| -> BTreeMap<String, String> {
         let of_kind = entries.iter().filter(|((of, _), _)| *of == kind);
         of_kind.map(|((_, reference), standing)| (reference.clone(), standing.label.to_string())).collect()
     };
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (seccomp, app_armor) = (of(Kind::Seccomp), of(Kind::AppArmor));
-    let omitted = declared.iter().filter(|entry| !entries.contains_key(entry)).count();
     let totals =
         Totals { seccomp: count(seccomp.len()), app_armor: count(app_armor.len()), omitted: count(omitted) };
     Status { seccomp, app_armor, totals }

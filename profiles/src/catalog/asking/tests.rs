@@ -34,8 +34,8 @@ fn digest(text: &str) -> Digest {
 /// The texts that are asked for, by their names, and when there may be more.
 fn ask(asking: &mut Asking, now: Time) -> (Vec<String>, Option<Time>) {
     let (documents, wake_at) = asking.ask(now);
-    let mut names: Vec<String> =
-        documents.iter().flat_map(|document| document.names().iter().map(ToString::to_string)).collect();
+    let of = |(document, _): &(Document, _)| document.names().iter().map(ToString::to_string).collect();
+    let mut names: Vec<String> = documents.iter().flat_map::<Vec<String>, _>(of).collect();
     names.sort();
     (names, wake_at)
 }
@@ -101,13 +101,50 @@ fn what_is_known_of_a_text_holds_for_every_bundle_as_long_as_one_has_it() {
 }
 
 #[test]
+fn the_content_of_a_text_is_kept_until_there_is_an_answer() {
+    let mut asking = Asking::default();
+    let (one, two) = (good("one"), good("two"));
+    asking.applied(judged("a", &[&one]));
+    asking.answered(digest(&one), Some(vec![]), START());
+    asking.applied(judged("b", &[&one, &two]));
+    let of_bundles: Vec<&Document> = asking.bundles.values().flat_map(documents).collect();
+    assert!(of_bundles.iter().all(|document| document.content().is_empty()), "a bundle has a content");
+    let contents = asking.waiting.values().map(|waiting| waiting.document.content());
+    assert_eq!(contents.collect::<Vec<_>>(), [two.as_bytes()]);
+    assert_eq!(asking.ask(START()).0[0].0.content(), two.as_bytes());
+    asking.answered(digest(&two), None, START());
+    assert_eq!(asking.waiting.len(), 1, "it is asked for again");
+    asking.answered(digest(&two), Some(vec![]), START());
+    assert!(asking.waiting.is_empty());
+}
+
+#[test]
+fn each_text_is_asked_for_with_the_bundles_that_have_it() {
+    let mut asking = Asking::default();
+    let (shared, own) = (good("shared"), good("own"));
+    asking.applied(judged("a", &[&shared]));
+    asking.applied(judged("b", &[&own, &shared]));
+    let asked: BTreeMap<Digest, Vec<String>> = asking
+        .ask(START())
+        .0
+        .iter()
+        .map(|(document, bundles)| (document.digest(), bundles.iter().map(ToString::to_string).collect()))
+        .collect();
+    let expected = [(digest(&shared), vec!["ns/a", "ns/b"]), (digest(&own), vec!["ns/b"])];
+    let expected = expected.map(|(text, bundles)| (text, bundles.into_iter().map(str::to_owned).collect()));
+    assert_eq!(asked, expected.into());
+}
+
+#[test]
 fn an_answer_to_a_text_that_was_edited_since_changes_nothing() {
     let mut asking = Asking::default();
     let (before, after) = (good("before"), good("after"));
     asking.applied(judged("web", &[&before]));
     asking.ask(START());
+    assert!(asking.is_asked(digest(&before)));
     check(&asking.applied(judged("web", &[&after])), &[], false);
     asking.ask(START());
+    assert!(!asking.is_asked(digest(&before)) && asking.is_asked(digest(&after)));
     for found in [Some(vec![finding(Code::InvalidPolicy)]), None] {
         assert_eq!(asking.answered(digest(&before), found, START()), []);
     }

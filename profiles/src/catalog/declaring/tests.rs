@@ -6,7 +6,9 @@ use proptest::prelude::any;
 use super::*;
 use crate::catalog::object::ProfileCatalog;
 use crate::diagnostic::{Code, Place};
+use crate::platform::Platform;
 use crate::seed::runner;
+use crate::verdicts::Verdicts;
 
 const DELAY: Duration = Duration::from_mins(5);
 const NAMESPACES: [&str; 2] = ["ns", "team"];
@@ -49,13 +51,34 @@ fn source(name: &str, created: i64, data: &[(&str, &str)]) -> Source {
 
 fn seccomp(name: &str, created: i64, keys: &[&str]) -> Declared {
     let data: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "{}")).collect();
-    Declared::of(&source(name, created, &data))
+    Declared::of(&source(name, created, &data), None)
 }
 
 fn apparmor(name: &str, created: i64, texts: &[&str]) -> Declared {
     let keys: Vec<String> = (0..texts.len()).map(|number| format!("k{number}")).collect();
     let data: Vec<(&str, &str)> = keys.iter().map(String::as_str).zip(texts.iter().copied()).collect();
-    Declared::of(&Source { kind: "apparmor".to_owned(), ..source(name, created, &data) })
+    let source = Source { kind: "apparmor".to_owned(), ..source(name, created, &data) };
+    let judged = Bundle::of(source.clone(), &mut Verdicts::new(Platform::EXAMPLE));
+    let declared = Declared::of(&source, Some(&judged));
+    assert_eq!(declared, Declared::of(&source, None), "judging changes what is declared");
+    declared
+}
+
+/// One with more keys than a bundle may have.
+fn unreadable(kind: &str, name: &str, created: i64) -> Declared {
+    let keys: Vec<String> = (0..=MOST_KEYS).map(|number| format!("k{number}")).collect();
+    let data: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    Declared::of(&Source { kind: kind.to_owned(), ..source(name, created, &data) }, None)
+}
+
+/// As many keys, `k0` and so on.
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("k{number}")).collect()
+}
+
+/// An AppArmor text that declares these profiles.
+fn declaring_names(names: &[String]) -> String {
+    names.iter().fold(String::new(), |text, name| text + "profile " + name + " {\n}\n")
 }
 
 /// As `bundle` with the annotation that says so.
@@ -119,7 +142,11 @@ fn what_is_no_bundle_and_no_key_declares_nothing() {
     let misspelt = Source { kind: "secomp".to_owned(), ..source("web", 1, &[("a.json", "{}")]) };
     let binary = Source { binary_keys: vec!["b.json".to_owned()], ..source("bin", 1, &[("..a", "{}")]) };
     check(
-        &[Declared::of(&misspelt), Declared::of(&binary), apparmor("aa", 1, &["profile /bin/x {\n}"])],
+        &[
+            Declared::of(&misspelt, None),
+            Declared::of(&binary, None),
+            apparmor("aa", 1, &["profile /bin/x {\n}"]),
+        ],
         &["bin/b.json=seccomp.pavise.dev/bin_b.json"],
     );
 }
@@ -280,9 +307,7 @@ fn while_it_is_not_known_what_a_text_was_the_object_keeps_its_names() {
 
 #[test]
 fn a_bundle_with_too_many_keys_keeps_what_it_had() {
-    let keys: Vec<String> = (0..=MOST_KEYS).map(|number| format!("k{number}")).collect();
-    let many: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let (few, many) = (seccomp("web", 1, &["a"]), seccomp("web", 1, &many));
+    let (few, many) = (seccomp("web", 1, &["a"]), unreadable("seccomp", "web", 1));
     let mut declaring = with(&[few.clone(), seccomp("other", 1, &["a"])]);
     let before = declaring.draft(at(0)).unwrap().content;
     declaring.applied(many.clone());
@@ -293,6 +318,81 @@ fn a_bundle_with_too_many_keys_keeps_what_it_had() {
     assert_eq!(references(&mut restarted, 300), ["web/a"]);
     restarted.applied(few);
     assert_eq!(references(&mut restarted, 300), ["web/a"]);
+}
+
+#[test]
+fn a_bundle_with_too_many_keys_keeps_nothing_of_another_kind() {
+    for (before, kind, reference) in [
+        (seccomp("web", 1, &["a"]), "apparmor", "web/a"),
+        (apparmor("web", 1, &["profile x {\n}\n"]), "seccomp", "x"),
+    ] {
+        let mut declaring = with(&[before]);
+        assert_eq!(references(&mut declaring, 0), [reference]);
+        declaring.applied(unreadable(kind, "web", 1));
+        assert_eq!(references(&mut declaring, 0), [reference], "the removal delay");
+        assert_eq!(references(&mut declaring, 300), Vec::<String>::new(), "{kind}");
+    }
+}
+
+/// Claims the label of `web`, which asks for ten labels, beside a bundle that held so many profiles before it
+/// became as `now`; and that a restart does not change it.
+fn check_beside(before: &Declared, now: &Declared, expected: &str) {
+    let ten = keys(10);
+    let web = seccomp("web", 2, &ten.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut declaring = with(&[before.clone(), web.clone()]);
+    accept(&mut declaring, before);
+    declaring.draft(at(0));
+    declaring.applied(now.clone());
+    let content = declaring.draft(at(0)).unwrap().content;
+    assert_eq!(content.seccomp["web/k0"], expected);
+    let mut restarted = started(Some(&content));
+    for (seconds, name) in [(0, "ns"), (1, "team"), (1_000, "team")] {
+        list(&mut restarted, &[name], &[now.clone(), web.clone()]);
+        let after = restarted.draft(at(seconds)).unwrap().content;
+        assert_eq!(after.seccomp["web/k0"], expected, "after a restart, {name} is listed");
+    }
+}
+
+#[test]
+fn what_nodes_may_hold_of_a_bundle_counts_also_after_a_restart() {
+    let (of_profile, of_bundle) = ("seccomp.pavise.dev/web_k0", "bundle.pavise.dev/web");
+    for (count, expected) in [(246, of_profile), (247, of_bundle), (300, of_bundle)] {
+        let held = keys(count);
+        let names: Vec<&str> = held.iter().map(String::as_str).collect();
+        check_beside(&seccomp("old", 1, &names), &unreadable("seccomp", "old", 1), expected);
+        check_beside(&seccomp("team/old", 1, &names), &unreadable("seccomp", "team/old", 1), expected);
+        let text = declaring_names(&held);
+        let before = apparmor("aa", 1, &[&text]);
+        check_beside(&before, &unreadable("apparmor", "aa", 1), expected);
+        // Refused, with all names but one, or without any.
+        let rest = declaring_names(&held[1..]) + "profile /x {\n}\n";
+        check_beside(&before, &apparmor("aa", 1, &[&rest]), expected);
+    }
+    // A text of which nothing can be read.
+    let text = declaring_names(&keys(250));
+    check_beside(&apparmor("aa", 1, &[&text]), &apparmor("aa", 1, &["profile \"x"]), of_bundle);
+    // What has no labels of profiles asks for none.
+    let old = by_bundle(apparmor("aa", 1, &[&text]));
+    check_beside(&old, &by_bundle(apparmor("aa", 1, &["profile \"x"])), of_profile);
+    check_beside(
+        &by_bundle(seccomp("old", 3, &["a"])),
+        &by_bundle(unreadable("seccomp", "old", 3)),
+        of_profile,
+    );
+}
+
+#[test]
+fn of_refused_texts_so_many_names_are_kept_as_of_all_others() {
+    let text = |number: usize, more: &str| {
+        let names: Vec<String> = (0..500).map(|of_it| format!("p{number}-{of_it}")).collect();
+        declaring_names(&names) + more
+    };
+    for (more, count) in [("", 22), ("profile /refused {\n}\n", 22), ("", 20)] {
+        let texts: Vec<String> = (0..count).map(|number| text(number, more)).collect();
+        let bundle = apparmor("aa", 1, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut bundle = by_bundle(bundle);
+        assert_eq!(bundle.texts().map(|text| text.names.len()).sum::<usize>(), MOST_NAMES);
+    }
 }
 
 #[test]
