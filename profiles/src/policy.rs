@@ -167,6 +167,12 @@ impl KernelProfile {
         self.pace.blocked(now, Retry::LONGEST);
     }
 
+    /// It was not loaded, for the sake of another profile of its text, which is looked at at this pace.
+    pub(crate) fn withheld(&mut self, now: Time) {
+        self.asked_at = None;
+        self.pace.blocked(now, Retry::LONGEST);
+    }
+
     /// Loading failed. The kernel takes a blob as a whole or not at all, so what was there is still there, or
     /// what was to be.
     pub(crate) fn load_failed(&mut self, is_owned: bool, now: Time) {

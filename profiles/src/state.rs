@@ -155,6 +155,8 @@ pub enum Event {
     },
     /// It can't be loaded, as the kernel has one by this name that the ledger does not have.
     PolicyForeign(ProfileName),
+    /// It was not loaded, as that holds of another profile of its text.
+    PolicyWithheld(ProfileName),
     /// It could not be loaded.
     PolicyLoadFailed {
         /// Which profile.
@@ -310,6 +312,7 @@ impl State {
                 self.policies.update(&name, |profile| profile.loaded(text, blob));
             }
             Event::PolicyForeign(name) => self.policies.update(&name, |profile| profile.blocked(now)),
+            Event::PolicyWithheld(name) => self.policies.update(&name, |profile| profile.withheld(now)),
             Event::PolicyLoadFailed { name, is_owned } => {
                 self.policies.update(&name, |profile| profile.load_failed(is_owned, now));
             }

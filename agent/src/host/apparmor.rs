@@ -104,6 +104,9 @@ pub(crate) enum Loaded {
     Adopted(Digest),
     /// The kernel has something of that name that is not ours: this.
     Foreign(&'static str),
+    /// The kernel has something by the name of another profile of its text that is not ours, so nothing of the text
+    /// was loaded.
+    Withheld,
 }
 
 /// How removing a profile ended, if it did not fail.

@@ -170,6 +170,7 @@ impl Policies {
                     Event::PolicyLoaded { name: name.clone(), text: *text, blob: *blob }
                 }
                 (Ok(Loaded::Foreign(_)), _) => Event::PolicyForeign(name.clone()),
+                (Ok(Loaded::Withheld), _) => Event::PolicyWithheld(name.clone()),
                 (Err(_), _) | (_, None) => {
                     Event::PolicyLoadFailed { name: name.clone(), is_owned: self.host.owns(&name) }
                 }

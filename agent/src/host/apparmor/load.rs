@@ -20,8 +20,6 @@ use crate::host::error::HostError;
 use crate::host::fault::{Step, about_to};
 
 pub(super) const UNTOLD: &str = "a profile of which the kernel does not tell what it holds";
-const NOT_ALONE: &str =
-    " (another profile of its text is somebody else's in the kernel: rename that one in the text)";
 const NOT_KEPT: &str = " (it is not stored as it was compiled: it has to be compiled again)";
 const OTHER_NAMES: &str = " (its blob declares other profiles: it has to be compiled again)";
 const MEANWHILE: &str = " (somebody changed it in the same moment: see which other software loads profiles)";
@@ -69,10 +67,8 @@ impl<K: Kernel> ApparmorHost<K> {
         if foreign.is_empty() {
             return Ok(Pending { text: load.text, fingerprint: kept.fingerprint.clone(), profiles });
         }
-        let others = profiles.into_keys().map(|name| {
-            let error = HostError::new("loading profile", Path::new(name.as_str()), Errno::EEXIST);
-            (name, Err(error.advise(NOT_ALONE)))
-        });
+        // The kernel takes a text as a whole.
+        let others = profiles.into_keys().map(|name| (name, Ok(Loaded::Withheld)));
         let foreign = foreign.into_iter().map(|(name, what)| (name, Ok(Loaded::Foreign(what))));
         Err(foreign.chain(others).collect())
     }

@@ -20,6 +20,9 @@ use crate::host::apparmor::{Loaded, Unloaded};
 use crate::host::error::HostError;
 use crate::observe::metrics;
 
+const WITHHELD: &str = "somebody else has another profile of it in the kernel: rename that one in the text, or have \
+                        theirs unloaded";
+
 /// What was logged.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
@@ -102,7 +105,7 @@ impl Journal {
         let outcome_of = |loaded: &Loaded| match loaded {
             Loaded::Ours(_) => metrics::WRITTEN,
             Loaded::Adopted(_) => metrics::ADOPTED,
-            Loaded::Foreign(_) => metrics::FOREIGN,
+            Loaded::Foreign(_) | Loaded::Withheld => metrics::FOREIGN,
         };
         self.metrics.installed(Kind::AppArmor, outcome.as_ref().ok().map(outcome_of), latency);
         let policies = &mut self.policies;
@@ -134,7 +137,10 @@ impl Journal {
             Err(error) if policies.unloaded.is_news(name, &error.in_full()) => {
                 warn!(%name, error = error.in_full(), "Profile not loaded; trying again");
             }
-            Ok(Loaded::Foreign(_)) | Err(_) => {}
+            Ok(Loaded::Withheld) if policies.unloaded.is_news(name, WITHHELD) => {
+                warn!(%name, advice = WITHHELD, "Profile not loaded: the kernel takes its text as a whole");
+            }
+            Ok(Loaded::Foreign(_) | Loaded::Withheld) | Err(_) => {}
         }
     }
 

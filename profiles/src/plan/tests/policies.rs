@@ -131,6 +131,16 @@ fn a_name_that_somebody_else_loaded_is_left_alone() {
 }
 
 #[test]
+fn what_is_not_loaded_for_a_name_that_somebody_else_has_is_no_failure() {
+    let mut scene = apparmor();
+    for happens in ["kernel", "node !0", "list ~web:k=a+b/1", "compiled", "foreign-first"] {
+        scene.play(happens);
+    }
+    assert_eq!(in_words(scene.state.summary(Kind::AppArmor, scene.now)), "bundles=1 desired=2 foreign=1");
+    assert_eq!(scene.plan(), "untaint {0} wake 60s");
+}
+
+#[test]
 fn a_load_that_fails_is_tried_again_more_and_more_slowly() {
     settled(&[
         ("apply ~web:k=a/2", "compile a/2"),

@@ -237,8 +237,10 @@ impl World {
                 let name = name.clone();
                 self.apply(if foreign.contains(&name) {
                     Event::PolicyForeign(name)
-                } else {
+                } else if foreign.is_empty() {
                     Event::PolicyLoadFailed { name, is_owned }
+                } else {
+                    Event::PolicyWithheld(name)
                 });
             }
             return;

@@ -140,6 +140,15 @@ impl Scene {
                     |_, name| Event::PolicyForeign(name),
                 );
             }
+            "foreign-first" => {
+                self.finish(
+                    |install| Event::Foreign(install.reference),
+                    |load, name| {
+                        let is_first = load.names.first() == Some(&name);
+                        if is_first { Event::PolicyForeign(name) } else { Event::PolicyWithheld(name) }
+                    },
+                );
+            }
             "fail-removal" => self.fail_removal(),
             "fail-keep" => self.fail_keep(),
             "send" => self.send(),
