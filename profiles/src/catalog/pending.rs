@@ -21,7 +21,7 @@ use crate::time::Time;
 /// For how long a pod waits before it is asked why. A ConfigMap and its pods may be made by one command, and
 /// agents need a second to load what is new.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks at the Nodes.
+/// Between the end of a look at the Nodes and the next look.
 pub const PAUSE: Duration = Duration::from_secs(15);
 /// The same after many looks at the same pods. A pod may wait for days.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
@@ -57,7 +57,7 @@ pub struct Pending {
     saying: Saying,
     is_listed: bool,
     is_looking: bool,
-    /// When the last look began.
+    /// When the last look began or, if that was later, ended.
     looked_at: Option<Time>,
     /// How long after that the pods that were looked at then are looked at again.
     pause: Duration,
@@ -235,6 +235,7 @@ impl Pending {
     /// repeated.
     pub fn looked(&mut self, look: &Look, nodes: Option<&[Node]>, bundles: &Bundles, now: Time) {
         self.is_looking = false;
+        self.looked_at = Some(now);
         let Some(nodes) = nodes else { return };
         let is_known = |id| self.pods.get(id).is_none_or(|known: &Known| known.is_looked_at);
         let is_nothing_new = look.pods.iter().all(is_known);

@@ -91,7 +91,7 @@ async fn nodes_are_asked_for_only_while_a_pod_waits() {
         .chain(after(30, Seen::Deleted(waiting("p").id().clone())));
     let (looks, writes) =
         explained_for(Duration::from_hours(2), pods, &outlines(&["audit"]), |_| Ok(bare())).await;
-    assert_eq!((looks, writes), (vec![105, 120], named(&[(106, "p")])));
+    assert_eq!((looks, writes), (vec![105, 121], named(&[(106, "p")])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn nodes_that_can_not_be_listed_are_asked_for_again() {
     let pods = after(0, Seen::Applied(waiting("p")));
     let failing = |nth| if nth < 3 { bail!("nodes is forbidden") } else { Ok(bare()) };
     let (looks, writes) = explained_for(Duration::from_mins(1), pods, &outlines(&[]), failing).await;
-    assert_eq!((&looks[..3], writes), (&[5, 20, 35][..], named(&[(36, "p")])));
+    assert_eq!((&looks[..3], writes), (&[5, 21, 37][..], named(&[(38, "p")])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,5 +131,5 @@ async fn what_is_seen_of_bundles_meanwhile_is_what_is_said() {
     let explained = explained_for(Duration::from_mins(2), pods, &outlines, |_| Ok(bare()));
     let ((_, writes), ()) = tokio::join!(explained, edit);
     // Did you mean audit? It is not loaded. There is no such bundle.
-    assert_eq!(writes, named(&[(6, "p"), (51, "p"), (111, "p")]));
+    assert_eq!(writes, named(&[(6, "p"), (53, "p"), (114, "p")]));
 }

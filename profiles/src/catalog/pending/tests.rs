@@ -294,6 +294,16 @@ fn nodes_that_can_not_be_listed_change_nothing() {
 }
 
 #[test]
+fn a_look_without_an_answer_is_repeated_after_a_pause() {
+    let mut scene = Scene::new(&[waiting("p", None, "adit")]);
+    let at = |seconds| Time::since_start(Duration::from_secs(seconds));
+    let look = scene.pending.look(scene.outlines.bundles(), at(5));
+    scene.pending.looked(&look, None, scene.outlines.bundles(), at(35));
+    let todo = scene.pending.todo(at(35));
+    assert_eq!((todo.look, todo.wake_at), (false, Some(at(35) + PAUSE)));
+}
+
+#[test]
 fn what_is_kept_of_a_pod_is_bounded_and_of_one_without_our_labels_nothing() {
     let of = |selector: serde_json::Value| {
         let spec = serde_json::json!({"nodeSelector": selector, "containers": [{"name": "c"}]});
