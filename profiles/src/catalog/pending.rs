@@ -10,6 +10,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::placement::{Bundles, Constraints, Node, Site, Suggestions, Why};
@@ -33,6 +34,8 @@ const MOST_OF_NAMESPACE: usize = 250;
 const MOST_OF_OWNER: usize = 16;
 /// So many of one owner are spoken of.
 const MOST_SPOKEN_OF: usize = 3;
+/// Of so many pods it is found out at a time why they wait: of one it can take milliseconds.
+const MOST_AT_A_TIME: usize = 4;
 /// A pod with more bytes of its author's, in what is kept of it, is not known.
 const LARGEST: usize = 8 << 10;
 
@@ -89,17 +92,19 @@ pub struct Todo {
 }
 
 /// A look at the Nodes.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Look {
+    /// Of whom it is to be found out why they wait.
     pods: BTreeSet<PodId>,
-    keys: BTreeSet<String>,
+    keys: Arc<BTreeSet<String>>,
+    suggestions: Suggestions,
 }
 
 impl Look {
-    /// Whether it has to be known which Nodes have the label `key`.
+    /// The keys of the labels of Nodes that have to be known.
     #[must_use]
-    pub fn is_about(&self, key: &str) -> bool {
-        self.keys.contains(key)
+    pub fn keys(&self) -> Arc<BTreeSet<String>> {
+        self.keys.clone()
     }
 }
 
@@ -221,39 +226,48 @@ impl Pending {
     pub fn look(&mut self, bundles: &Bundles, now: Time) -> Look {
         self.is_looking = true;
         self.looked_at = Some(now);
-        let mut look = Look { pods: BTreeSet::new(), keys: BTreeSet::new() };
-        for (id, Known { waiting, since, .. }) in &self.pods {
-            if *since + PATIENCE <= now {
-                look.pods.insert(id.clone());
-                look.keys.extend(bundles.telling(&waiting.pod, &waiting.constraints));
-            }
-        }
-        look
+        let due = || self.pods.iter().filter(|(_, known)| known.since + PATIENCE <= now);
+        let is_nothing_new = due().all(|(_, known)| known.is_looked_at);
+        let pods = due().map(|(id, _)| id.clone()).collect();
+        let keys = bundles.asked().chain(due().flat_map(|(_, known)| known.waiting.constraints.keys()));
+        let keys = Arc::new(keys.map(str::to_owned).collect());
+        self.pause = if is_nothing_new { self.pause.saturating_mul(2).min(LONGEST_PAUSE) } else { PAUSE };
+        Look { pods, keys, suggestions: Suggestions::default() }
     }
 
-    /// Ends `look`, which has found these Nodes, by their names; none if it came to nothing, and is to be
-    /// repeated.
-    pub fn looked(&mut self, look: &Look, nodes: Option<&[Node]>, bundles: &Bundles, now: Time) {
-        self.is_looking = false;
+    /// Goes on with `look`, which has found these Nodes, by their names: finds out of its next few pods why they
+    /// wait. Returns whether it has ended: until it has, nothing of it is said.
+    ///
+    /// It comes to nothing, and is to be repeated, if there are no Nodes, or if a bundle asks for a label that the
+    /// look is not about: who has it is not known, so the bundle would seem to be for no Node.
+    #[must_use]
+    pub fn looked(&mut self, look: &mut Look, nodes: Option<&[Node]>, bundles: &Bundles, now: Time) -> bool {
         self.looked_at = Some(now);
-        let Some(nodes) = nodes else { return };
-        let is_known = |id| self.pods.get(id).is_none_or(|known: &Known| known.is_looked_at);
-        let is_nothing_new = look.pods.iter().all(is_known);
-        self.pause = if is_nothing_new { self.pause.saturating_mul(2).min(LONGEST_PAUSE) } else { PAUSE };
-        let (site, mut suggestions) = (Site { nodes, bundles }, Suggestions::default());
-        for id in &look.pods {
-            let Some(Known { waiting, why, is_looked_at, .. }) = self.pods.get_mut(id) else { continue };
+        let nodes = nodes.filter(|_| bundles.asked().all(|key| look.keys.contains(key)));
+        let Some(nodes) = nodes else {
+            self.is_looking = false;
+            return true;
+        };
+        let site = Site { nodes, bundles };
+        for _ in 0..MOST_AT_A_TIME {
+            let Some(id) = look.pods.pop_first() else { break };
+            let Some(Known { waiting, why, is_looked_at, .. }) = self.pods.get_mut(&id) else { continue };
             *is_looked_at = true;
-            let found = site.why(&waiting.pod, &waiting.constraints, &mut suggestions);
+            let found = site.why(&waiting.pod, &waiting.constraints, &mut look.suggestions);
             let is_same = matches!((&*why, &found), (Some(before), Some(now)) if before.gist == now.gist);
             if !is_same {
                 *why = found;
             }
         }
+        if !look.pods.is_empty() {
+            return false;
+        }
+        self.is_looking = false;
         self.choose();
         let spoken_of = self.pods.values().filter(|known| known.is_spoken_of);
         let reviews = spoken_of.filter_map(|known| Some((known.review()?, known.is_news))).collect();
         self.saying.waiting(reviews, now);
+        true
     }
 
     /// Of whom it is spoken: those that it was spoken of first.

@@ -18,7 +18,7 @@ use crate::selector::Test;
 /// The one field of a Node that a term can ask for (`metadata.name`).
 const NAME: &str = "metadata.name";
 /// The label that the kubelet sets to the operating system of its node.
-pub(super) const OS: &str = "kubernetes.io/os";
+const OS: &str = "kubernetes.io/os";
 /// So many pairs of a `nodeSelector` are shown.
 const MOST_SHOWN: usize = 2;
 
@@ -106,11 +106,11 @@ impl Constraints {
         rest
     }
 
-    /// The keys of all labels that it asks for.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    /// The keys of all labels that decide which Nodes it allows.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
         let expressions = self.terms().iter().flat_map(|term| term.match_expressions.iter().flatten());
         let of_affinity = expressions.map(|one| one.key.as_str());
-        self.node_selector.iter().flatten().map(|(key, _)| key.as_str()).chain(of_affinity)
+        self.node_selector.iter().flatten().map(|(key, _)| key.as_str()).chain(of_affinity).chain([OS])
     }
 
     /// The keys of the labels that it asks for, whatever their values: those that a Node has if it meets it.

@@ -99,9 +99,8 @@ impl Scene {
             let todo = self.pending.todo(self.now);
             if todo.look {
                 self.looks.push(self.now.elapsed().as_secs());
-                let look = self.pending.look(self.outlines.bundles(), self.now);
-                let nodes = self.nodes.clone();
-                self.pending.looked(&look, nodes.as_deref(), self.outlines.bundles(), self.now);
+                let mut look = self.pending.look(self.outlines.bundles(), self.now);
+                while !self.looked(&mut look) {}
             } else if let Some(write) = todo.write {
                 self.write(&write);
             } else {
@@ -112,6 +111,11 @@ impl Scene {
             }
         }
         self.now = end;
+    }
+
+    /// Goes on with `look`; returns whether it has ended.
+    fn looked(&mut self, look: &mut Look) -> bool {
+        self.pending.looked(look, self.nodes.as_deref(), self.outlines.bundles(), self.now)
     }
 
     fn write(&mut self, write: &Write) {
@@ -297,8 +301,8 @@ fn nodes_that_can_not_be_listed_change_nothing() {
 fn a_look_without_an_answer_is_repeated_after_a_pause() {
     let mut scene = Scene::new(&[waiting("p", None, "adit")]);
     let at = |seconds| Time::since_start(Duration::from_secs(seconds));
-    let look = scene.pending.look(scene.outlines.bundles(), at(5));
-    scene.pending.looked(&look, None, scene.outlines.bundles(), at(35));
+    let mut look = scene.pending.look(scene.outlines.bundles(), at(5));
+    assert!(scene.pending.looked(&mut look, None, scene.outlines.bundles(), at(35)));
     let todo = scene.pending.todo(at(35));
     assert_eq!((todo.look, todo.wake_at), (false, Some(at(35) + PAUSE)));
 }
@@ -330,9 +334,41 @@ fn a_look_is_about_the_labels_that_matter() {
     scene.now = Time::since_start(PATIENCE);
     let look = scene.pending.look(scene.outlines.bundles(), scene.now);
     for key in ["seccomp.pavise.dev/web_adit", "kubernetes.io/os"] {
-        assert!(look.is_about(key), "{key}");
+        assert!(look.keys().contains(key), "{key}");
     }
     for key in ["seccomp.pavise.dev/web_a", "node.kubernetes.io/instance-type", "bundle.pavise.dev/other"] {
-        assert!(!look.is_about(key), "{key}");
+        assert!(!look.keys().contains(key), "{key}");
     }
+}
+
+#[test]
+fn a_bundle_that_asks_for_another_label_during_a_look_is_judged_with_the_next() {
+    let mut scene = Scene::new(&[waiting("p", None, "a")]);
+    scene.nodes = Some(vec![node("n1", &[])]);
+    scene.now = Time::since_start(PATIENCE);
+    let mut look = scene.pending.look(scene.outlines.bundles(), scene.now);
+    let annotations = [("pavise.dev/node-selector".to_owned(), "pool=canary".to_owned())].into();
+    let canary = Source { annotations, ..Source::example("web", &[("a", GOOD)]) };
+    scene.outlines.applied(&Judged::of(&canary, &[Platform::EXAMPLE].into()));
+    assert!(scene.looked(&mut look));
+    scene.nodes.as_mut().unwrap()[0].labels.insert("pool".to_owned(), "canary".to_owned());
+    scene.pass(60);
+    scene.expect(&[(20, "p", 1)]);
+    assert!(scene.notes.iter().all(|note| note.contains("it is not loaded there")), "{:?}", scene.notes);
+}
+
+#[test]
+fn a_look_at_many_pods_ends_when_all_were_looked_at_and_then_all_are_told() {
+    let names: Vec<String> = (0..3 * MOST_AT_A_TIME + 1).map(|n| format!("p{n:02}")).collect();
+    let pods: Vec<Waiting> = names.iter().map(|name| waiting(name, None, "adit")).collect();
+    let mut scene = Scene::new(&pods);
+    scene.now = Time::since_start(PATIENCE);
+    let mut look = scene.pending.look(scene.outlines.bundles(), scene.now);
+    for _ in 0..3 {
+        assert!(!scene.looked(&mut look));
+        assert_eq!(scene.pending.todo(scene.now), Todo::default());
+    }
+    assert!(scene.looked(&mut look));
+    scene.pass(1);
+    assert_eq!(scene.writes.len(), pods.len());
 }
