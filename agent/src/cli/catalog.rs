@@ -31,6 +31,8 @@ use crate::compiler::{self, Toolchain};
 use crate::observe::metrics::Metrics;
 use crate::observe::{logs, signals};
 
+/// How much memory all Nodes may take, in bytes. The catalog has 128 MiB.
+const MOST_OF_NODES: usize = 32 << 20;
 /// How long a list of all Nodes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -148,7 +150,7 @@ async fn explain(
     let nodes = move |keys: Arc<BTreeSet<String>>| {
         let client = client.clone();
         async move {
-            let nodes = lookup::nodes(client, |key| keys.contains(key));
+            let nodes = lookup::nodes(client, |key| keys.contains(key), MOST_OF_NODES);
             let answer = tokio::time::timeout(LOOK_TIMEOUT, nodes).await;
             answer.with_context(|| format!("listing Nodes: no answer for {LOOK_TIMEOUT:?}"))?
         }

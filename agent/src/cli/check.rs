@@ -186,7 +186,7 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
         let home = arguments.bundle_namespaces.first().context("--bundle-namespace names no namespace")?;
         let bundles = Bundles { home: home.clone(), read };
         warn_of_unread(&bundles);
-        Some(Cluster { nodes: lookup::nodes(client, |_| true).await?, bundles })
+        Some(Cluster { nodes: lookup::nodes(client, |_| true, usize::MAX).await?, bundles })
     } else {
         None
     };

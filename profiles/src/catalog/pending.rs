@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::label::LabelKey;
 use crate::placement::{Bundles, Constraints, Node, Site, Suggestions, Why};
 use crate::pod::{Asked, Container, Pod, PodId};
 use crate::saying::{Outcome, Review, Saying, Write};
@@ -38,6 +39,10 @@ const MOST_SPOKEN_OF: usize = 3;
 const MOST_AT_A_TIME: usize = 4;
 /// A pod with more bytes of its author's, in what is kept of it, is not known.
 const LARGEST: usize = 8 << 10;
+
+/// A look is about so many labels of others that pods ask for, each of which takes memory for every Node. A pod
+/// that asks for more is not known.
+const MOST_ASKED: usize = 32;
 
 /// A pod that waits for a Node.
 #[derive(Clone, Debug)]
@@ -76,8 +81,8 @@ struct Known {
     /// Why it waits, if it is for a label of ours.
     why: Option<Why>,
     is_spoken_of: bool,
-    /// Whether it was looked why it waits.
-    is_looked_at: bool,
+    /// When it was last found out why it waits.
+    looked_at: Option<Time>,
 }
 
 /// What to do now.
@@ -109,8 +114,8 @@ impl Look {
 }
 
 impl Waiting {
-    /// A pod that has no Node yet, and may have one. None if it does not select on labels of ours, or is too
-    /// large to be kept.
+    /// A pod that has no Node yet, and may have one. None if it does not select on labels of ours, is too large to
+    /// be kept, or asks for too many labels of others.
     #[must_use]
     pub fn of(id: PodId, owner: Option<String>, mut pod: Pod, constraints: Constraints) -> Option<Self> {
         let refers = |one: &Container| {
@@ -120,8 +125,15 @@ impl Waiting {
         let labels: usize = pod.selects.iter().map(|label| label.as_str().len()).sum();
         let own = labels + constraints.size() + owner.as_ref().map_or(0, String::len);
         let size = pod.containers.iter().map(Container::size).sum::<usize>() + own;
-        let matters = !pod.selects.is_empty() && size <= LARGEST;
-        matters.then_some(Self { id, owner, pod, constraints })
+        let waiting = Self { id, owner, pod, constraints };
+        let is_within = size <= LARGEST && waiting.asked(&BTreeSet::new()).len() <= MOST_ASKED;
+        (is_within && !waiting.pod.selects.is_empty()).then_some(waiting)
+    }
+
+    /// The keys of the labels of others that it asks for, and that are not among `keys`.
+    fn asked(&self, keys: &BTreeSet<String>) -> BTreeSet<&str> {
+        let others = self.constraints.keys().filter(|key| !LabelKey::is_ours(key));
+        others.filter(|key| !keys.contains(*key)).collect()
     }
 
     /// The namespace and the `uid` of the object that made it: that of an owner is written by its pod's author.
@@ -216,23 +228,34 @@ impl Pending {
     fn look_at(&self) -> Option<Time> {
         let due = |known: &Known| match self.looked_at {
             None => known.since + PATIENCE,
-            Some(at) if known.is_looked_at => at + self.pause,
+            Some(at) if known.looked_at.is_some() => at + self.pause,
             Some(at) => (known.since + PATIENCE).max(at + PAUSE),
         };
         self.pods.values().map(due).min().filter(|_| !self.is_looking)
     }
 
-    /// Begins a look: what it is about, by what is known of `bundles` now.
+    /// Begins a look: what it is about, by what is known of `bundles` now. Pods for whose labels there is no room
+    /// come first in the next one.
     pub fn look(&mut self, bundles: &Bundles, now: Time) -> Look {
         self.is_looking = true;
         self.looked_at = Some(now);
-        let due = || self.pods.iter().filter(|(_, known)| known.since + PATIENCE <= now);
-        let is_nothing_new = due().all(|(_, known)| known.is_looked_at);
-        let pods = due().map(|(id, _)| id.clone()).collect();
-        let keys = bundles.asked().chain(due().flat_map(|(_, known)| known.waiting.constraints.keys()));
-        let keys = Arc::new(keys.map(str::to_owned).collect());
+        let due = self.pods.iter().filter(|(_, known)| known.since + PATIENCE <= now);
+        let mut due: Vec<(&PodId, &Known)> = due.collect();
+        due.sort_by_key(|(_, known)| known.looked_at);
+        let is_nothing_new = due.iter().all(|(_, known)| known.looked_at.is_some());
         self.pause = if is_nothing_new { self.pause.saturating_mul(2).min(LONGEST_PAUSE) } else { PAUSE };
-        Look { pods, keys, suggestions: Suggestions::default() }
+        let mut pods = BTreeSet::new();
+        let mut keys: BTreeSet<String> = bundles.asked().map(str::to_owned).collect();
+        let mut room = MOST_ASKED;
+        for (id, Known { waiting, .. }) in due {
+            let asked = waiting.asked(&keys).len();
+            if asked <= room {
+                room -= asked;
+                keys.extend(waiting.constraints.keys().map(str::to_owned));
+                pods.insert(id.clone());
+            }
+        }
+        Look { pods, keys: Arc::new(keys), suggestions: Suggestions::default() }
     }
 
     /// Goes on with `look`, which has found these Nodes, by their names: finds out of its next few pods why they
@@ -251,8 +274,8 @@ impl Pending {
         let site = Site { nodes, bundles };
         for _ in 0..MOST_AT_A_TIME {
             let Some(id) = look.pods.pop_first() else { break };
-            let Some(Known { waiting, why, is_looked_at, .. }) = self.pods.get_mut(&id) else { continue };
-            *is_looked_at = true;
+            let Some(Known { waiting, why, looked_at, .. }) = self.pods.get_mut(&id) else { continue };
+            *looked_at = Some(now);
             let found = site.why(&waiting.pod, &waiting.constraints, &mut look.suggestions);
             let is_same = matches!((&*why, &found), (Some(before), Some(now)) if before.gist == now.gist);
             if !is_same {
@@ -293,7 +316,7 @@ impl Pending {
 
 impl Known {
     fn new(waiting: Waiting, since: Time, is_news: bool) -> Self {
-        Self { waiting, since, is_news, why: None, is_spoken_of: false, is_looked_at: false }
+        Self { waiting, since, is_news, why: None, is_spoken_of: false, looked_at: None }
     }
 
     fn review(&self) -> Option<Review> {

@@ -76,7 +76,7 @@ async fn explained_for(
 }
 
 fn bare() -> Vec<Node> {
-    vec![Node { name: "n1".to_owned(), labels: [].into() }]
+    vec![Node::new("n1".to_owned(), [].into())]
 }
 
 fn named(names: &[(u64, &str)]) -> Vec<(u64, String)> {

@@ -27,6 +27,11 @@ fn id(name: &str) -> PodId {
 
 /// A pod that refers to the profile `key` of the bundle `web`, and selects on its label.
 fn waiting(name: &str, owner: Option<&str>, key: &str) -> Waiting {
+    waiting_on(name, owner, key, &[])
+}
+
+/// The same, which asks for these labels too, whatever their value.
+fn waiting_on(name: &str, owner: Option<&str>, key: &str, others: &[String]) -> Waiting {
     let container = |seccomp: Asked| Container {
         name: "c".to_owned(),
         kind: ContainerKind::Regular,
@@ -39,7 +44,17 @@ fn waiting(name: &str, owner: Option<&str>, key: &str) -> Waiting {
     let selects = LabelKey::observed(&label).into_iter().collect();
     let containers = vec![container(Asked::Nothing), container(Asked::Localhost(format!("web/{key}")))];
     let pod = Pod { containers, selects, ..Pod::default() };
-    let constraints = serde_json::json!({"nodeSelector": {label: LABEL_VALUE}});
+    let exists = |key: &String| serde_json::json!({"key": key, "operator": "Exists"});
+    let terms: serde_json::Value = match others {
+        [] => serde_json::Value::Null,
+        _ => serde_json::json!({"nodeSelectorTerms": [
+            {"matchExpressions": others.iter().map(exists).collect::<serde_json::Value>()},
+        ]}),
+    };
+    let constraints = serde_json::json!({
+        "nodeSelector": {label: LABEL_VALUE},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
+    });
     Waiting::of(id(name), owner.map(str::to_owned), pod, serde_json::from_value(constraints).unwrap())
         .unwrap()
 }
@@ -47,7 +62,7 @@ fn waiting(name: &str, owner: Option<&str>, key: &str) -> Waiting {
 /// A Node with the labels of these profiles of the bundle `web`.
 fn node(name: &str, keys: &[&str]) -> Node {
     let label = |key: &&str| (format!("seccomp.pavise.dev/web_{key}"), LABEL_VALUE.to_owned());
-    Node { name: name.to_owned(), labels: keys.iter().map(label).collect() }
+    Node::new(name.to_owned(), keys.iter().map(label).collect())
 }
 
 /// The catalog, its pods, and what the API server has.
@@ -319,6 +334,14 @@ fn what_is_kept_of_a_pod_is_bounded_and_of_one_without_our_labels_nothing() {
     assert_eq!(kept.pod.containers.len(), 0, "a container that refers to nothing is kept");
     assert!(of(serde_json::json!({"pool": "a"})).is_none());
     assert!(of(serde_json::json!({label: "true", "pool": "a".repeat(LARGEST)})).is_none());
+    let asking = |count: usize| {
+        let keys = (0..count).map(|n| (n.to_string(), serde_json::Value::from("")));
+        of(keys.chain([(label.to_owned(), "true".into())]).collect())
+    };
+    // The operating system is asked for in any case.
+    assert!(asking(MOST_ASKED - 1).is_some() && asking(MOST_ASKED).is_none());
+    let short = (0..200).map(|n| (format!("bundle.pavise.dev/{n}"), serde_json::Value::from("")));
+    assert!(of(short.collect()).is_none(), "of short keys there can be many");
     let owned = |length| {
         let Waiting { id, pod, constraints, .. } = kept.clone();
         Waiting::of(id, Some("u".repeat(length)), pod, constraints)
@@ -342,6 +365,23 @@ fn a_look_is_about_the_labels_that_matter() {
 }
 
 #[test]
+fn pods_do_not_decide_how_many_labels_a_look_is_about_and_all_have_their_turn() {
+    let asked = |pod: usize| (0..20).map(|n| format!("example.com/{pod}-{n}")).collect::<Vec<String>>();
+    let pods = (0..6).map(|n| waiting_on(&format!("p{n}"), None, "adit", &asked(n)));
+    let mut scene = Scene::new(&pods.chain([waiting("plain", None, "adit")]).collect::<Vec<_>>());
+    scene.now = Time::since_start(PATIENCE);
+    let look = scene.pending.look(scene.outlines.bundles(), scene.now);
+    let others = look.keys().iter().filter(|key| !LabelKey::is_ours(key)).count();
+    assert!(others <= MOST_ASKED, "{others}");
+    assert_eq!(look.pods.iter().map(|id| id.name.as_str()).collect::<Vec<_>>(), ["p0", "plain"]);
+    scene.pending.is_looking = false;
+    scene.pass(100);
+    // A reference that no bundle has is told, whatever else the pod asks for.
+    let each = [(20, "p0"), (20, "plain"), (35, "p1"), (50, "p2"), (65, "p3"), (80, "p4"), (95, "p5")];
+    scene.expect(&each.map(|(at, pod)| (at, pod, 1)));
+}
+
+#[test]
 fn a_bundle_that_asks_for_another_label_during_a_look_is_judged_with_the_next() {
     let mut scene = Scene::new(&[waiting("p", None, "a")]);
     scene.nodes = Some(vec![node("n1", &[])]);
@@ -351,7 +391,7 @@ fn a_bundle_that_asks_for_another_label_during_a_look_is_judged_with_the_next() 
     let canary = Source { annotations, ..Source::example("web", &[("a", GOOD)]) };
     scene.outlines.applied(&Judged::of(&canary, &[Platform::EXAMPLE].into()));
     assert!(scene.looked(&mut look));
-    scene.nodes.as_mut().unwrap()[0].labels.insert("pool".to_owned(), "canary".to_owned());
+    scene.nodes.as_mut().unwrap()[0].others.insert("pool".to_owned(), "canary".to_owned());
     scene.pass(60);
     scene.expect(&[(20, "p", 1)]);
     assert!(scene.notes.iter().all(|note| note.contains("it is not loaded there")), "{:?}", scene.notes);

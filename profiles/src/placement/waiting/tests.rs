@@ -19,8 +19,8 @@ fn why_in(cluster: &Cluster, (pod, constraints): &(Pod, Constraints)) -> Option<
     // Nothing else is asked of the API server.
     let telling: BTreeSet<&str> = cluster.bundles.asked().chain(constraints.keys()).collect();
     let seen = |node: &Node| {
-        let labels = node.labels.clone().into_iter().filter(|(key, _)| telling.contains(key.as_str()));
-        Node { name: node.name.clone(), labels: labels.collect() }
+        let labels = node.ours.iter().chain(&node.others).filter(|(key, _)| telling.contains(key.as_str()));
+        Node::new(node.name.clone(), labels.map(|(key, value)| (key.clone(), value.clone())).collect())
     };
     let nodes: Vec<Node> = cluster.nodes.iter().map(seen).collect();
     let site = Site { nodes: &nodes, bundles: &cluster.bundles };
