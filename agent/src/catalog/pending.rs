@@ -61,7 +61,9 @@ pub(crate) async fn run(
         let wake_at = todo.wake_at.and_then(|at| started.checked_add(at.elapsed()));
         tokio::select! {
             Some(seen) = pods.next() => match seen {
-                Seen::Listed(crowd) => pending.listed(crowd, now()),
+                Seen::Listing => pending.listing(),
+                Seen::Found(pod) => pending.found(pod),
+                Seen::Listed => pending.listed(now()),
                 Seen::Applied(pod) => pending.applied(pod, now()),
                 Seen::Deleted(id) => pending.deleted(&id),
             },

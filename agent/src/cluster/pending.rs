@@ -2,7 +2,7 @@
 //!
 //! Invariant: a pod that is not told waits for no label of ours, or there are more than anybody reads. A pod
 //! whose scheduling is held up, or that is being deleted, waits for no Node. Of a pod's `spec` nothing is decoded
-//! but what matters: its author does not decide how much memory it takes. A list that breaks off halfway is dropped.
+//! but what matters: its author does not decide how much memory it takes.
 
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1;
@@ -10,7 +10,7 @@ use kube::api::{ApiResource, ObjectMeta};
 use kube::core::Object;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use profiles::catalog::pending::{Crowd, Waiting};
+use profiles::catalog::pending::Waiting;
 use profiles::placement::Unscheduled;
 use profiles::pod::{self, PodId};
 use tracing::warn;
@@ -24,8 +24,12 @@ const PERMISSION: &str = "list and watch Pods in all namespaces";
 /// What is seen of pods that wait.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    /// All there are.
-    Listed(Crowd),
+    /// A list of all begins, or begins anew because the last one broke off.
+    Listing,
+    /// The list has this one.
+    Found(Waiting),
+    /// The list ends.
+    Listed,
     /// One that begins to wait, or has changed.
     Applied(Waiting),
     /// One that does not wait any more.
@@ -38,24 +42,14 @@ type Found = Object<Unscheduled, pod::Status>;
 pub(crate) fn watch(client: Client) -> impl Stream<Item = Seen> {
     let pods: Api<Found> = Api::all_with(client, &ApiResource::erase::<v1::Pod>(&()));
     let config = watcher::Config::default().fields(WAITING).streaming_lists();
-    let mut listing = Crowd::default();
-    let seen = move |event| future::ready(take(&mut listing, event));
-    watcher(pods, config).default_backoff().filter_map(seen)
+    watcher(pods, config).default_backoff().filter_map(|event| future::ready(seen(event)))
 }
 
-fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> Option<Seen> {
+fn seen(event: watcher::Result<watcher::Event<Found>>) -> Option<Seen> {
     match event {
-        Ok(watcher::Event::Init) => {
-            *listing = Crowd::default();
-            None
-        }
-        Ok(watcher::Event::InitApply(found)) => {
-            if let Some(waiting) = waiting(found) {
-                listing.add(waiting);
-            }
-            None
-        }
-        Ok(watcher::Event::InitDone) => Some(Seen::Listed(std::mem::take(listing))),
+        Ok(watcher::Event::Init) => Some(Seen::Listing),
+        Ok(watcher::Event::InitApply(found)) => waiting(found).map(Seen::Found),
+        Ok(watcher::Event::InitDone) => Some(Seen::Listed),
         Ok(watcher::Event::Apply(found)) => {
             let id = id(&found.metadata);
             Some(waiting(found).map_or(Seen::Deleted(id), Seen::Applied))
@@ -112,17 +106,16 @@ mod tests {
 
     fn shown(seen: &Seen) -> String {
         match seen {
-            Seen::Listed(crowd) => {
-                let names: Vec<&str> = crowd.ids().map(|id| id.name.as_str()).collect();
-                format!("={}", names.join(","))
-            }
+            Seen::Listing => "[".to_owned(),
+            Seen::Found(waiting) => waiting.id().name.clone(),
+            Seen::Listed => "]".to_owned(),
             Seen::Applied(waiting) => format!("+{}", waiting.id().name),
             Seen::Deleted(id) => format!("-{}", id.name),
         }
     }
 
-    /// Claims what is told when the API server answers so: `=` a list, `+` a pod that waits, `-` one that does
-    /// not.
+    /// Claims what is told when the API server answers so: in brackets a list, `+` a pod that waits, `-` one that
+    /// does not.
     async fn check(script: Vec<Exchange>, expected: &[&str]) {
         let seen = watch(script::client(script)).map(|seen| shown(&seen));
         let seen: Vec<String> = seen.take(expected.len()).collect().await;
@@ -145,7 +138,7 @@ mod tests {
                 Exchange { asked: "resourceVersion=5", status: 200, answer: more },
                 Exchange { asked: "resourceVersion=7", status: 200, answer: rest },
             ],
-            &["=a", "+c", "-a", "-c"],
+            &["[", "a", "]", "+c", "-a", "-c"],
         )
         .await;
     }
@@ -160,7 +153,7 @@ mod tests {
             ask(403, vec![]),
             ask(200, list),
         ];
-        check(script, &["=b"]).await;
+        check(script, &["[", "z", "[", "b", "]"]).await;
     }
 
     /// Claims whether a pod with these parts of its `spec` waits for a label of ours.

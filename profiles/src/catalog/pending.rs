@@ -8,7 +8,6 @@
 //! one owner's pods a few are spoken of, and the same as long as they wait. What is said stays the same, word
 //! for word, while its gist does.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,14 +53,12 @@ pub struct Waiting {
     constraints: Constraints,
 }
 
-/// Pods that wait, as many as are known at a time.
-#[derive(Debug, Default)]
-pub struct Crowd(BTreeMap<PodId, Waiting>);
-
 /// The pods that wait, and what is said of them.
 #[derive(Debug)]
 pub struct Pending {
     pods: BTreeMap<PodId, Known>,
+    /// Those that a list of all has, as far as it was read.
+    listing: BTreeMap<PodId, Waiting>,
     saying: Saying,
     is_listed: bool,
     is_looking: bool,
@@ -148,27 +145,11 @@ impl Waiting {
     }
 }
 
-impl Crowd {
-    /// Adds `waiting`, if there is room for it.
-    pub fn add(&mut self, waiting: Waiting) {
-        let others = self.0.values().filter(|other| other.id != waiting.id);
-        if has_room(others, &waiting) {
-            self.0.insert(waiting.id.clone(), waiting);
-        }
-    }
-
-    /// Which.
-    pub fn ids(&self) -> impl Iterator<Item = &PodId> {
-        self.0.keys()
-    }
-}
-
 /// Whether `waiting` can be known beside these.
-fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiting) -> bool {
+fn has_room<'w>(others: impl Iterator<Item = &'w Waiting>, waiting: &'w Waiting) -> bool {
     let (mut count, mut of_namespace, mut of_owner) = (0, 0, 0);
     for other in others {
         count += 1;
-        let other = other.borrow();
         of_namespace += usize::from(other.id.namespace == waiting.id.namespace);
         let owner = other.owner();
         of_owner += usize::from(owner.is_some() && owner == waiting.owner());
@@ -178,16 +159,38 @@ fn has_room<W: Borrow<Waiting>>(others: impl Iterator<Item = W>, waiting: &Waiti
 
 impl Default for Pending {
     fn default() -> Self {
-        let (pods, saying) = (BTreeMap::new(), Saying::of_pending());
-        Self { pods, saying, is_listed: false, is_looking: false, looked_at: None, pause: PAUSE }
+        Self {
+            pods: BTreeMap::new(),
+            listing: BTreeMap::new(),
+            saying: Saying::of_pending(),
+            is_listed: false,
+            is_looking: false,
+            looked_at: None,
+            pause: PAUSE,
+        }
     }
 }
 
 impl Pending {
-    /// These are all the pods that wait.
-    pub fn listed(&mut self, crowd: Crowd, now: Time) {
+    /// A list of all pods that wait begins. What was read of another one counts for nothing.
+    pub fn listing(&mut self) {
+        self.listing.clear();
+    }
+
+    /// The list has this one. Who was known before keeps its room until the list ends: else others of one owner
+    /// would be spoken of whenever a list has another order.
+    pub fn found(&mut self, waiting: Waiting) {
+        let gone = self.pods.iter().filter(|(id, _)| !self.listing.contains_key(id));
+        let others = self.listing.values().chain(gone.map(|(_, known)| &known.waiting));
+        if self.pods.contains_key(&waiting.id) || has_room(others, &waiting) {
+            self.listing.insert(waiting.id.clone(), waiting);
+        }
+    }
+
+    /// The list ends: these are all the pods that wait.
+    pub fn listed(&mut self, now: Time) {
         let mut before = std::mem::take(&mut self.pods);
-        for (id, waiting) in crowd.0 {
+        for (id, waiting) in std::mem::take(&mut self.listing) {
             // What waits at the first look may have been told so before a restart.
             let known = before.remove(&id).map(|known| Known { waiting: waiting.clone(), ..known });
             self.pods.insert(id, known.unwrap_or_else(|| Known::new(waiting, now, self.is_listed)));

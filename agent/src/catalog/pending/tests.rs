@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use futures::stream;
-use profiles::catalog::pending::{Crowd, Waiting};
+use profiles::catalog::pending::Waiting;
 use profiles::name::Namespace;
 use profiles::pod::{Pod, PodId};
 
@@ -85,8 +85,7 @@ fn named(names: &[(u64, &str)]) -> Vec<(u64, String)> {
 
 #[tokio::test(start_paused = true)]
 async fn nodes_are_asked_for_only_while_a_pod_waits() {
-    let crowd = || Seen::Listed(Crowd::default());
-    let pods = after(0, crowd())
+    let pods = after(0, Seen::Listed)
         .chain(after(100, Seen::Applied(waiting("p"))))
         .chain(after(30, Seen::Deleted(waiting("p").id().clone())));
     let (looks, writes) =
@@ -96,12 +95,10 @@ async fn nodes_are_asked_for_only_while_a_pod_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn one_write_is_under_way_and_who_is_gone_meanwhile_is_not_spoken_of() {
-    let mut crowd = Crowd::default();
-    for name in ["p", "q", "r"] {
-        crowd.add(waiting(name));
-    }
+    let found = ["p", "q", "r"].map(|name| Seen::Found(waiting(name)));
+    let list = stream::iter([Seen::Listing].into_iter().chain(found).chain([Seen::Listed]));
     // The look ends at 6 s, and the first write at 7 s.
-    let pods = after(0, Seen::Listed(crowd)).chain(stream::once(async {
+    let pods = list.chain(stream::once(async {
         tokio::time::sleep(Duration::from_millis(6_500)).await;
         Seen::Deleted(waiting("q").id().clone())
     }));

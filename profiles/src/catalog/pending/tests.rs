@@ -98,9 +98,9 @@ impl Scene {
     }
 
     fn list(&mut self, pods: &[Waiting]) {
-        let mut crowd = Crowd::default();
-        pods.iter().cloned().for_each(|pod| crowd.add(pod));
-        self.pending.listed(crowd, self.now);
+        self.pending.listing();
+        pods.iter().cloned().for_each(|pod| self.pending.found(pod));
+        self.pending.listed(self.now);
     }
 
     fn apply(&mut self, waiting: Waiting) {
@@ -250,6 +250,25 @@ fn of_one_owner_s_pods_the_first_three_are_spoken_of() {
     scene.apply(waiting("p00", Some("rs"), "adit"));
     scene.pass(30);
     scene.expect(&[(35, "p00", 1)]);
+}
+
+#[test]
+fn who_is_known_stays_so_when_a_list_comes_in_another_order() {
+    let pods = |range: std::ops::Range<usize>| {
+        range.map(|n| waiting(&format!("p{n:02}"), Some("rs"), "adit")).collect::<Vec<_>>()
+    };
+    let known = |scene: &Scene| scene.pending.pods.keys().map(|id| id.name.clone()).collect::<Vec<_>>();
+    let mut scene = Scene::new(&pods(40..40 + MOST_OF_OWNER));
+    let before = known(&scene);
+    scene.list(&pods(30..60));
+    assert_eq!(known(&scene), before);
+    // A list that breaks off changes nothing, and who is gone with a list leaves its room to others.
+    scene.pending.listing();
+    scene.pending.found(pods(41..42).remove(0));
+    scene.list(&pods(41..60));
+    assert_eq!(known(&scene), before[1..]);
+    scene.list(&pods(20..60));
+    assert_eq!(known(&scene), [&["p20".to_owned()], &before[1..]].concat());
 }
 
 #[test]
