@@ -68,12 +68,11 @@ pub(crate) async fn nodes(client: Client, matters: impl Fn(&str) -> bool, most: 
         let next = next(&page, &list);
         for one in list.items {
             let mut node = node(one, &matters);
-            match shared.get(&node.ours) {
-                Some(ours) => node.ours = Arc::clone(ours),
-                None => {
-                    size += size_of_labels(&node.ours);
-                    shared.insert(node.ours.clone());
-                }
+            if let Some(ours) = shared.get(&node.ours) {
+                node.ours = Arc::clone(ours);
+            } else {
+                size += size_of_labels(&node.ours);
+                shared.insert(node.ours.clone());
             }
             size += size_of::<Node>() + node.name.len() + size_of_labels(&node.others);
             ensure!(size <= most, "listing Nodes: what is to be known of them takes more than {most} bytes");

@@ -418,7 +418,7 @@ fn a_bundle_that_asks_for_another_label_during_a_look_is_judged_with_the_next() 
 
 #[test]
 fn a_look_at_many_pods_ends_when_all_were_looked_at_and_then_all_are_told() {
-    let names: Vec<String> = (0..3 * MOST_AT_A_TIME + 1).map(|n| format!("p{n:02}")).collect();
+    let names: Vec<String> = (0..=3 * MOST_AT_A_TIME).map(|n| format!("p{n:02}")).collect();
     let pods: Vec<Waiting> = names.iter().map(|name| waiting(name, None, "adit")).collect();
     let mut scene = Scene::new(&pods);
     scene.now = Time::since_start(PATIENCE);
