@@ -12,6 +12,7 @@ mod tests;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use constraints::{Constraints, Unscheduled};
 pub use declared::Bundles;
@@ -30,8 +31,10 @@ const KINDS: [Kind; 2] = [Kind::Seccomp, Kind::AppArmor];
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Its labels, also those of others.
-    pub labels: BTreeMap<String, String>,
+    /// The labels of ours that it has. Most Nodes have the same ones, so that these can be shared.
+    pub ours: Arc<BTreeMap<String, String>>,
+    /// Its other labels, by which bundles choose their nodes.
+    pub others: BTreeMap<String, String>,
 }
 
 /// What is known of a cluster.
@@ -135,8 +138,21 @@ impl Placement<'_> {
 }
 
 impl Node {
+    /// The Node of this `name` that has these `labels`.
+    #[must_use]
+    pub fn new(name: String, labels: BTreeMap<String, String>) -> Self {
+        let (ours, others): (_, BTreeMap<_, _>) =
+            labels.into_iter().partition(|(key, _)| LabelKey::is_ours(key));
+        Self { name, ours: Arc::new(ours), others }
+    }
+
+    /// The value of its label `key`.
+    fn label(&self, key: &str) -> Option<&str> {
+        self.others.get(key).or_else(|| self.ours.get(key)).map(String::as_str)
+    }
+
     fn has(&self, label: &LabelKey) -> bool {
-        self.labels.get(label.as_str()).is_some_and(|value| value == LABEL_VALUE)
+        self.ours.get(label.as_str()).is_some_and(|value| value == LABEL_VALUE)
     }
 
     fn has_any(&self, labels: &[LabelKey]) -> bool {
@@ -223,7 +239,7 @@ impl Cluster {
             return Found { verdict: Verdict::Partly, on, not_on, why };
         }
         let may_have = |node: &&&Node| {
-            let mut bundles = node.labels.keys().filter_map(|key| LabelKey::observed(key));
+            let mut bundles = node.ours.keys().filter_map(|key| LabelKey::observed(key));
             bundles.any(|key| node.has(&key) && self.bundles.may_have(target, &key))
         };
         let in_doubt = listed(not_on.iter().filter(may_have).map(|node| node.name()));

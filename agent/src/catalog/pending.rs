@@ -5,13 +5,15 @@
 //! business of [`profiles::catalog::pending`].
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::Result;
 use futures::future::{Fuse, FusedFuture, LocalBoxFuture};
 use futures::{FutureExt, Stream, StreamExt};
 use profiles::catalog::asking::Judged;
 use profiles::catalog::outline::Outlines;
-use profiles::catalog::pending::{Look, Pending};
+use profiles::catalog::pending::Pending;
 use profiles::placement::Node;
 use profiles::saying::{Outcome, Write};
 use profiles::time::Time;
@@ -31,12 +33,12 @@ pub(crate) fn note_down(outlines: &RefCell<Outlines>, seen: &bundles::Seen<Judge
     }
 }
 
-/// Runs for ever. `outlines` is what is known of bundles; others see to it. `nodes` lists the Nodes, with what
-/// a look is about. `write` starts a write.
+/// Runs for ever. `outlines` is what is known of bundles; others see to it. `nodes` lists the Nodes, with their
+/// labels of these keys. `write` starts a write.
 pub(crate) async fn run(
     pods: impl Stream<Item = Seen>,
     outlines: &RefCell<Outlines>,
-    nodes: impl Fn(Look) -> LocalBoxFuture<'static, Result<Vec<Node>>>,
+    nodes: impl Fn(Arc<BTreeSet<String>>) -> LocalBoxFuture<'static, Result<Vec<Node>>>,
     write: impl Fn(Write) -> LocalBoxFuture<'static, Outcome>,
 ) {
     let mut pods = std::pin::pin!(pods);
@@ -49,7 +51,7 @@ pub(crate) async fn run(
         let todo = pending.todo(now());
         if todo.look {
             let look = pending.look(outlines.borrow().bundles(), now());
-            let found = nodes(look.clone());
+            let found = nodes(look.keys());
             looking = async move { (look, found.await) }.boxed_local().fuse();
         }
         if let Some(next) = todo.write.filter(|_| writing.is_terminated()) {
@@ -59,13 +61,18 @@ pub(crate) async fn run(
         let wake_at = todo.wake_at.and_then(|at| started.checked_add(at.elapsed()));
         tokio::select! {
             Some(seen) = pods.next() => match seen {
-                Seen::Listed(crowd) => pending.listed(crowd, now()),
+                Seen::Listing => pending.listing(),
+                Seen::Found(pod) => pending.found(pod),
+                Seen::Listed => pending.listed(now()),
                 Seen::Applied(pod) => pending.applied(pod, now()),
                 Seen::Deleted(id) => pending.deleted(&id),
             },
-            (look, found) = &mut looking, if !looking.is_terminated() => {
+            (mut look, found) = &mut looking, if !looking.is_terminated() => {
                 let nodes = complaint.on(found);
-                pending.looked(&look, nodes.as_deref(), outlines.borrow().bundles(), now());
+                while !pending.looked(&mut look, nodes.as_deref(), outlines.borrow().bundles(), now()) {
+                    // It can take seconds for all pods, and the thread has other loops.
+                    tokio::task::yield_now().await;
+                }
             }
             (write, outcome) = &mut writing, if !writing.is_terminated() => {
                 pending.written(&write, outcome, now());

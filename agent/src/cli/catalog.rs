@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +16,6 @@ use futures::{FutureExt, StreamExt, stream};
 use profiles::bundle::Document;
 use profiles::catalog::declaring::Declaring;
 use profiles::catalog::outline::Outlines;
-use profiles::catalog::pending::Look;
 use profiles::diagnostic::Diagnostic;
 use profiles::name::Namespace;
 use profiles::saying::{self, Write};
@@ -32,6 +32,8 @@ use crate::compiler::{self, Toolchain};
 use crate::observe::metrics::Metrics;
 use crate::observe::{logs, signals};
 
+/// How much memory all Nodes may take, in bytes. The catalog has 128 MiB.
+const MOST_OF_NODES: usize = 32 << 20;
 /// How long a list of all Nodes may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -141,10 +143,10 @@ async fn explain(
     write: impl Fn(Write) -> LocalBoxFuture<'static, saying::Outcome>,
 ) {
     let pods = pending::watch(client.clone());
-    let nodes = move |look: Look| {
+    let nodes = move |keys: Arc<BTreeSet<String>>| {
         let client = client.clone();
         async move {
-            let nodes = lookup::nodes(client, |key| look.is_about(key));
+            let nodes = lookup::nodes(client, |key| keys.contains(key), MOST_OF_NODES);
             let answer = tokio::time::timeout(LOOK_TIMEOUT, nodes).await;
             answer.with_context(|| format!("listing Nodes: no answer for {LOOK_TIMEOUT:?}"))?
         }

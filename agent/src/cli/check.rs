@@ -178,7 +178,7 @@ async fn check(arguments: &Arguments, manifests: Manifests) -> Result<Outcome> {
         let read = read.into_iter().map(|(namespace, read)| (namespace, read.map_err(|error| told(&error))));
         let bundles = Bundles { home: arguments.bundle_namespaces.home()?.clone(), read: read.collect() };
         warn_of_unread(&bundles);
-        Some(Cluster { nodes: lookup::nodes(client, |_| true).await?, bundles })
+        Some(Cluster { nodes: lookup::nodes(client, |_| true, usize::MAX).await?, bundles })
     } else {
         None
     };

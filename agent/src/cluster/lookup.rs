@@ -5,10 +5,11 @@
 
 mod levels;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{self, ConfigMap};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
@@ -31,6 +32,8 @@ pub(crate) use levels::{DeclaredProfiles, declared_profiles, namespaces};
 const PAGE_OF_NODES: u32 = 25;
 /// A pod is some 10 KB.
 const PAGE_OF_PODS: u32 = 200;
+/// What it takes to hold a label, beside its key and value: two strings in a tree, and what allocators add.
+const LABEL: usize = 2 * size_of::<String>() + 48;
 /// A ConfigMap has 1 MiB at most.
 const PAGE_OF_BUNDLES: u32 = 50;
 
@@ -51,15 +54,34 @@ pub(crate) struct Owner {
     pub(crate) name: String,
 }
 
-/// All Nodes, by their names, with those labels that `matters` says of their keys.
-pub(crate) async fn nodes(client: Connection, matters: impl Fn(&str) -> bool) -> Result<Vec<Node>> {
+/// All Nodes, by their names, with those labels that `matters` says of their keys. Nodes with the same labels of
+/// ours share these.
+///
+/// # Errors
+/// The API server does not list them, or they would take more than about `most` bytes.
+pub(crate) async fn nodes(
+    client: Connection,
+    matters: impl Fn(&str) -> bool,
+    most: usize,
+) -> Result<Vec<Node>> {
     let nodes: Api<v1::Node> = Api::all(client.0);
-    let mut found = Vec::new();
+    let (mut found, mut shared, mut size) = (Vec::new(), BTreeSet::new(), 0);
     let mut page = ListParams::default().limit(PAGE_OF_NODES);
     loop {
         let list = nodes.list_metadata(&page).await.map_err(|error| failed("list nodes", &error))?;
         let next = next(&page, &list);
-        found.extend(list.items.into_iter().map(|one| node(one, &matters)));
+        for one in list.items {
+            let mut node = node(one, &matters);
+            if let Some(ours) = shared.get(&node.ours) {
+                node.ours = Arc::clone(ours);
+            } else {
+                size += size_of_labels(&node.ours);
+                shared.insert(node.ours.clone());
+            }
+            size += size_of::<Node>() + node.name.len() + size_of_labels(&node.others);
+            ensure!(size <= most, "listing Nodes: what is to be known of them takes more than {most} bytes");
+            found.push(node);
+        }
         let Some(next) = next else { break };
         page = next;
     }
@@ -148,7 +170,11 @@ fn node(node: PartialObjectMeta<v1::Node>, matters: impl Fn(&str) -> bool) -> No
     let ObjectMeta { name, labels, .. } = node.metadata;
     let mut labels = labels.unwrap_or_default();
     labels.retain(|key, _| matters(key));
-    Node { name: name.unwrap_or_default(), labels }
+    Node::new(name.unwrap_or_default(), labels)
+}
+
+fn size_of_labels(labels: &BTreeMap<String, String>) -> usize {
+    labels.iter().map(|(key, value)| LABEL + key.len() + value.len()).sum()
 }
 
 fn found_pod(found: Object<Value, pod::Status>, limits: Limits) -> Result<FoundPod> {
@@ -218,9 +244,27 @@ mod tests {
             answer("/api/v1/nodes?&limit=25", page(&["n3", "n1"], "next")),
             answer("continue=next", page(&["n2"], "")),
         ]);
-        let nodes = nodes(client, |key| key == "pool").await.unwrap();
+        let nodes = nodes(client, |key| key == "pool", 1000).await.unwrap();
         assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
-        assert_eq!(nodes[1].labels, [("pool".to_owned(), "n2".to_owned())].into());
+        assert_eq!(nodes[1].others, [("pool".to_owned(), "n2".to_owned())].into());
+    }
+
+    #[tokio::test]
+    async fn what_nodes_have_of_ours_takes_memory_once_and_what_they_have_of_others_is_bounded() {
+        let list_of = |own_length: usize| {
+            let node = |n: usize| {
+                let profiles = (0..256).map(|key| (format!("seccomp.pavise.dev/web_{key}"), json!("true")));
+                let own = ("own".to_owned(), json!(format!("{n:0own_length$}")));
+                json!({"metadata": {"name": format!("n{n}"), "labels": Value::Object(profiles.chain([own]).collect())}})
+            };
+            let items: Vec<Value> = (10..90).map(node).collect();
+            script::client(vec![answer("/api/v1/nodes?", list("PartialObjectMetadata", &json!(items), ""))])
+        };
+        let found = nodes(list_of(60), |_| true, 100_000).await.unwrap();
+        assert_eq!((found.len(), found[0].ours.len()), (80, 256));
+        assert!(found.iter().all(|node| Arc::ptr_eq(&node.ours, &found[0].ours)));
+        let error = nodes(list_of(2_000), |_| true, 100_000).await.unwrap_err().to_string();
+        assert_eq!(error, "listing Nodes: what is to be known of them takes more than 100000 bytes");
     }
 
     #[tokio::test]

@@ -1,18 +1,23 @@
 //! The pods of all namespaces that wait for a Node, and select on labels of ours.
 //!
 //! Invariant: a pod that is not told waits for no label of ours, or there are more than anybody reads. A pod
-//! whose scheduling is held up, or that is being deleted, waits for no Node. Of a pod's `spec` nothing is decoded
-//! but what matters: its author does not decide how much memory it takes. A list that breaks off halfway is dropped.
+//! whose scheduling is held up, or that is being deleted, waits for no Node. Of a pod nothing is decoded but what
+//! matters: its author does not decide how much memory it takes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt, future};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1;
-use kube::Api;
-use kube::api::{ApiResource, ObjectMeta};
-use kube::core::Object;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use kube::api::ObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
-use profiles::catalog::pending::{Crowd, Waiting};
+use kube::{Api, Resource};
+use profiles::catalog::pending::Waiting;
 use profiles::placement::Unscheduled;
 use profiles::pod::{self, PodId};
+use serde::{Deserialize, Deserializer};
 use tracing::warn;
 
 use super::{Connection, watch_advice, watch_said};
@@ -24,38 +29,96 @@ const PERMISSION: &str = "list and watch Pods in all namespaces";
 /// What is seen of pods that wait.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    /// All there are.
-    Listed(Crowd),
+    /// A list of all begins, or begins anew because the last one broke off.
+    Listing,
+    /// The list has this one.
+    Found(Waiting),
+    /// The list ends.
+    Listed,
     /// One that begins to wait, or has changed.
     Applied(Waiting),
     /// One that does not wait any more.
     Deleted(PodId),
 }
 
-type Found = Object<Unscheduled, pod::Status>;
+/// What is read of a pod.
+#[derive(Clone, Debug, Deserialize)]
+struct Found {
+    #[serde(deserialize_with = "read_metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Unscheduled,
+    status: Option<pod::Status>,
+}
+
+impl Resource for Found {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        v1::Pod::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        v1::Pod::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        v1::Pod::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        v1::Pod::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What is read of a pod's metadata. What is not, such as `managedFields`, takes no memory.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    deletion_timestamp: Option<Time>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+fn read_metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    let read = Metadata::deserialize(from)?;
+    Ok(ObjectMeta {
+        namespace: read.namespace,
+        name: read.name,
+        uid: read.uid,
+        resource_version: read.resource_version,
+        deletion_timestamp: read.deletion_timestamp,
+        annotations: read.annotations,
+        owner_references: read.owner_references,
+        ..ObjectMeta::default()
+    })
+}
 
 /// Watches them, for ever.
 pub(crate) fn watch(client: Connection) -> impl Stream<Item = Seen> {
-    let pods: Api<Found> = Api::all_with(client.0, &ApiResource::erase::<v1::Pod>(&()));
+    let pods: Api<Found> = Api::all(client.0);
     let config = watcher::Config::default().fields(WAITING).streaming_lists();
-    let mut listing = Crowd::default();
-    let seen = move |event| future::ready(take(&mut listing, event));
-    watcher(pods, config).default_backoff().filter_map(seen)
+    watcher(pods, config).default_backoff().filter_map(|event| future::ready(seen(event)))
 }
 
-fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> Option<Seen> {
+fn seen(event: watcher::Result<watcher::Event<Found>>) -> Option<Seen> {
     match event {
-        Ok(watcher::Event::Init) => {
-            *listing = Crowd::default();
-            None
-        }
-        Ok(watcher::Event::InitApply(found)) => {
-            if let Some(waiting) = waiting(found) {
-                listing.add(waiting);
-            }
-            None
-        }
-        Ok(watcher::Event::InitDone) => Some(Seen::Listed(std::mem::take(listing))),
+        Ok(watcher::Event::Init) => Some(Seen::Listing),
+        Ok(watcher::Event::InitApply(found)) => waiting(found).map(Seen::Found),
+        Ok(watcher::Event::InitDone) => Some(Seen::Listed),
         Ok(watcher::Event::Apply(found)) => {
             let id = id(&found.metadata);
             Some(waiting(found).map_or(Seen::Deleted(id), Seen::Applied))
@@ -70,7 +133,7 @@ fn take(listing: &mut Crowd, event: watcher::Result<watcher::Event<Found>>) -> O
 }
 
 /// What matters of a pod, if it waits for a Node.
-fn waiting(Object { metadata, spec, status, .. }: Found) -> Option<Waiting> {
+fn waiting(Found { metadata, spec, status }: Found) -> Option<Waiting> {
     if !spec.waits() || metadata.deletion_timestamp.is_some() {
         return None;
     }
@@ -112,17 +175,16 @@ mod tests {
 
     fn shown(seen: &Seen) -> String {
         match seen {
-            Seen::Listed(crowd) => {
-                let names: Vec<&str> = crowd.ids().map(|id| id.name.as_str()).collect();
-                format!("={}", names.join(","))
-            }
+            Seen::Listing => "[".to_owned(),
+            Seen::Found(waiting) => waiting.id().name.clone(),
+            Seen::Listed => "]".to_owned(),
             Seen::Applied(waiting) => format!("+{}", waiting.id().name),
             Seen::Deleted(id) => format!("-{}", id.name),
         }
     }
 
-    /// Claims what is told when the API server answers so: `=` a list, `+` a pod that waits, `-` one that does
-    /// not.
+    /// Claims what is told when the API server answers so: in brackets a list, `+` a pod that waits, `-` one that
+    /// does not.
     async fn check(script: Vec<Exchange>, expected: &[&str]) {
         let seen = watch(script::client(script)).map(|seen| shown(&seen));
         let seen: Vec<String> = seen.take(expected.len()).collect().await;
@@ -145,7 +207,7 @@ mod tests {
                 Exchange { asked: "resourceVersion=5", status: 200, answer: more },
                 Exchange { asked: "resourceVersion=7", status: 200, answer: rest },
             ],
-            &["=a", "+c", "-a", "-c"],
+            &["[", "a", "]", "+c", "-a", "-c"],
         )
         .await;
     }
@@ -160,7 +222,7 @@ mod tests {
             ask(403, vec![]),
             ask(200, list),
         ];
-        check(script, &["=b"]).await;
+        check(script, &["[", "z", "[", "b", "]"]).await;
     }
 
     /// Claims whether a pod with these parts of its `spec` waits for a label of ours.
@@ -192,13 +254,16 @@ mod tests {
         let many = |one: Value| Value::Array(vec![one; 100_000]);
         let container = json!({"name": "c", "env": many(json!({"name": "E", "value": "1"}))});
         let gates = many(json!({"conditionType": "example.com/ready"}));
-        let shown = |more: &Value| {
-            let text = pod("a", more.clone()).to_string();
+        let fields = many(json!({"manager": "m", "fieldsV1": {"f:spec": {"f:containers": {}}}}));
+        let shown = |more: &Value, fields: &Value| {
+            let mut pod = pod("a", more.clone());
+            pod["metadata"]["managedFields"] = fields.clone();
+            let text = pod.to_string();
             let found: Found = serde_json::from_str(&text).unwrap();
             let decoded = format!("{found:?}");
             (decoded, format!("{:?}", waiting(found).unwrap()))
         };
-        let plain = shown(&json!({"containers": [{"name": "c"}]}));
-        assert_eq!(shown(&json!({"containers": [container], "readinessGates": gates})), plain);
+        let plain = shown(&json!({"containers": [{"name": "c"}]}), &Value::Null);
+        assert_eq!(shown(&json!({"containers": [container], "readinessGates": gates}), &fields), plain);
     }
 }

@@ -18,7 +18,7 @@ use crate::selector::Test;
 /// The one field of a Node that a term can ask for (`metadata.name`).
 const NAME: &str = "metadata.name";
 /// The label that the kubelet sets to the operating system of its node.
-pub(super) const OS: &str = "kubernetes.io/os";
+const OS: &str = "kubernetes.io/os";
 /// So many pairs of a `nodeSelector` are shown.
 const MOST_SHOWN: usize = 2;
 
@@ -106,11 +106,11 @@ impl Constraints {
         rest
     }
 
-    /// The keys of all labels that it asks for.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    /// The keys of all labels that decide which Nodes it allows.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
         let expressions = self.terms().iter().flat_map(|term| term.match_expressions.iter().flatten());
         let of_affinity = expressions.map(|one| one.key.as_str());
-        self.node_selector.iter().flatten().map(|(key, _)| key.as_str()).chain(of_affinity)
+        self.node_selector.iter().flatten().map(|(key, _)| key.as_str()).chain(of_affinity).chain([OS])
     }
 
     /// The keys of the labels that it asks for, whatever their values: those that a Node has if it meets it.
@@ -121,12 +121,12 @@ impl Constraints {
         of_selector.chain(asking.map(|one| one.key.as_str()))
     }
 
-    /// About how many bytes of the pod's author it holds.
+    /// About how many bytes it takes, which are up to the pod's author.
     #[must_use]
     pub fn size(&self) -> usize {
-        let selector: usize =
-            self.node_selector.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-        selector + self.terms().iter().map(Term::size).sum::<usize>()
+        let pair = |(key, value): (&String, &String)| 2 * size_of::<String>() + key.len() + value.len();
+        self.node_selector.iter().flatten().map(pair).sum::<usize>()
+            + self.terms().iter().map(Term::size).sum::<usize>()
     }
 
     /// What keeps the pod from being on any node, in a few words; empty if nothing does.
@@ -156,13 +156,13 @@ impl Constraints {
         if let Some(name) = self.node_name() {
             return node.name == name;
         }
-        let is_linux = node.labels.get(OS).is_none_or(|os| os == "linux");
+        let is_linux = node.label(OS).is_none_or(|os| os == "linux");
         let mut selected = self.node_selector.iter().flatten();
         let affinity = self.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required =
             affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
         is_linux
-            && selected.all(|(key, value)| node.labels.get(key) == Some(value))
+            && selected.all(|(key, value)| node.label(key) == Some(value))
             && required
                 .is_none_or(|one| one.node_selector_terms.iter().flatten().any(|term| term.allows(node)))
     }
@@ -181,7 +181,7 @@ impl Term {
     fn allows(&self, node: &Node) -> bool {
         let expressions = || self.match_expressions.iter().flatten();
         let fields = || self.match_fields.iter().flatten();
-        let of_label = |one: &Requirement| one.is_met_by(node.labels.get(&one.key).map(String::as_str));
+        let of_label = |one: &Requirement| one.is_met_by(node.label(&one.key));
         let of_field = |one: &Requirement| one.key == NAME && one.is_met_by(Some(&node.name));
         !self.is_empty() && expressions().all(of_label) && fields().all(of_field)
     }

@@ -237,7 +237,7 @@ fn held_back(bundle: &Bundle, profile: &Profile, lacking: &[&Node]) -> String {
     if bundle.nodes.is_none() {
         return format!("the annotation pavise.dev/node-selector of its bundle {id} can't be read");
     }
-    if lacking.iter().all(|node| bundle.is_for(Some(&node.labels)) == Some(false)) {
+    if lacking.iter().all(|node| bundle.is_for(Some(&node.others)) == Some(false)) {
         return format!("its bundle {id} is for other nodes (pavise.dev/node-selector)");
     }
     match (profile, bundle.kind) {

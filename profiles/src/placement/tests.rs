@@ -16,7 +16,7 @@ pub(super) fn node(text: &str) -> Node {
         Some((key, value)) => (key.to_owned(), value.to_owned()),
         None => (word.replace(':', ".pavise.dev/"), LABEL_VALUE.to_owned()),
     };
-    Node { name, labels: words.map(label).collect() }
+    Node::new(name, words.map(label).collect())
 }
 
 const GOOD: &str = r#"{"defaultAction":"SCMP_ACT_LOG"}"#;
@@ -81,7 +81,8 @@ pub(super) fn pod(references: &[&str]) -> Pod {
 
 /// A pod that can be on the nodes with these labels only.
 pub(super) fn on(labels: &str) -> Constraints {
-    let labels = node(&format!("x {labels}")).labels;
+    let Node { ours, others: mut labels, .. } = node(&format!("x {labels}"));
+    labels.extend((*ours).clone());
     serde_json::from_value(serde_json::json!({"nodeSelector": labels})).unwrap()
 }
 

@@ -4,9 +4,8 @@
 //! without our labels: what else keeps it from a Node is the scheduler's to say. The gist of what is said
 //! does not depend on which Nodes there are beside those that the pod can be on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::constraints::OS;
 use super::declared::Target;
 use super::{Bundles, Constraints, KINDS, Node};
 use crate::bundle::{BundleId, Kind};
@@ -29,7 +28,8 @@ const MOST_COMPARED: usize = 50;
 /// What is known of a cluster, to say why pods wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
-    /// All Nodes, in the order in which they are named, with the labels that [`Bundles::telling`] asks for.
+    /// All Nodes, in the order in which they are named, with the labels that [`Bundles::asked`] and
+    /// [`Constraints::keys`] ask for.
     pub nodes: &'a [Node],
     /// Its bundles.
     pub bundles: &'a Bundles,
@@ -69,16 +69,9 @@ struct Problem<'a> {
 }
 
 impl Bundles {
-    /// The keys of all labels of Nodes by which it is told why `pod` waits.
-    #[must_use]
-    pub fn telling(&self, pod: &Pod, constraints: &Constraints) -> BTreeSet<String> {
-        let targets: Vec<Target> =
-            referred(pod).map(|(kind, reference)| Target::of(kind, reference)).collect();
-        let own = targets.iter().flat_map(|target| self.labels(target));
-        let own = own.chain(pod.selects.iter().cloned()).map(|label| label.to_string());
-        let selectors = self.all().filter_map(|bundle| bundle.nodes.as_ref());
-        let asked = selectors.flat_map(Selector::keys).chain(constraints.keys()).chain([OS]);
-        asked.map(str::to_owned).chain(own).collect()
+    /// The keys of all labels that decide for which Nodes its bundles are.
+    pub fn asked(&self) -> impl Iterator<Item = &str> {
+        self.all().filter_map(|bundle| bundle.nodes.as_ref()).flat_map(Selector::keys)
     }
 
     /// What `label` stands for, by what there is, and else by how labels are made.
@@ -130,7 +123,8 @@ impl Bundles {
 }
 
 impl<'a> Site<'a> {
-    /// Why `pod` waits; none if that is not for a label of ours.
+    /// Why `pod` waits, which selects on nothing but what `constraints` ask for; none if that is not for a label
+    /// of ours.
     #[must_use]
     pub fn why(&self, pod: &Pod, constraints: &Constraints, suggestions: &mut Suggestions) -> Option<Why> {
         if self.nodes.iter().any(|node| constraints.allow(node)) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use futures::stream;
-use profiles::catalog::pending::{Crowd, Waiting};
+use profiles::catalog::pending::Waiting;
 use profiles::name::Namespace;
 use profiles::pod::{Pod, PodId};
 
@@ -51,8 +51,8 @@ async fn explained_for(
     let started = Instant::now();
     let (looks, writes) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(Vec::new())));
     let (looked, log) = (looks.clone(), writes.clone());
-    let list = move |look: Look| {
-        assert!(look.is_about("seccomp.pavise.dev/web_adit"));
+    let list = move |keys: Arc<BTreeSet<String>>| {
+        assert!(keys.contains("seccomp.pavise.dev/web_adit"));
         looked.borrow_mut().push(started.elapsed().as_secs());
         let found = nodes(looked.borrow().len());
         async move {
@@ -76,7 +76,7 @@ async fn explained_for(
 }
 
 fn bare() -> Vec<Node> {
-    vec![Node { name: "n1".to_owned(), labels: [].into() }]
+    vec![Node::new("n1".to_owned(), [].into())]
 }
 
 fn named(names: &[(u64, &str)]) -> Vec<(u64, String)> {
@@ -85,23 +85,20 @@ fn named(names: &[(u64, &str)]) -> Vec<(u64, String)> {
 
 #[tokio::test(start_paused = true)]
 async fn nodes_are_asked_for_only_while_a_pod_waits() {
-    let crowd = || Seen::Listed(Crowd::default());
-    let pods = after(0, crowd())
+    let pods = after(0, Seen::Listed)
         .chain(after(100, Seen::Applied(waiting("p"))))
         .chain(after(30, Seen::Deleted(waiting("p").id().clone())));
     let (looks, writes) =
         explained_for(Duration::from_hours(2), pods, &outlines(&["audit"]), |_| Ok(bare())).await;
-    assert_eq!((looks, writes), (vec![105, 120], named(&[(106, "p")])));
+    assert_eq!((looks, writes), (vec![105, 121], named(&[(106, "p")])));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_write_is_under_way_and_who_is_gone_meanwhile_is_not_spoken_of() {
-    let mut crowd = Crowd::default();
-    for name in ["p", "q", "r"] {
-        crowd.add(waiting(name));
-    }
+    let found = ["p", "q", "r"].map(|name| Seen::Found(waiting(name)));
+    let list = stream::iter([Seen::Listing].into_iter().chain(found).chain([Seen::Listed]));
     // The look ends at 6 s, and the first write at 7 s.
-    let pods = after(0, Seen::Listed(crowd)).chain(stream::once(async {
+    let pods = list.chain(stream::once(async {
         tokio::time::sleep(Duration::from_millis(6_500)).await;
         Seen::Deleted(waiting("q").id().clone())
     }));
@@ -114,7 +111,7 @@ async fn nodes_that_can_not_be_listed_are_asked_for_again() {
     let pods = after(0, Seen::Applied(waiting("p")));
     let failing = |nth| if nth < 3 { bail!("nodes is forbidden") } else { Ok(bare()) };
     let (looks, writes) = explained_for(Duration::from_mins(1), pods, &outlines(&[]), failing).await;
-    assert_eq!((&looks[..3], writes), (&[5, 20, 35][..], named(&[(36, "p")])));
+    assert_eq!((&looks[..3], writes), (&[5, 21, 37][..], named(&[(38, "p")])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,5 +128,5 @@ async fn what_is_seen_of_bundles_meanwhile_is_what_is_said() {
     let explained = explained_for(Duration::from_mins(2), pods, &outlines, |_| Ok(bare()));
     let ((_, writes), ()) = tokio::join!(explained, edit);
     // Did you mean audit? It is not loaded. There is no such bundle.
-    assert_eq!(writes, named(&[(6, "p"), (51, "p"), (111, "p")]));
+    assert_eq!(writes, named(&[(6, "p"), (53, "p"), (114, "p")]));
 }

@@ -191,7 +191,7 @@ mod tests {
 
     fn node(number: usize, label: &str) -> Node {
         let labels = [(format!("seccomp.pavise.dev/web_{label}"), LABEL_VALUE.to_owned())].into();
-        Node { name: format!("n{number}"), labels }
+        Node::new(format!("n{number}"), labels)
     }
 
     fn container(name: &str, seccomp: Asked) -> Container {

@@ -27,6 +27,11 @@ fn id(name: &str) -> PodId {
 
 /// A pod that refers to the profile `key` of the bundle `web`, and selects on its label.
 fn waiting(name: &str, owner: Option<&str>, key: &str) -> Waiting {
+    waiting_on(name, owner, key, &[])
+}
+
+/// The same, which asks for these labels too, whatever their value.
+fn waiting_on(name: &str, owner: Option<&str>, key: &str, others: &[String]) -> Waiting {
     let container = |seccomp: Asked| Container {
         name: "c".to_owned(),
         kind: ContainerKind::Regular,
@@ -39,7 +44,17 @@ fn waiting(name: &str, owner: Option<&str>, key: &str) -> Waiting {
     let selects = LabelKey::observed(&label).into_iter().collect();
     let containers = vec![container(Asked::Nothing), container(Asked::Localhost(format!("web/{key}")))];
     let pod = Pod { containers, selects, ..Pod::default() };
-    let constraints = serde_json::json!({"nodeSelector": {label: LABEL_VALUE}});
+    let exists = |key: &String| serde_json::json!({"key": key, "operator": "Exists"});
+    let terms: serde_json::Value = match others {
+        [] => serde_json::Value::Null,
+        _ => serde_json::json!({"nodeSelectorTerms": [
+            {"matchExpressions": others.iter().map(exists).collect::<serde_json::Value>()},
+        ]}),
+    };
+    let constraints = serde_json::json!({
+        "nodeSelector": {label: LABEL_VALUE},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
+    });
     Waiting::of(id(name), owner.map(str::to_owned), pod, serde_json::from_value(constraints).unwrap())
         .unwrap()
 }
@@ -47,7 +62,7 @@ fn waiting(name: &str, owner: Option<&str>, key: &str) -> Waiting {
 /// A Node with the labels of these profiles of the bundle `web`.
 fn node(name: &str, keys: &[&str]) -> Node {
     let label = |key: &&str| (format!("seccomp.pavise.dev/web_{key}"), LABEL_VALUE.to_owned());
-    Node { name: name.to_owned(), labels: keys.iter().map(label).collect() }
+    Node::new(name.to_owned(), keys.iter().map(label).collect())
 }
 
 /// The catalog, its pods, and what the API server has.
@@ -83,9 +98,9 @@ impl Scene {
     }
 
     fn list(&mut self, pods: &[Waiting]) {
-        let mut crowd = Crowd::default();
-        pods.iter().cloned().for_each(|pod| crowd.add(pod));
-        self.pending.listed(crowd, self.now);
+        self.pending.listing();
+        pods.iter().cloned().for_each(|pod| self.pending.found(pod));
+        self.pending.listed(self.now);
     }
 
     fn apply(&mut self, waiting: Waiting) {
@@ -99,9 +114,8 @@ impl Scene {
             let todo = self.pending.todo(self.now);
             if todo.look {
                 self.looks.push(self.now.elapsed().as_secs());
-                let look = self.pending.look(self.outlines.bundles(), self.now);
-                let nodes = self.nodes.clone();
-                self.pending.looked(&look, nodes.as_deref(), self.outlines.bundles(), self.now);
+                let mut look = self.pending.look(self.outlines.bundles(), self.now);
+                while !self.looked(&mut look) {}
             } else if let Some(write) = todo.write {
                 self.write(&write);
             } else {
@@ -112,6 +126,11 @@ impl Scene {
             }
         }
         self.now = end;
+    }
+
+    /// Goes on with `look`; returns whether it has ended.
+    fn looked(&mut self, look: &mut Look) -> bool {
+        self.pending.looked(look, self.nodes.as_deref(), self.outlines.bundles(), self.now)
     }
 
     fn write(&mut self, write: &Write) {
@@ -234,6 +253,25 @@ fn of_one_owner_s_pods_the_first_three_are_spoken_of() {
 }
 
 #[test]
+fn who_is_known_stays_so_when_a_list_comes_in_another_order() {
+    let pods = |range: std::ops::Range<usize>| {
+        range.map(|n| waiting(&format!("p{n:02}"), Some("rs"), "adit")).collect::<Vec<_>>()
+    };
+    let known = |scene: &Scene| scene.pending.pods.keys().map(|id| id.name.clone()).collect::<Vec<_>>();
+    let mut scene = Scene::new(&pods(40..40 + MOST_OF_OWNER));
+    let before = known(&scene);
+    scene.list(&pods(30..60));
+    assert_eq!(known(&scene), before);
+    // A list that breaks off changes nothing, and who is gone with a list leaves its room to others.
+    scene.pending.listing();
+    scene.pending.found(pods(41..42).remove(0));
+    scene.list(&pods(41..60));
+    assert_eq!(known(&scene), before[1..]);
+    scene.list(&pods(20..60));
+    assert_eq!(known(&scene), [&["p20".to_owned()], &before[1..]].concat());
+}
+
+#[test]
 fn an_owner_is_one_of_its_namespace() {
     let elsewhere = |n| {
         let mut pod = waiting(&format!("e{n}"), Some("rs"), "adit");
@@ -294,6 +332,16 @@ fn nodes_that_can_not_be_listed_change_nothing() {
 }
 
 #[test]
+fn a_look_without_an_answer_is_repeated_after_a_pause() {
+    let mut scene = Scene::new(&[waiting("p", None, "adit")]);
+    let at = |seconds| Time::since_start(Duration::from_secs(seconds));
+    let mut look = scene.pending.look(scene.outlines.bundles(), at(5));
+    assert!(scene.pending.looked(&mut look, None, scene.outlines.bundles(), at(35)));
+    let todo = scene.pending.todo(at(35));
+    assert_eq!((todo.look, todo.wake_at), (false, Some(at(35) + PAUSE)));
+}
+
+#[test]
 fn what_is_kept_of_a_pod_is_bounded_and_of_one_without_our_labels_nothing() {
     let of = |selector: serde_json::Value| {
         let spec = serde_json::json!({"nodeSelector": selector, "containers": [{"name": "c"}]});
@@ -305,6 +353,14 @@ fn what_is_kept_of_a_pod_is_bounded_and_of_one_without_our_labels_nothing() {
     assert_eq!(kept.pod.containers.len(), 0, "a container that refers to nothing is kept");
     assert!(of(serde_json::json!({"pool": "a"})).is_none());
     assert!(of(serde_json::json!({label: "true", "pool": "a".repeat(LARGEST)})).is_none());
+    let asking = |count: usize| {
+        let keys = (0..count).map(|n| (n.to_string(), serde_json::Value::from("")));
+        of(keys.chain([(label.to_owned(), "true".into())]).collect())
+    };
+    // The operating system is asked for in any case.
+    assert!(asking(MOST_ASKED - 1).is_some() && asking(MOST_ASKED).is_none());
+    let short = (0..200).map(|n| (format!("bundle.pavise.dev/{n}"), serde_json::Value::from("")));
+    assert!(of(short.collect()).is_none(), "of short keys there can be many");
     let owned = |length| {
         let Waiting { id, pod, constraints, .. } = kept.clone();
         Waiting::of(id, Some("u".repeat(length)), pod, constraints)
@@ -320,9 +376,58 @@ fn a_look_is_about_the_labels_that_matter() {
     scene.now = Time::since_start(PATIENCE);
     let look = scene.pending.look(scene.outlines.bundles(), scene.now);
     for key in ["seccomp.pavise.dev/web_adit", "kubernetes.io/os"] {
-        assert!(look.is_about(key), "{key}");
+        assert!(look.keys().contains(key), "{key}");
     }
     for key in ["seccomp.pavise.dev/web_a", "node.kubernetes.io/instance-type", "bundle.pavise.dev/other"] {
-        assert!(!look.is_about(key), "{key}");
+        assert!(!look.keys().contains(key), "{key}");
     }
+}
+
+#[test]
+fn pods_do_not_decide_how_many_labels_a_look_is_about_and_all_have_their_turn() {
+    let asked = |pod: usize| (0..20).map(|n| format!("example.com/{pod}-{n}")).collect::<Vec<String>>();
+    let pods = (0..6).map(|n| waiting_on(&format!("p{n}"), None, "adit", &asked(n)));
+    let mut scene = Scene::new(&pods.chain([waiting("plain", None, "adit")]).collect::<Vec<_>>());
+    scene.now = Time::since_start(PATIENCE);
+    let look = scene.pending.look(scene.outlines.bundles(), scene.now);
+    let others = look.keys().iter().filter(|key| !LabelKey::is_ours(key)).count();
+    assert!(others <= MOST_ASKED, "{others}");
+    assert_eq!(look.pods.iter().map(|id| id.name.as_str()).collect::<Vec<_>>(), ["p0", "plain"]);
+    scene.pending.is_looking = false;
+    scene.pass(100);
+    // A reference that no bundle has is told, whatever else the pod asks for.
+    let each = [(20, "p0"), (20, "plain"), (35, "p1"), (50, "p2"), (65, "p3"), (80, "p4"), (95, "p5")];
+    scene.expect(&each.map(|(at, pod)| (at, pod, 1)));
+}
+
+#[test]
+fn a_bundle_that_asks_for_another_label_during_a_look_is_judged_with_the_next() {
+    let mut scene = Scene::new(&[waiting("p", None, "a")]);
+    scene.nodes = Some(vec![node("n1", &[])]);
+    scene.now = Time::since_start(PATIENCE);
+    let mut look = scene.pending.look(scene.outlines.bundles(), scene.now);
+    let annotations = [("pavise.dev/node-selector".to_owned(), "pool=canary".to_owned())].into();
+    let canary = Source { annotations, ..Source::example("web", &[("a", GOOD)]) };
+    scene.outlines.applied(&Judged::of(&canary, &[Platform::EXAMPLE].into()));
+    assert!(scene.looked(&mut look));
+    scene.nodes.as_mut().unwrap()[0].others.insert("pool".to_owned(), "canary".to_owned());
+    scene.pass(60);
+    scene.expect(&[(20, "p", 1)]);
+    assert!(scene.notes.iter().all(|note| note.contains("it is not loaded there")), "{:?}", scene.notes);
+}
+
+#[test]
+fn a_look_at_many_pods_ends_when_all_were_looked_at_and_then_all_are_told() {
+    let names: Vec<String> = (0..=3 * MOST_AT_A_TIME).map(|n| format!("p{n:02}")).collect();
+    let pods: Vec<Waiting> = names.iter().map(|name| waiting(name, None, "adit")).collect();
+    let mut scene = Scene::new(&pods);
+    scene.now = Time::since_start(PATIENCE);
+    let mut look = scene.pending.look(scene.outlines.bundles(), scene.now);
+    for _ in 0..3 {
+        assert!(!scene.looked(&mut look));
+        assert_eq!(scene.pending.todo(scene.now), Todo::default());
+    }
+    assert!(scene.looked(&mut look));
+    scene.pass(1);
+    assert_eq!(scene.writes.len(), pods.len());
 }

@@ -1,5 +1,7 @@
 //! Pods that wait, Nodes and bundles in, explanations out.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -15,10 +17,10 @@ fn waiting(references: &[&str], labels: &str) -> (Pod, Constraints) {
 
 fn why_in(cluster: &Cluster, (pod, constraints): &(Pod, Constraints)) -> Option<Why> {
     // Nothing else is asked of the API server.
-    let telling = cluster.bundles.telling(pod, constraints);
+    let telling: BTreeSet<&str> = cluster.bundles.asked().chain(constraints.keys()).collect();
     let seen = |node: &Node| {
-        let labels = node.labels.clone().into_iter().filter(|(key, _)| telling.contains(key));
-        Node { name: node.name.clone(), labels: labels.collect() }
+        let labels = node.ours.iter().chain(&node.others).filter(|(key, _)| telling.contains(key.as_str()));
+        Node::new(node.name.clone(), labels.map(|(key, value)| (key.clone(), value.clone())).collect())
     };
     let nodes: Vec<Node> = cluster.nodes.iter().map(seen).collect();
     let site = Site { nodes: &nodes, bundles: &cluster.bundles };
