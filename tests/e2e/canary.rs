@@ -48,7 +48,7 @@ fn steps(section: &str, node: &str) -> anyhow::Result<Vec<Step>> {
     let mut sections = document.split("\n## ");
     let section = sections.find_map(|text| text.strip_prefix(section)).context("the section is not there")?;
     ensure!(section.contains("worker-7"), "the section names another node");
-    let sleeping = format!("image: {BUSYBOX}\n        command: [sleep, '3600']\n");
+    let sleeping = format!("image: {BUSYBOX}\n        command: [sleep, '86400']\n");
     let section = section
         .replace("worker-7", node)
         .replace("image: nginx\n", &sleeping)

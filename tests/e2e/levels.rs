@@ -47,7 +47,7 @@ fn pod(name: &str, context: &Value) -> Value {
             "terminationGracePeriodSeconds": 0,
             "nodeSelector": on(HOST_NODE),
             "securityContext": context,
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "86400"]}],
         },
     })
 }

@@ -64,7 +64,7 @@ fn pod(name: &str, context: &Value) -> Value {
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "securityContext": context,
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "86400"]}],
         },
     })
 }

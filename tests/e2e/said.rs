@@ -116,7 +116,7 @@ pub(crate) fn sleeping_pod(name: &str, node: &str) -> Value {
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "nodeSelector": on(node),
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "86400"]}],
         },
     })
 }

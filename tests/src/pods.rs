@@ -40,7 +40,7 @@ pub fn confined_pod(name: &str, reference: &str) -> Value {
             "containers": [{
                 "name": "main",
                 "image": BUSYBOX,
-                "command": ["sleep", "3600"],
+                "command": ["sleep", "86400"],
                 "securityContext": {"allowPrivilegeEscalation": false},
             }],
         },
