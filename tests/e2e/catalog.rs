@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
+use testbed::command;
 use testbed::kubectl::wait_for;
 use testbed::pavise::{self, PROFILES, SYSTEM};
 use testbed::pods::bundle;
@@ -116,10 +117,22 @@ fn the_token_can_do_nothing_else(cluster: &Cluster) -> anyhow::Result<()> {
         &["delete", "pods", "--all", "-n", SYSTEM],
         &["create", "token", "pavise-agent", "-n", SYSTEM],
     ];
+    const RIGHTS: &[(&str, &str, &str)] = &[
+        ("list", "nodes", "yes"),
+        ("patch", "nodes", "no"),
+        ("update", "nodes", "no"),
+        ("patch", "nodes/status", "no"),
+    ];
     apply(cluster, &bundle("said", &[("good.json", ALLOW)]))?;
     let kubectl = cluster.kubectl_with_token(&pavise::catalog_token(cluster)?);
     for attempt in ATTEMPTS {
         expect_refusal(&attempt.join(" "), kubectl.run(attempt), REFUSAL)?;
+    }
+    // To change an object, kubectl reads it first, and is refused that already.
+    for (verb, resource, may) in RIGHTS {
+        let finished = command::finish(&mut kubectl.command(&["auth", "can-i", verb, resource]), b"")?;
+        let said = String::from_utf8_lossy(&finished.stdout);
+        ensure!(said.trim() == *may, "may the catalog {verb} {resource}? {said}");
     }
     let elsewhere = kubectl.apply(&event_in(cluster, "default")?.to_string());
     let refusal = "the catalog may write Events about ConfigMaps only where it may read them";

@@ -17,6 +17,7 @@ use crate::steps::{ALLOW, PATIENCE, SOON, apply, make_namespace, wait_for_labels
 /// What the test of levels makes.
 const LEVEL_READER: &str = "pavise-check-level";
 const LEVELED: &str = "leveled";
+const EXEMPT: &str = "leveled-exempt";
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("check_tells_where_references_resolve_and_a_selector_that_it_names_helps", check_tells_where),
@@ -195,6 +196,39 @@ fn check_tells_which_pods_a_level_would_refuse(cluster: &Cluster) -> anyhow::Res
     let (answer, code) = of_namespace("enforced")?;
     ensure!(code == Some(0) && answer["pods"]["below"] == 0, "{code:?} {answer:#}");
 
+    make_namespace(cluster, EXEMPT)?;
+    apply(cluster, &unset("unset", EXEMPT))?;
+    let say = |spec: &Value| {
+        let patch = json!({"spec": spec}).to_string();
+        cluster.kubectl().run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", &patch])
+    };
+    say(&json!({"exemptions": {"namespaces": [EXEMPT]}}))?;
+    let outcome = check_tells_what_is_exempt(cluster);
+    say(&Value::Null)?;
+
     cluster.kubectl().run(&["delete", "clusterrolebinding,clusterrole", LEVEL_READER])?;
-    cluster.kubectl().run(&["delete", "namespace", LEVELED, "--wait=false"]).map(drop)
+    cluster.kubectl().run(&["delete", "namespace", LEVELED, EXEMPT, "--wait=false"])?;
+    outcome
+}
+
+/// Claims that of all namespaces, those that are exempt are counted, and what is below the level elsewhere is named.
+fn check_tells_what_is_exempt(cluster: &Cluster) -> anyhow::Result<()> {
+    let ask = || check(cluster, &["--all-namespaces", "--level", "confined"], "");
+    let exempt = |answer: &Value, namespace: &str| {
+        let mut all = answer["exempt"].as_array().into_iter().flatten();
+        all.find(|one| one["namespace"] == namespace).and_then(|one| one["count"].as_u64())
+    };
+    let (answer, code) = wait_for("both exempt pods to be made", SOON, || {
+        let (answer, code) = ask()?;
+        Ok((exempt(&answer, EXEMPT) == Some(2)).then_some((answer, code)))
+    })?;
+    let told = |namespace: &str| {
+        let all = answer["violations"].as_array().into_iter().flatten();
+        all.filter(|one| one["namespace"] == namespace).map(|one| one["name"].clone()).collect::<Vec<_>>()
+    };
+    ensure!(code == Some(1) && told(LEVELED) == ["unset"], "{code:?} {answer:#}");
+    ensure!(told(EXEMPT).is_empty() && told(SYSTEM).is_empty(), "{answer:#}");
+    // Two agents and the catalog.
+    ensure!(exempt(&answer, SYSTEM) >= Some(3), "{answer:#}");
+    Ok(())
 }

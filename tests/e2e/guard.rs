@@ -34,10 +34,10 @@ pub(crate) fn hold_a_cluster_if_asked() {
     }
 }
 
-/// The machine as it is, if it has not changed for a while.
+/// The machine as it is, if it has not changed for a while. A kubelet cleans up every two seconds.
 fn at_rest() -> anyhow::Result<Option<Machine>> {
     let machine = Machine::observe()?;
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(5));
     Ok(machine.expect_unchanged().is_ok().then_some(machine))
 }
 

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use testbed::cluster::Cluster;
-use testbed::kubectl::{retry, wait_for};
+use testbed::kubectl::wait_for;
 use testbed::pavise;
 use testbed::pods::{bundle, confined_pod, on};
 use testbed::{GUEST_NODE, HOST_NODE};
@@ -77,8 +77,7 @@ fn the_agent_serves_the_guest(cluster: &Cluster) -> anyhow::Result<()> {
         })?;
         let served = pavise::served(cluster, node, "everywhere/a.json");
         ensure!(served.as_deref() == Some(ALLOW), "{} has {served:?}", node.name);
-        let answer =
-            retry("the agent to answer", SOON, || pavise::ask_agent(cluster, &node.name, "/readyz"))?;
+        let answer = pavise::ask_agent(cluster, &node.name, "/readyz")?;
         ensure!(answer == "ready\n", "the agent of {} says {answer}", node.name);
         ensure!(
             pavise::agent_writes(cluster, &node.name)? > 0,

@@ -10,27 +10,35 @@ use testbed::cluster::Cluster;
 use testbed::command;
 use testbed::control_plane::AUDITED;
 use testbed::images::BUSYBOX;
-use testbed::kubectl::wait_for;
+use testbed::kubectl::{retry, wait_for};
 use testbed::pavise::{PROFILES, SYSTEM};
-use testbed::pods::{bundle, on};
+use testbed::pods::{bundle, makers, on};
 
 use crate::Test;
-use crate::profile_catalog::wait_until_declared;
+use crate::profile_catalog::{object, wait_until_declared};
 use crate::steps::{ALLOW, PATIENCE, SOON, apply, expect_refusal, make_namespace};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("what_is_below_the_level_of_its_namespace_is_refused", a_level_is_enforced),
     ("who_makes_what_is_below_a_level_is_warned_and_templates_count", a_level_warns),
+    ("of_each_kind_that_makes_pods_its_author_is_warned_and_none_is_refused", makers_are_warned_of),
     ("what_is_below_a_level_is_in_the_audit_log", a_level_is_audited),
     ("defaults_and_exemptions_are_those_of_the_profile_catalog", defaults_and_exemptions_hold),
     ("of_ephemeral_containers_those_that_are_added_are_judged", added_ephemeral_containers_are_judged),
     ("a_job_completes_after_its_profile_left", a_job_completes),
     ("a_misspelt_level_is_refused", a_misspelt_level_is_refused),
     ("levels_hold_without_a_catalog", levels_hold_without_a_catalog),
+    (
+        "without_the_profile_catalog_what_needs_it_is_refused_until_it_is_back",
+        what_needs_the_object_is_refused,
+    ),
 ];
 
 /// How the API server begins to refuse a pod.
 const DENIED: &str = "ValidatingAdmissionPolicy 'enforce.levels.pavise.dev'";
+
+/// How it warns of what makes pods that are not confined.
+const WOULD_VIOLATE: &str = "would violate \"confined\": container main: seccompProfile.type is not set";
 
 /// What a container needs to be confined.
 fn confined() -> Value {
@@ -47,7 +55,7 @@ fn pod(name: &str, context: &Value) -> Value {
             "terminationGracePeriodSeconds": 0,
             "nodeSelector": on(HOST_NODE),
             "securityContext": context,
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "86400"]}],
         },
     })
 }
@@ -105,7 +113,10 @@ fn a_level_is_enforced(cluster: &Cluster) -> anyhow::Result<()> {
             &refusal,
         )?;
         expect_refusal(level, outcome, DENIED)?;
-        let made = try_to_make(cluster, &namespace, &pod("p", &localhost("level/a.json")))?;
+        // The policies may see the ProfileCatalog later than we do.
+        let made = retry("a pod at its level to be let in", SOON, || {
+            try_to_make(cluster, &namespace, &pod("p", &localhost("level/a.json")))
+        })?;
         ensure!(!made.contains("Warning"), "{made}");
         delete_namespace(cluster, &namespace)?;
     }
@@ -149,24 +160,43 @@ fn a_level_warns(cluster: &Cluster) -> anyhow::Result<()> {
     delete_namespace(cluster, "level-warn")
 }
 
+fn makers_are_warned_of(cluster: &Cluster) -> anyhow::Result<()> {
+    let unconfined = pod("p", &json!({}));
+    make_level(cluster, "level-makers", "pavise.dev/warn=confined", &unconfined)?;
+    make_level(cluster, "level-made", "pavise.dev/enforce=confined", &unconfined)?;
+    for maker in makers(&unconfined["spec"]) {
+        let said = try_to_make(cluster, "level-makers", &maker)?;
+        ensure!(said.contains("Warning: ") && said.contains(WOULD_VIOLATE), "{}: {said}", maker["kind"]);
+        let said = try_to_make(cluster, "level-made", &maker)?;
+        ensure!(!said.contains("Warning"), "{}: {said}", maker["kind"]);
+    }
+    for maker in makers(&pod("p", &confined())["spec"]) {
+        let said = try_to_make(cluster, "level-makers", &maker)?;
+        ensure!(!said.contains("Warning"), "{}: {said}", maker["kind"]);
+    }
+    delete_namespace(cluster, "level-makers")?;
+    delete_namespace(cluster, "level-made")
+}
+
 fn a_level_is_audited(cluster: &Cluster) -> anyhow::Result<()> {
-    const NAMESPACE: &str = AUDITED;
-    make_namespace(cluster, NAMESPACE)?;
-    cluster.kubectl().run(&["label", "namespace", NAMESPACE, "pavise.dev/audit=localhost"])?;
+    make_namespace(cluster, AUDITED)?;
+    cluster.kubectl().run(&["label", "namespace", AUDITED, "pavise.dev/audit=localhost"])?;
+    expect_audited(cluster)?;
+    // Another test makes it again.
+    cluster.kubectl().run(&["delete", "namespace", AUDITED, "--timeout=60s"]).map(drop)
+}
+
+/// Waits until a pod that is made in the namespace [`AUDITED`] is in the audit log as one below `localhost`, and
+/// nowhere else.
+fn expect_audited(cluster: &Cluster) -> anyhow::Result<()> {
+    let log = || fs::read_to_string(cluster.layout().audit_log()).context("reading the audit log");
+    let before = log()?.lines().count();
     let entry = wait_for("the audit log to say so", SOON, || {
-        let said = make(
-            cluster,
-            NAMESPACE,
-            &json!({
-                "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"},
-                "spec": pod("p", &confined())["spec"],
-            }),
-            &["--dry-run=server"],
-        )?;
+        let said = try_to_make(cluster, AUDITED, &pod("p", &confined()))?;
         ensure!(!said.contains("Warning"), "{said}");
-        let log = fs::read_to_string(cluster.layout().audit_log()).context("reading the audit log")?;
-        let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut of_pods = entries.filter(|entry| entry["objectRef"]["namespace"] == NAMESPACE);
+        let log = log()?;
+        let entries = log.lines().skip(before).filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut of_pods = entries.filter(|entry| entry["objectRef"]["namespace"] == AUDITED);
         Ok(of_pods.find(|entry| {
             entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"].is_string()
         }))
@@ -177,7 +207,7 @@ fn a_level_is_audited(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(failure[0]["policy"] == "audit.levels.pavise.dev", "{failure}");
     let message = "violates \"localhost\": container main: seccompProfile.type is RuntimeDefault";
     ensure!(failure[0]["message"] == message, "{failure}");
-    delete_namespace(cluster, NAMESPACE)
+    Ok(())
 }
 
 fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
@@ -186,7 +216,7 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
         let patch = json!({"spec": spec}).to_string();
         kubectl.run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", &patch])
     };
-    for namespace in ["level-default", "level-exempt"] {
+    for namespace in ["level-default", "level-exempt", AUDITED] {
         make_namespace(cluster, namespace)?;
     }
     apply(
@@ -196,7 +226,7 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
         }),
     )?;
     let spec = json!({
-        "defaults": {"enforce": "confined"},
+        "defaults": {"enforce": "confined", "warn": "confined", "audit": "localhost"},
         "exemptions": {"namespaces": ["level-exempt"], "usernames": ["level-exempt"], "runtimeClasses": ["exempt"]},
     });
     expect_refusal("a default that nobody enforces", set(&spec), "enforce-by-default")?;
@@ -218,6 +248,11 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
         let refused = try_to_make(cluster, "level-default", &unconfined);
         expect_refusal("a pod below the default", refused, "violates \"confined\"")?;
         try_to_make(cluster, "level-exempt", &unconfined)?;
+        let said = try_to_make(cluster, "level-default", &deployment())?;
+        ensure!(said.contains("Warning: ") && said.contains(WOULD_VIOLATE), "{said}");
+        let said = try_to_make(cluster, "level-exempt", &deployment())?;
+        ensure!(!said.contains("Warning"), "{said}");
+        expect_audited(cluster)?;
         // What serves profiles is not kept out.
         try_to_make(cluster, SYSTEM, &unconfined)?;
         let mut classed = unconfined.clone();
@@ -236,7 +271,7 @@ fn defaults_and_exemptions_hold(cluster: &Cluster) -> anyhow::Result<()> {
     let refusing = path("components/validate/defaults.yaml");
     kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &refusing])?;
     kubectl.run(&["delete", "runtimeclass", "exempt"])?;
-    for namespace in ["level-default", "level-exempt"] {
+    for namespace in ["level-default", "level-exempt", AUDITED] {
         delete_namespace(cluster, namespace)?;
     }
     outcome
@@ -326,49 +361,93 @@ fn a_misspelt_level_is_refused(cluster: &Cluster) -> anyhow::Result<()> {
     delete_namespace(cluster, "level-misspelt")
 }
 
-fn levels_hold_without_a_catalog(cluster: &Cluster) -> anyhow::Result<()> {
-    const NAMESPACE: &str = "level-alone";
+/// Does `deeds` while no catalog runs.
+fn without_catalog(cluster: &Cluster, deeds: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
-    make_level(cluster, NAMESPACE, "pavise.dev/enforce=confined", &pod("p", &json!({})))?;
     let scale = |replicas: &str| {
-        kubectl.run(&[
-            "scale",
-            "deployment/pavise-catalog",
-            "-n",
-            SYSTEM,
-            &format!("--replicas={replicas}"),
-        ])?;
+        let replicas = format!("--replicas={replicas}");
+        kubectl.run(&["scale", "deployment/pavise-catalog", "-n", SYSTEM, &replicas])?;
         kubectl.run(&["rollout", "status", "deployment/pavise-catalog", "-n", SYSTEM, "--timeout=60s"])
     };
+    let its = ["-l", "app.kubernetes.io/name=pavise-catalog"];
+    let gone = [&["wait", "pod", "-n", SYSTEM, "--for=delete", "--timeout=30s"][..], &its].concat();
     scale("0")?;
-    let outcome = (|| {
-        kubectl.run(&[
-            "wait",
-            "pod",
-            "-n",
-            SYSTEM,
-            "-l",
-            "app.kubernetes.io/name=pavise-catalog",
-            "--for=delete",
-            "--timeout=30s",
-        ])?;
+    let outcome = kubectl.run(&gone).and_then(|_| deeds());
+    scale("1")?;
+    outcome
+}
+
+/// What the API server would make of `pod`.
+fn made(cluster: &Cluster, namespace: &str, pod: &Value) -> anyhow::Result<Value> {
+    let made = make(cluster, namespace, pod, &["--dry-run=server", "-o", "json"])?;
+    serde_json::from_str(&made).context("reading the pod")
+}
+
+fn levels_hold_without_a_catalog(cluster: &Cluster) -> anyhow::Result<()> {
+    const NAMESPACE: &str = "level-alone";
+    make_level(cluster, NAMESPACE, "pavise.dev/enforce=confined", &pod("p", &json!({})))?;
+    without_catalog(cluster, || {
         let refused = try_to_make(cluster, NAMESPACE, &pod("p", &json!({})));
         expect_refusal("an unconfined pod", refused, "violates \"confined\"")?;
         try_to_make(cluster, NAMESPACE, &pod("p", &confined()))?;
         // Placed by a name that fits, though nobody has published it.
-        kubectl.run(&["label", "namespace", NAMESPACE, "pavise.dev/place=true"])?;
+        cluster.kubectl().run(&["label", "namespace", NAMESPACE, "pavise.dev/place=true"])?;
         wait_for("pods to be placed", SOON, || {
-            let made = make(
-                cluster,
-                NAMESPACE,
-                &pod("p", &localhost("alone/a.json")),
-                &["--dry-run=server", "-o", "json"],
-            )?;
-            let made: Value = serde_json::from_str(&made).context("reading the pod")?;
+            let made = made(cluster, NAMESPACE, &pod("p", &localhost("alone/a.json")))?;
             Ok((made["spec"]["nodeSelector"]["seccomp.pavise.dev/alone_a.json"] == "true").then_some(()))
         })
-    })();
-    scale("1")?;
-    delete_namespace(cluster, NAMESPACE)?;
-    outcome
+    })?;
+    delete_namespace(cluster, NAMESPACE)
+}
+
+fn what_needs_the_object_is_refused(cluster: &Cluster) -> anyhow::Result<()> {
+    const LABELS: [(&str, &str); 4] = [
+        ("absent-enforced", "pavise.dev/enforce=confined"),
+        ("absent-placed", "pavise.dev/place=true"),
+        ("absent-preferring", "pavise.dev/place=prefer"),
+        ("absent-free", "example.com/level=none"),
+    ];
+    let kubectl = cluster.kubectl();
+    for (namespace, label) in LABELS {
+        make_namespace(cluster, namespace)?;
+        kubectl.run(&["label", "namespace", namespace, label])?;
+    }
+    let confined = pod("p", &localhost("absent/a.json"));
+    let is_placed = || {
+        let selected = made(cluster, "absent-placed", &confined)?["spec"]["nodeSelector"].take();
+        Ok((selected["seccomp.pavise.dev/absent_a.json"] == "true").then_some(()))
+    };
+    let is_preferred = || {
+        let made = made(cluster, "absent-preferring", &confined)?;
+        Ok(made["spec"]["affinity"]["nodeAffinity"].is_object().then_some(()))
+    };
+    wait_for("pods to be placed", SOON, is_placed)?;
+    wait_for("pods to prefer a place", SOON, is_preferred)?;
+    let before = object(cluster)?;
+    without_catalog(cluster, || {
+        kubectl.run(&["delete", "profilecatalog", "pavise"])?;
+        for namespace in ["absent-enforced", "absent-placed"] {
+            let refused = wait_for("the API server to see it", SOON, || {
+                Ok(try_to_make(cluster, namespace, &confined).err())
+            })?;
+            expect_refusal(namespace, Err(refused), "no params found")?;
+        }
+        let made = made(cluster, "absent-preferring", &confined)?;
+        ensure!(made["spec"]["affinity"].is_null(), "{}", made["spec"]);
+        try_to_make(cluster, "absent-free", &pod("p", &json!({}))).map(drop)
+    })?;
+    let after = wait_for("the catalog to make its object again", PATIENCE, || {
+        let object = object(cluster)?;
+        Ok(object["status"]["totals"].is_object().then_some(object))
+    })?;
+    ensure!(after["metadata"]["uid"] != before["metadata"]["uid"], "it was not deleted: {after}");
+    ensure!(after["spec"].is_null(), "the catalog says something for the administrator: {after}");
+    retry("a confined pod to be let in", SOON, || try_to_make(cluster, "absent-enforced", &confined))?;
+    let refused = try_to_make(cluster, "absent-enforced", &pod("p", &json!({})));
+    expect_refusal("an unconfined pod", refused, "violates \"confined\"")?;
+    retry("pods to be placed again", SOON, is_placed)?;
+    for (namespace, _) in LABELS {
+        delete_namespace(cluster, namespace)?;
+    }
+    Ok(())
 }

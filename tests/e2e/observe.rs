@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use testbed::HOST_NODE;
 use testbed::cluster::Cluster;
-use testbed::kubectl::{retry, wait_for};
+use testbed::kubectl::wait_for;
 use testbed::pavise;
 use testbed::pods::bundle;
 
@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<()> {
     for (path, expected) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
-        let answer = retry(path, SOON, || pavise::ask_agent(cluster, HOST_NODE, path))?;
+        let answer = pavise::ask_agent(cluster, HOST_NODE, path)?;
         ensure!(answer == expected, "{path} says {answer:?}");
     }
     Ok(())
@@ -27,7 +27,7 @@ fn an_agent_that_serves_its_node_is_ready(cluster: &Cluster) -> anyhow::Result<(
 fn a_refused_profile_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
     let refused = || number(cluster, HOST_NODE, r#"pavise_problems{kind="seccomp",problem="refused"}"#);
     let written = || number(cluster, HOST_NODE, r#"pavise_installs_total{kind="seccomp",outcome="written"}"#);
-    retry("the agent to be ready", SOON, || pavise::ask_agent(cluster, HOST_NODE, "/readyz"))?;
+    pavise::ask_agent(cluster, HOST_NODE, "/readyz")?;
     let before = (refused()?, written()?);
     apply(cluster, &bundle("counted", &[("good.json", ALLOW), ("bad.json", "{}")]))?;
     wait_for_labels(cluster, &["seccomp.pavise.dev/counted_good.json"])?;

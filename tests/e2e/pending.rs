@@ -31,9 +31,13 @@ fn waiting_pod(name: &str, bundle: &str, key: &str) -> Value {
     pod
 }
 
-/// What the catalog has said of the pod `name`.
+/// What the catalog has said of the pod `name` in the namespace `default`.
 fn events(cluster: &Cluster, name: &str) -> anyhow::Result<Vec<Value>> {
-    let mut all = cluster.kubectl().get(&["events.v1.events.k8s.io", "-n", "default"])?;
+    events_in(cluster, "default", name)
+}
+
+fn events_in(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<Vec<Value>> {
+    let mut all = cluster.kubectl().get(&["events.v1.events.k8s.io", "-n", namespace])?;
     let all = all["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
     let is_it = |event: &Value| {
         event["regarding"]["name"] == name && event["reportingController"] == "pavise.dev/catalog"
@@ -41,10 +45,19 @@ fn events(cluster: &Cluster, name: &str) -> anyhow::Result<Vec<Value>> {
     Ok(all.into_iter().filter(is_it).collect())
 }
 
-/// Waits until the catalog says with these words why the pod `name` waits.
+/// Waits until the catalog says with these words why the pod `name` in the namespace `default` waits.
 fn expect_told(cluster: &Cluster, name: &str, words: &[&str]) -> anyhow::Result<Value> {
+    expect_told_in(cluster, "default", name, words)
+}
+
+pub(crate) fn expect_told_in(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    words: &[&str],
+) -> anyhow::Result<Value> {
     let event = wait_for(&format!("an Event on the pod {name}"), PATIENCE, || {
-        Ok(events(cluster, name)?.into_iter().next())
+        Ok(events_in(cluster, namespace, name)?.into_iter().next())
     })?;
     ensure!(event["type"] == "Warning" && event["reason"] == "NoNodeHasProfile", "{event}");
     ensure!(event["action"] == "Judge" && event["regarding"]["kind"] == "Pod", "{event}");

@@ -14,12 +14,13 @@ use testbed::{GUEST_NODE, HOST_NODE};
 
 use crate::profile_catalog::wait_until_declared;
 use crate::steps::{ALLOW, PATIENCE, SOON, apply, expect_refusal, make_namespace};
-use crate::{Test, apparmor};
+use crate::{Test, apparmor, pending};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("ten_pods_of_a_placed_namespace_land_only_where_their_profile_is", ten_pods_land_where_their_profile_is),
     ("a_profile_and_its_pods_can_be_applied_together", a_profile_and_its_pods_come_together),
     ("names_that_fit_no_label_are_placed_through_the_catalog", long_names_are_placed),
+    ("a_placed_pod_with_a_misspelt_reference_waits_and_is_told_why", a_misspelt_reference_is_told),
     ("what_can_not_be_placed_is_refused_or_left_alone", what_can_not_be_placed),
     ("pods_that_have_their_node_are_left_alone", pods_with_a_node_are_left_alone),
 ];
@@ -32,6 +33,11 @@ const LONG: Duration = Duration::from_mins(4);
 /// Makes the namespace, and waits until pods are placed in it.
 fn make_placed(cluster: &Cluster, how: &str) -> anyhow::Result<()> {
     make_namespace(cluster, NAMESPACE)?;
+    ask_for_placement(cluster, how)
+}
+
+/// Has pods placed in the namespace, and waits until they are.
+fn ask_for_placement(cluster: &Cluster, how: &str) -> anyhow::Result<()> {
     cluster.kubectl().run(&["label", "namespace", NAMESPACE, &format!("pavise.dev/place={how}")])?;
     wait_for("pods to be placed", SOON, || {
         let made = tried(cluster, &pod("p", &localhost("seccompProfile", "nobody/has-it")))?;
@@ -64,7 +70,7 @@ fn pod(name: &str, context: &Value) -> Value {
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "securityContext": context,
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "86400"]}],
         },
     })
 }
@@ -172,13 +178,36 @@ fn long_names_are_placed(cluster: &Cluster) -> anyhow::Result<()> {
     let made = wait_for("the pod to be let in", SOON, || Ok(tried(cluster, &long).ok()))?;
     let selector = made["spec"]["nodeSelector"].to_string();
     ensure!(selector.contains("seccomp.pavise.dev/placed-long_kkk"), "{selector}");
+    let whole = pod("whole", &localhost("seccompProfile", "placed-whole/a.json"));
+    wait_for("the policy to know the bundle's label", SOON, || {
+        let selector = tried(cluster, &whole)?["spec"]["nodeSelector"].take();
+        Ok((selector["bundle.pavise.dev/placed-whole"] == "true").then_some(()))
+    })?;
     apply(cluster, &long)?;
-    apply(cluster, &pod("whole", &localhost("seccompProfile", "placed-whole/a.json")))?;
+    apply(cluster, &whole)?;
     wait_until_all_run(cluster, 2)?;
-    let whole = cluster.kubectl().get(&["pod", "whole", "-n", NAMESPACE])?;
-    ensure!(whole["spec"]["nodeSelector"]["bundle.pavise.dev/placed-whole"] == "true", "{}", whole["spec"]);
     delete_placed(cluster)?;
     cluster.kubectl().run(&["delete", "configmap", "-n", PROFILES, "placed-long", "placed-whole"]).map(drop)
+}
+
+fn a_misspelt_reference_is_told(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = cluster.kubectl();
+    apply(cluster, &bundle("placed-told", &[("audit.json", ALLOW)]))?;
+    wait_until_declared(cluster, "placed-told/audit.json")?;
+    make_placed(cluster, "true")?;
+    apply(cluster, &pod("misspelt", &localhost("seccompProfile", "placed-told/adit.json")))?;
+    pending::expect_told_in(
+        cluster,
+        NAMESPACE,
+        "misspelt",
+        &["no node has the seccomp profile placed-told/adit.json", "did you mean placed-told/audit.json?"],
+    )?;
+    let waiting = kubectl.get(&["pod", "misspelt", "-n", NAMESPACE])?;
+    ensure!(waiting["status"]["phase"] == "Pending" && waiting["spec"]["nodeName"].is_null(), "{waiting}");
+    let selector = json!({"seccomp.pavise.dev/placed-told_adit.json": "true"});
+    ensure!(waiting["spec"]["nodeSelector"] == selector, "{}", waiting["spec"]);
+    delete_placed(cluster)?;
+    kubectl.run(&["delete", "configmap", "-n", PROFILES, "placed-told"]).map(drop)
 }
 
 fn what_can_not_be_placed(cluster: &Cluster) -> anyhow::Result<()> {
@@ -222,7 +251,19 @@ fn what_can_not_be_placed(cluster: &Cluster) -> anyhow::Result<()> {
 
 fn pods_with_a_node_are_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = cluster.kubectl();
-    make_placed(cluster, "true")?;
+    make_namespace(cluster, NAMESPACE)?;
+    // Of a profile that no label stands for: it would not be let in any more.
+    let foreign = localhost("seccompProfile", "operator/namespace/x.json");
+    apply(cluster, &pod("old", &foreign))?;
+    ask_for_placement(cluster, "true")?;
+    let anew = tried(cluster, &pod("new", &foreign)).map(|pod| pod.to_string());
+    expect_refusal("the same pod anew", anew, "spec.alsoKnown")?;
+    kubectl.run(&["label", "pod", "old", "-n", NAMESPACE, "a=b"])?;
+    let changed = kubectl.get(&["pod", "old", "-n", NAMESPACE])?;
+    ensure!(changed["spec"]["nodeSelector"].is_null(), "{}", changed["spec"]);
+    let annotations = &changed["metadata"]["annotations"];
+    ensure!(annotations["pavise.dev/unplaceable"].is_null(), "{annotations}");
+    kubectl.run(&["delete", "pod", "old", "-n", NAMESPACE])?;
     let context = localhost("seccompProfile", "nobody/has-it");
     let mut bound = pod("bound", &context);
     bound["spec"]["nodeName"] = json!(HOST_NODE);

@@ -22,16 +22,21 @@ use testbed::pavise::PROFILES;
 use testbed::pods::bundle;
 
 use crate::profile_catalog::object;
-use crate::steps::{ALLOW, SOON, apply, make_namespace};
+use crate::steps::{ALLOW, PATIENCE, SOON, apply, make_namespace};
 use crate::{Test, apparmor};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the_policies_decide_about_200_pods_as_the_library_does", policies_and_library_agree),
     ("the_api_server_has_no_warning_about_a_policy", no_policy_is_warned_of),
+    ("pods_are_placed_again_when_something_has_changed_them_since", pods_are_placed_again),
 ];
 
-/// How many pods there are.
+/// How many pods are made up at random.
 const PODS: usize = 200;
+/// As many containers as anybody has in a pod.
+const CONTAINERS: usize = 200;
+/// How many entries a list of `alsoKnown` can have.
+const ALSO_KNOWN: usize = 64;
 /// As the policy for namespaces has it that are not about levels.
 const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
@@ -177,6 +182,30 @@ fn pod() -> impl Strategy<Value = Value> {
     )
 }
 
+/// Two lists of `alsoKnown` with as many entries as they can have. The last ones are those that pods refer to: a
+/// policy looks at all the others before.
+fn also_known() -> Value {
+    let list = |last: &[&str]| -> Vec<String> {
+        let others = (0..ALSO_KNOWN - last.len()).map(|number| format!("somebody-elses-{number}/profiles/*"));
+        others.chain(last.iter().map(|&one| one.to_owned())).collect()
+    };
+    json!({"seccomp": list(&["operator/*"]), "appArmor": list(&["docker-default", "lxc-*"])})
+}
+
+/// A pod in which each of many containers has a path and a name of its own, and these begin so.
+fn large(name: &str, path: &str, profile: &str) -> Value {
+    let container = |number| {
+        let localhost = |reference| json!({"type": "Localhost", "localhostProfile": reference});
+        json!({"name": format!("c{number}"), "image": "x", "securityContext": {
+            "seccompProfile": localhost(format!("{path}{number}.json")),
+            "appArmorProfile": localhost(format!("{profile}{number}")),
+        }})
+    };
+    let containers: Vec<Value> = (0..CONTAINERS).map(container).collect();
+    let metadata = json!({"name": name, "annotations": {}});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}})
+}
+
 /// All pods, with names.
 fn pods() -> anyhow::Result<Vec<Value>> {
     let mut runner = TestRunner::deterministic();
@@ -187,10 +216,12 @@ fn pods() -> anyhow::Result<Vec<Value>> {
         pod["metadata"]["name"] = json!(format!("p{number}"));
         pods.push(pod);
     }
-    // One with as many containers as anybody has.
     let containers: Vec<Value> =
-        (0..200).map(|number| json!({"name": format!("c{number}"), "image": "x"})).collect();
+        (0..CONTAINERS).map(|number| json!({"name": format!("c{number}"), "image": "x"})).collect();
     pods[0]["spec"]["containers"] = json!(containers);
+    // What a policy works on longest: all is known by the last entry of a list, or by none.
+    pods.push(large("large-known", "operator/namespace/profile-", "lxc-container-"));
+    pods.push(large("large-unknown", "large-bundle/profile-", "large-profile-"));
     Ok(pods)
 }
 
@@ -262,14 +293,16 @@ fn publish(cluster: &Cluster) -> anyhow::Result<ProfileCatalog> {
         cluster,
         &apparmor::bundle("agree-texts", &texts.each_ref().map(|(key, text)| (*key, text.as_str()))),
     )?;
-    let spec =
-        json!({"spec": {"alsoKnown": {"seccomp": ["operator/*"], "appArmor": ["docker-default", "lxc-*"]}}});
+    let spec = json!({"spec": {"alsoKnown": also_known()}});
     cluster.kubectl().run(&["patch", "profilecatalog", "pavise", "--type=merge", "-p", &spec.to_string()])?;
-    wait_for("the catalog to know all of it", SOON, || {
+    wait_for("the catalog to know all of it", PATIENCE, || {
         let catalog = ProfileCatalog::deserialize(&object(cluster)?).context("reading the ProfileCatalog")?;
         let knows = |path: &str| catalog.status.seccomp.contains_key(path);
-        let is_all =
-            knows("agree/a.json") && knows("agree-bundle/a.json") && catalog.status.app_armor.len() >= 2;
+        let has = |name: &str| catalog.status.app_armor.contains_key(name);
+        let is_all = knows("agree/a.json")
+            && knows("agree-bundle/a.json")
+            && has("agree-deny")
+            && has("agree/team/web");
         Ok(is_all.then_some(catalog))
     })
 }
@@ -372,5 +405,14 @@ fn no_policy_is_warned_of(cluster: &Cluster) -> anyhow::Result<()> {
         let warnings = &policy["status"]["typeChecking"]["expressionWarnings"];
         ensure!(warnings.is_null(), "{}: {warnings}", policy["metadata"]["name"]);
     }
+    Ok(())
+}
+
+/// What a webhook puts into a pod after the policy has seen it. The order in which an API server asks policies and
+/// webhooks is its own, so this reads what it was told.
+fn pods_are_placed_again(cluster: &Cluster) -> anyhow::Result<()> {
+    let policy = cluster.kubectl().get(&["mutatingadmissionpolicy", "place.pavise.dev"])?;
+    let said = &policy["spec"]["reinvocationPolicy"];
+    ensure!(said == "IfNeeded", "the API server is to ask place.pavise.dev again: {said}");
     Ok(())
 }

@@ -305,7 +305,7 @@ fn a_finding_stays_one_event(cluster: &Cluster) -> anyhow::Result<()> {
     let start = SystemTime::now();
     apply(cluster, &confined_pod(name, reference))?;
     let finding = Finding::of_main(name, Kind::Seccomp, reference, "ProfileMissing");
-    expect_said(cluster, HOST_NODE, SOON, &[finding])?;
+    expect_said(cluster, HOST_NODE, PATIENCE, &[finding])?;
     show_latency(cluster, name, start)?;
     let before = events(cluster, name)?;
     ensure!(before.len() == 1, "it is more than one Event: {before:?}");

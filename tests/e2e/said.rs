@@ -12,7 +12,7 @@ use testbed::kubectl::{retry, wait_for};
 use testbed::pavise;
 use testbed::pods::on;
 
-use crate::steps::{SOON, apply};
+use crate::steps::apply;
 
 /// An image that no node has: its containers are never created, so all that is said of them is said of what
 /// they ask for.
@@ -116,7 +116,7 @@ pub(crate) fn sleeping_pod(name: &str, node: &str) -> Value {
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "nodeSelector": on(node),
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}],
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "86400"]}],
         },
     })
 }
@@ -319,7 +319,7 @@ impl<'a> Counted<'a> {
     pub(crate) fn on(cluster: &'a Cluster, node: &'static str) -> anyhow::Result<Self> {
         let mut last = None;
         let before = wait_for(&format!("the numbers of {node} to stay"), Duration::from_mins(1), || {
-            let now = gauges(&retry("the metrics", SOON, || pavise::ask_agent(cluster, node, "/metrics"))?)?;
+            let now = gauges(&pavise::ask_agent(cluster, node, "/metrics")?)?;
             if last.as_ref() == Some(&now) {
                 return Ok(Some(now));
             }

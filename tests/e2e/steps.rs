@@ -16,7 +16,8 @@ pub(crate) const LOG: &str = r#"{"defaultAction": "SCMP_ACT_LOG"}"#;
 
 /// Longer than the kubelet waits before it tries a container again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
-/// How long what takes milliseconds may take: machines that run tests are slow now and then.
+/// How long what takes milliseconds may take: machines that run tests are slow now and then. It is too short for the
+/// `ProfileCatalog` and for reports: after ten changes, Pavise writes each of them once in ten seconds.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn apply(cluster: &Cluster, manifest: &Value) -> anyhow::Result<()> {

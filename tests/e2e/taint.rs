@@ -189,19 +189,25 @@ impl History {
     fn since(cluster: &Cluster, version: &str) -> anyhow::Result<Self> {
         let versions = |path: &str| {
             let query =
-                format!("{path}?watch=1&timeoutSeconds=1&resourceVersion={version}&labelSelector={RACE}");
+                format!("{path}?watch=1&timeoutSeconds=10&resourceVersion={version}&labelSelector={RACE}");
             let events = cluster.kubectl().run(&["get", "--raw", &query])?;
             let version = |line: &str| {
                 let mut event: Value = serde_json::from_str(line).context("reading an event of a watch")?;
                 let object = event["object"].take();
+                // 410, when the version is too old.
+                ensure!(event["type"] != "ERROR", "the watch of {path} ended: {object}");
                 let version =
                     object["metadata"]["resourceVersion"].as_str().context("no version")?.parse()?;
                 Ok((version, object))
             };
             events.lines().map(version).collect::<anyhow::Result<Vec<_>>>()
         };
-        let pods = "/api/v1/namespaces/default/pods";
-        Ok(Self { nodes: versions("/api/v1/nodes")?, pods: versions(pods)? })
+        std::thread::scope(|scope| {
+            let pods = scope.spawn(|| versions("/api/v1/namespaces/default/pods"));
+            let nodes = versions("/api/v1/nodes")?;
+            let pods = pods.join().map_err(|_| anyhow::anyhow!("the watch of pods panicked"))??;
+            Ok(Self { nodes, pods })
+        })
     }
 
     /// Claims that `node` had these profiles on its disk, then its labels, then no taint, and then its pod.

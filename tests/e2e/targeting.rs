@@ -96,7 +96,7 @@ fn an_init_container_brings_profiles(cluster: &Cluster) -> anyhow::Result<()> {
     let documentation = fs::read_to_string(repository().join("docs/sources.md"))?;
     let (_, after) = documentation.split_once("```yaml\n").context("there is no YAML in docs/sources.md")?;
     let (manifests, _) = after.split_once("```").context("the YAML in docs/sources.md does not end")?;
-    let sleeping = format!("image: {BUSYBOX}\n    command: [sleep, '3600']\n");
+    let sleeping = format!("image: {BUSYBOX}\n    command: [sleep, '86400']\n");
     ensure!(manifests.contains("image: nginx\n"), "the pod in docs/sources.md has another image");
     let kubectl = cluster.kubectl();
     make_namespace(cluster, "web")?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use testbed::kubectl::{Kubectl, wait_for};
+use testbed::pods::makers;
 
 use crate::{Outcome, Test, try_to_create, try_with};
 
@@ -142,22 +143,19 @@ fn who_makes_a_pod_is_warned(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 fn who_makes_what_makes_pods_is_warned(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let labels = json!({"app": "web"});
-    let deployment = |context: &Value| {
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "web", "namespace": "warned"},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": spec(context)},
-            },
-        })
+    let made = |namespace: &str, mut maker: Value| {
+        maker["metadata"]["namespace"] = json!(namespace);
+        try_to_create(kubectl, &maker)
     };
-    let outcome = try_to_create(kubectl, &deployment(&json!({})))?;
-    expect_warning(&outcome, &format!("would violate \"confined\": {UNSET}"))?;
-    let outcome = try_to_create(kubectl, &deployment(&runtime_default()))?;
-    ensure!(outcome.is_accepted && outcome.said.is_empty(), "{outcome:?}");
+    for maker in makers(&spec(&json!({}))) {
+        expect_warning(&made("warned", maker.clone())?, &format!("would violate \"confined\": {UNSET}"))?;
+        let outcome = made("confined", maker)?;
+        ensure!(outcome.is_accepted && outcome.said.is_empty(), "{outcome:?}");
+    }
+    for maker in makers(&spec(&runtime_default())) {
+        let outcome = made("warned", maker)?;
+        ensure!(outcome.is_accepted && outcome.said.is_empty(), "{outcome:?}");
+    }
     Ok(())
 }
 

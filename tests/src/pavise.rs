@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::kubectl::{Kubectl, wait_for};
+use crate::kubectl::{Kubectl, retry, wait_for};
 use crate::node::{Kind, Node};
 use crate::{HOST_NODE, images, prerequisites, progress, repository};
 
@@ -223,11 +223,16 @@ pub fn agent_pod(cluster: &Cluster, node: &str) -> anyhow::Result<Value> {
     agent.with_context(|| format!("there is no agent on {node}"))
 }
 
-/// Asks the agent on `node` for `path` by HTTP, and returns the body of its answer.
+/// Asks the agent on `node` for `path` by HTTP, and returns the body of its answer. It asks again for ten seconds:
+/// on a slow machine, a forwarded port may fail.
 ///
 /// # Errors
-/// No agent runs, or its answer is not 200.
+/// No agent runs, or its last answer is not 200.
 pub fn ask_agent(cluster: &Cluster, node: &str, path: &str) -> anyhow::Result<String> {
+    retry(&format!("the agent on {node}"), Duration::from_secs(10), || ask_agent_once(cluster, node, path))
+}
+
+fn ask_agent_once(cluster: &Cluster, node: &str, path: &str) -> anyhow::Result<String> {
     let pod = agent_pod(cluster, node)?;
     let name = pod["metadata"]["name"].as_str().context("the agent's pod has no name")?;
     let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();

@@ -25,6 +25,32 @@ pub fn on(node: &str) -> Value {
     json!({"kubernetes.io/hostname": node})
 }
 
+/// An object of each kind that makes pods, whose pods have this spec.
+#[must_use]
+pub fn makers(spec: &Value) -> Vec<Value> {
+    let labels = json!({"example.com/name": "maker"});
+    let template = json!({"metadata": {"labels": labels}, "spec": spec});
+    let mut ending = template.clone();
+    ending["spec"]["restartPolicy"] = json!("Never");
+    let selecting = json!({"selector": {"matchLabels": labels}, "template": template});
+    let mut stateful = selecting.clone();
+    stateful["serviceName"] = json!("maker");
+    let job = json!({"template": ending});
+    let of = |(version, kind, field, content): (&str, &str, &str, &Value)| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "maker"}, field: content});
+    [
+        ("v1", "PodTemplate", "template", &template),
+        ("v1", "ReplicationController", "spec", &json!({"selector": labels, "template": template})),
+        ("apps/v1", "Deployment", "spec", &selecting),
+        ("apps/v1", "DaemonSet", "spec", &selecting),
+        ("apps/v1", "ReplicaSet", "spec", &selecting),
+        ("apps/v1", "StatefulSet", "spec", &stateful),
+        ("batch/v1", "Job", "spec", &job),
+        ("batch/v1", "CronJob", "spec", &json!({"schedule": "0 0 1 1 *", "jobTemplate": {"spec": job}})),
+    ]
+    .map(of)
+    .into()
+}
+
 /// A pod with one busybox container that sleeps under the seccomp profile `reference`, on the host's node.
 #[must_use]
 pub fn confined_pod(name: &str, reference: &str) -> Value {
@@ -40,7 +66,7 @@ pub fn confined_pod(name: &str, reference: &str) -> Value {
             "containers": [{
                 "name": "main",
                 "image": BUSYBOX,
-                "command": ["sleep", "3600"],
+                "command": ["sleep", "86400"],
                 "securityContext": {"allowPrivilegeEscalation": false},
             }],
         },
