@@ -22,6 +22,7 @@ mod drift;
 mod enforcement;
 mod guard;
 mod guest;
+mod hostile;
 mod in_use;
 mod levels;
 mod observe;
@@ -81,6 +82,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(policies::TESTS)
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
+        .chain(hostile::TESTS)
         .chain(observe::TESTS)
         .chain(report::TESTS)
         .chain(guest::TESTS)
