@@ -18,6 +18,7 @@ mod apparmor;
 mod canary;
 mod catalog;
 mod check;
+mod container;
 mod drift;
 mod enforcement;
 mod guard;
@@ -83,6 +84,7 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
         .chain(hostile::TESTS)
+        .chain(container::TESTS)
         .chain(observe::TESTS)
         .chain(report::TESTS)
         .chain(guest::TESTS)
