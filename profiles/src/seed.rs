@@ -4,8 +4,8 @@
 
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// The number that all of it follows from. `PAVISE_SEED=7 cargo test -p pavise-profiles` builds the tests anew with
-/// another one: nothing in this crate reads its environment when it runs.
+/// The number that all of it follows from. `PAVISE_SEED=7 cargo test -p pavise-profiles` builds the tests
+/// anew with another one: nothing in this crate reads its environment when it runs.
 pub(crate) fn number() -> u64 {
     option_env!("PAVISE_SEED").map_or(0, |text| text.parse().expect("PAVISE_SEED is a number"))
 }

@@ -3,7 +3,8 @@
 //! alone would refuse it. Most are for programs of the node, which is what they are refused for.
 //!
 //! The program is the one that `cargo xtask test` has just built for the unit tests; who runs this alone
-//! builds it first. `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot anew.
+//! builds it first. `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot
+//! anew.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
@@ -93,8 +94,8 @@ impl Drop for Compiler {
     }
 }
 
-/// Makes `includes` what `/etc/apparmor.d` is on a machine that has all of the packages: their files, and for each
-/// profile an empty file of the machine's own, which the packages make when they are installed.
+/// Makes `includes` what `/etc/apparmor.d` is on a machine that has all of the packages: their files, and for
+/// each profile an empty file of the machine's own, which the packages make when they are installed.
 fn installed(packages: &Path, includes: &Path) {
     fs::create_dir_all(includes.join("local")).unwrap();
     for package in fs::read_dir(packages).unwrap() {

@@ -135,8 +135,8 @@ pub(crate) fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()
     })
 }
 
-/// A script that does `deed` with each process of `pavise <command>` in the guest, whose number is `$p`, and prints
-/// these numbers.
+/// A script that does `deed` with each process of `pavise <command>` in the guest, whose number is `$p`, and
+/// prints these numbers.
 fn each_process(command: &str, deed: &str) -> String {
     format!(
         "for d in /proc/[0-9]*; do p=${{d#/proc/}}; case \"$(tr '\\0' ' ' < $d/cmdline 2>/dev/null)\" in \
@@ -144,8 +144,8 @@ fn each_process(command: &str, deed: &str) -> String {
     )
 }
 
-/// Sends a signal to `pavise <command>` in the guest, and waits until it has had its effect, which shows as `state` in
-/// `/proc/<pid>/status`. Returns the number of the process.
+/// Sends a signal to `pavise <command>` in the guest, and waits until it has had its effect, which shows as
+/// `state` in `/proc/<pid>/status`. Returns the number of the process.
 fn signal(cluster: &Cluster, command: &str, signal: &str, state: &str) -> anyhow::Result<String> {
     let process = guest(cluster, &each_process(command, &format!("kill -{signal} $p")))?.trim().to_owned();
     ensure!(process.parse::<u32>().is_ok(), "there is not one process of pavise {command}: {process:?}");
@@ -162,7 +162,8 @@ fn state_of(cluster: &Cluster, process: &str) -> anyhow::Result<String> {
     Ok(guest(cluster, &script)?.trim().to_owned())
 }
 
-/// How often `container` of the agent's pod on the guest's node was started again, by the kubelet's last word.
+/// How often `container` of the agent's pod on the guest's node was started again, by the kubelet's last
+/// word.
 fn restarts(cluster: &Cluster, container: &str) -> anyhow::Result<u64> {
     let pod = pavise::agent_pod(cluster, GUEST_NODE)?;
     let mut statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
@@ -172,8 +173,8 @@ fn restarts(cluster: &Cluster, container: &str) -> anyhow::Result<u64> {
         .with_context(|| format!("no status of {container}"))
 }
 
-/// Waits until the kubelet has said that it started `container` of the agent's pod once more than `before`, and
-/// that it runs.
+/// Waits until the kubelet has said that it started `container` of the agent's pod once more than `before`,
+/// and that it runs.
 fn wait_for_restart(cluster: &Cluster, container: &str, before: u64) -> anyhow::Result<()> {
     wait_for(&format!("the container {container} to be started again"), PATIENCE, || {
         Ok((restarts(cluster, container)? > before).then_some(()))
@@ -459,8 +460,8 @@ fn policy_comes_back_from_disk(cluster: &Cluster) -> anyhow::Result<()> {
 /// What tells one boot of a kernel from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Does to the guest what a reboot does, as far as it is seen by an agent that is started after it: these profiles are
-/// gone, and the boot has another number, until [`BOOT_ID`] is unmounted.
+/// Does to the guest what a reboot does, as far as it is seen by an agent that is started after it: these
+/// profiles are gone, and the boot has another number, until [`BOOT_ID`] is unmounted.
 fn reboot(cluster: &Cluster, profiles: &[String]) -> anyhow::Result<()> {
     let wipe = format!("for n in {}; do printf $n > {POLICY}/.remove; done", profiles.join(" "));
     let boot = format!("cat /proc/sys/kernel/random/uuid > /tmp/boot && mount --bind /tmp/boot {BOOT_ID}");

@@ -1,5 +1,5 @@
-//! What the containers of Pavise may do, as the kernels of their nodes say: no more than the manifests ask for, and
-//! no more than they need.
+//! What the containers of Pavise may do, as the kernels of their nodes say: no more than the manifests ask
+//! for, and no more than they need.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -32,8 +32,8 @@ struct Expected {
     filters: u32,
     /// In a kernel that has AppArmor.
     profile: &'static str,
-    /// Where something is mounted that is not the runtime's own. What is read-only is so with all that is mounted
-    /// below it.
+    /// Where something is mounted that is not the runtime's own. What is read-only is so with all that is
+    /// mounted below it.
     mounts: &'static [(&'static str, Access)],
 }
 

@@ -1,5 +1,5 @@
-//! AppArmor texts whose authors mean no good: none gets into the kernel, none changes what others loaded there, and
-//! none ends a container of Pavise.
+//! AppArmor texts whose authors mean no good: none gets into the kernel, none changes what others loaded
+//! there, and none ends a container of Pavise.
 
 use std::collections::BTreeMap;
 
@@ -44,9 +44,10 @@ fn hostile_texts_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
         ("abi", "abi <abi/99.0>,\nprofile e2e-bad { file, }\n", "unknown-abi"),
         ("absolute", "profile e2e-bad {\n  include \"/etc/hostname\"\n}\n", "foreign-include"),
         ("memory", "profile e2e-bad {\n  include \"/proc/self/mem\"\n}\n", "foreign-include"),
-        // What the parser has open itself: the text, and pipes. These two are refused before they are compiled, and
-        // none of AppArmor's own files includes itself. That the parser comes to an end with such files all the same
-        // is tested without a cluster: `what_includes_itself_comes_to_an_end` in agent/tests/compiler.rs.
+        // What the parser has open itself: the text, and pipes. These two are refused before they are
+        // compiled, and none of AppArmor's own files includes itself. That the parser comes to an end with
+        // such files all the same is tested without a cluster: `what_includes_itself_comes_to_an_end` in
+        // agent/tests/compiler.rs.
         ("fifo", "profile e2e-bad {\n  include \"/proc/self/fd/1\"\n}\n", "foreign-include"),
         ("recursion", "profile e2e-bad {\n  include \"/proc/self/fd/0\"\n}\n", "foreign-include"),
         (
@@ -109,8 +110,8 @@ fn mixed(n: u64) -> u64 {
     n ^ (n >> 27)
 }
 
-/// Mode and digest of all that the kernel has, children among it, by name. What tests before this one had loaded is
-/// left out: it may still be on its way out of the kernel.
+/// Mode and digest of all that the kernel has, children among it, by name. What tests before this one had
+/// loaded is left out: it may still be on its way out of the kernel.
 fn policy(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, String>> {
     let look = format!(
         "find {POLICY}/policy/profiles -name name | while read f; do d=${{f%/name}}; \
