@@ -3,7 +3,8 @@
 //! alone would refuse it. Most are for programs of the node, which is what they are refused for.
 //!
 //! The program is the one that `cargo xtask test` has just built for the unit tests; who runs this alone
-//! builds it first. `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot anew.
+//! builds it first. `INSTA_UPDATE=always cargo test -p pavise-testbed --test corpus` writes the snapshot
+//! anew.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
@@ -32,7 +33,7 @@ const INCLUDED: &[&str] = &["abi", "abstractions", "local", "tunables"];
 const COMPILED: u8 = 0;
 const REFUSED: u8 = 1;
 
-/// `pavise compiler`, with Debian's parser and includes.
+/// `pavise compiler`, with Debian's parser, and the includes of all packages.
 struct Compiler {
     process: Child,
     socket: PathBuf,
@@ -45,7 +46,8 @@ impl Compiler {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let files = apparmor.directory.join("apparmor");
-        let includes = files.join("etc/apparmor.d");
+        let includes = directory.path().join("includes");
+        installed(&apparmor.directory, &includes);
         let mut command = Command::new(pavise());
         command.arg("compiler").arg("--socket").arg(&socket).arg("--includes").arg(&includes);
         command.arg("--parser").arg(files.join("sbin/apparmor_parser")).stderr(Stdio::null());
@@ -89,6 +91,20 @@ impl Drop for Compiler {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
+    }
+}
+
+/// Makes `includes` what `/etc/apparmor.d` is on a machine that has all of the packages: their files, and for
+/// each profile an empty file of the machine's own, which the packages make when they are installed.
+fn installed(packages: &Path, includes: &Path) {
+    fs::create_dir_all(includes.join("local")).unwrap();
+    for package in fs::read_dir(packages).unwrap() {
+        let files = package.unwrap().path().join("etc/apparmor.d");
+        let copied = Command::new("cp").arg("-R").arg(files.join(".")).arg(includes).status().unwrap();
+        assert!(copied.success(), "{} can't be copied", files.display());
+    }
+    for (_, profile) in files(packages) {
+        fs::write(includes.join("local").join(profile.file_name().unwrap()), "").unwrap();
     }
 }
 

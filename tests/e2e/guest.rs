@@ -10,7 +10,8 @@ use testbed::pods::{bundle, confined_pod, on};
 use testbed::{GUEST_NODE, HOST_NODE};
 
 use crate::Test;
-use crate::steps::{ALLOW, SOON, apply, expect_refusal, wait_until_running};
+use crate::apparmor::{PATIENCE, wait_until_running};
+use crate::steps::{ALLOW, apply, expect_refusal};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the_guests_kernel_has_apparmor", the_guests_kernel_has_apparmor),
@@ -59,7 +60,7 @@ fn apparmor_confines_in_the_guest(cluster: &Cluster) -> anyhow::Result<()> {
     expect_refusal("writing", in_pod(&["touch", "/tmp/a"]), "Permission denied")?;
     in_pod(&["touch", "/b"]).context("the profile refuses more than it says")?;
 
-    let status = wait_for("the host's node to reject its pod", SOON, || {
+    let status = wait_for("the host's node to reject its pod", PATIENCE, || {
         let status = kubectl.get(&["pod", "without-apparmor"])?["status"].take();
         Ok((status["phase"] == "Failed").then_some(status))
     })?;
@@ -71,7 +72,7 @@ fn apparmor_confines_in_the_guest(cluster: &Cluster) -> anyhow::Result<()> {
 fn the_agent_serves_the_guest(cluster: &Cluster) -> anyhow::Result<()> {
     apply(cluster, &bundle("everywhere", &[("a.json", ALLOW)]))?;
     for node in cluster.nodes() {
-        wait_for(&format!("{} to be labelled", node.name), SOON, || {
+        wait_for(&format!("{} to be labelled", node.name), PATIENCE, || {
             let labels = cluster.kubectl().get(&["node", &node.name])?["metadata"]["labels"].take();
             Ok((labels["seccomp.pavise.dev/everywhere_a.json"] == "true").then_some(()))
         })?;

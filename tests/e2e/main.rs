@@ -18,10 +18,12 @@ mod apparmor;
 mod canary;
 mod catalog;
 mod check;
+mod container;
 mod drift;
 mod enforcement;
 mod guard;
 mod guest;
+mod hostile;
 mod in_use;
 mod levels;
 mod observe;
@@ -81,6 +83,8 @@ fn trials(cluster: Option<&Arc<Cluster>>) -> Vec<Trial> {
         .chain(policies::TESTS)
         .chain(check::TESTS)
         .chain(apparmor::TESTS)
+        .chain(hostile::TESTS)
+        .chain(container::TESTS)
         .chain(observe::TESTS)
         .chain(report::TESTS)
         .chain(guest::TESTS)

@@ -1,12 +1,13 @@
 //! The rules about what pods of the node need.
 
 use super::kernel::{check_apparmor, settled};
-use super::random::{Random, seed};
+use super::random::Random;
 use super::scene::{Scene, check};
 use crate::bundle::Kind;
 use crate::label::LabelKey;
 use crate::plan::tests::summary::in_words;
 use crate::pod::Need;
+use crate::seed;
 
 /// Plays `script` on a node with the bundle `web` of `a` and `b` on disk, labelled.
 fn check_web(script: &[(&str, &str)]) {
@@ -273,7 +274,7 @@ const LINES: &[&str] = &[
 #[test]
 fn what_a_pod_needs_is_not_taken_away_in_random_histories() {
     for history in 0..100 {
-        let mut random = Random(seed().wrapping_mul(1_000_000) + history);
+        let mut random = Random(seed::number().wrapping_mul(1_000_000) + history);
         let (mut scene, mut log) = (Scene::new(), Vec::new());
         for line in ["scan", "node disk=ssd", "list"] {
             scene.play(line);

@@ -14,12 +14,8 @@ use crate::claims::Grant;
 use crate::name::NodeName;
 use crate::platform::AppArmor;
 use crate::pod::{Need, Pod, PodId, examples};
+use crate::seed;
 use crate::state::{Compiled, Config, Event, NodeLabels};
-
-/// What the histories follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
-pub(super) fn seed() -> u64 {
-    option_env!("PAVISE_SEED").map_or(0, |text| text.parse().expect("PAVISE_SEED is a number"))
-}
 
 /// The texts that bundles have; those of version 9 are refused by the compiler.
 const TEXTS: &[&str] = &[
@@ -497,7 +493,7 @@ fn fresh() -> State {
 #[test]
 fn what_must_hold_holds_through_random_histories() {
     for history in 0..20 {
-        let mut world = World::new(seed().wrapping_mul(1_000_000) + history);
+        let mut world = World::new(seed::number().wrapping_mul(1_000_000) + history);
         for _ in 0..60 {
             world.happen();
         }

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::everything;
 use super::tokens::{namespaces, profiles, tokens};
@@ -16,20 +15,7 @@ use crate::apparmor::name::ProfileName;
 use crate::apparmor::policy::Mode;
 use crate::apparmor::texts::BLOBS;
 use crate::digest::Digest;
-
-/// What the blobs follow from: the same each time, unless the variable `PAVISE_SEED` is another number.
-fn seed() -> [u8; 32] {
-    let number: u64 =
-        option_env!("PAVISE_SEED").map_or(0, |text| text.parse().expect("PAVISE_SEED is a number"));
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&number.to_le_bytes());
-    seed
-}
-
-fn runner(cases: u32) -> TestRunner {
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed()))
-}
+use crate::seed::runner;
 
 /// Something done to a blob. Where it is done is told in elements, as most bytes are in tables.
 #[derive(Clone, Debug)]
@@ -50,13 +36,12 @@ enum Change {
     Byte(Index, u8),
 }
 
-/// Some blobs are small, so that most that is done to them is not done to tables.
 fn blobs() -> impl Strategy<Value = Vec<u8>> {
-    let small: Vec<&[u8]> = BLOBS.iter().map(|(_, blob)| *blob).filter(|blob| blob.len() < 8_000).collect();
+    let written: Vec<&[u8]> = BLOBS.iter().map(|(_, blob)| *blob).collect();
     prop_oneof![
         Just(everything().blob),
         Just(everything().blob.repeat(2)),
-        select(small).prop_map(<[u8]>::to_vec)
+        select(written).prop_map(<[u8]>::to_vec)
     ]
 }
 
