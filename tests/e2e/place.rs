@@ -267,11 +267,15 @@ fn pods_with_a_node_are_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
     let context = localhost("seccompProfile", "nobody/has-it");
     let mut bound = pod("bound", &context);
     bound["spec"]["nodeName"] = json!(HOST_NODE);
+    // As somebody may have copied it. Of other pods, placement takes it away.
+    let stale = json!({"pavise.dev/unplaceable": "seccomp profile nobody/has-it"});
+    bound["metadata"]["annotations"] = stale.clone();
     let made = tried(cluster, &bound)?;
     ensure!(made["spec"]["nodeSelector"].is_null(), "{}", made["spec"]);
     let mut daemons = deployment("daemons", 1, &context);
     daemons["kind"] = json!("DaemonSet");
     daemons["spec"].as_object_mut().context("a DaemonSet without spec")?.remove("replicas");
+    daemons["spec"]["template"]["metadata"]["annotations"] = stale;
     apply(cluster, &daemons)?;
     let daemon = wait_for("the DaemonSet's pods", PATIENCE, || {
         let pods = pods(cluster)?;
