@@ -167,8 +167,12 @@ impl KernelProfile {
         self.pace.blocked(now, Retry::LONGEST);
     }
 
-    /// It was not loaded, for the sake of another profile of its text, which is looked at at this pace.
+    /// It was not loaded, for the sake of another profile of its text, which is looked at at this pace. Its own name
+    /// is not taken, or not any more.
     pub(crate) fn withheld(&mut self, now: Time) {
+        if self.kernel == Kernel::Foreign {
+            self.kernel = Kernel::Absent;
+        }
         self.asked_at = None;
         self.pace.blocked(now, Retry::LONGEST);
     }

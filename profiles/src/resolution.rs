@@ -240,6 +240,8 @@ impl State {
             format!("loading it again failed, {SEE_LOG}")
         } else if !profile.is_claimed() {
             "no bundle asks for it any more, so it is not put back".to_owned()
+        } else if let Some(beside) = self.beside(name, profile) {
+            format!("the bundle has it {beside}")
         } else if profile.pace.blocked_until(now).is_none() {
             return Resolution::Pending;
         } else {

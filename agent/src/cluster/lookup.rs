@@ -8,6 +8,7 @@ mod levels;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{self, ConfigMap};
@@ -68,7 +69,7 @@ pub(crate) async fn nodes(
     let (mut found, mut shared, mut size) = (Vec::new(), BTreeSet::new(), 0);
     let mut page = ListParams::default().limit(PAGE_OF_NODES);
     loop {
-        let list = nodes.list_metadata(&page).await.map_err(|error| failed("list nodes", &error))?;
+        let list = page_of(&nodes, &page).await.map_err(|error| failed("list nodes", &error))?;
         let next = next(&page, &list);
         for one in list.items {
             let mut node = node(one, &matters);
@@ -79,7 +80,12 @@ pub(crate) async fn nodes(
                 shared.insert(node.ours.clone());
             }
             size += size_of::<Node>() + node.name.len() + size_of_labels(&node.others);
-            ensure!(size <= most, "listing Nodes: what is to be known of them takes more than {most} bytes");
+            ensure!(
+                size <= most,
+                "what is to be known of the Nodes takes more than {} MiB; ask for labels with fewer values in \
+                 pavise.dev/node-selector of bundles",
+                most >> 20
+            );
             found.push(node);
         }
         let Some(next) = next else { break };
@@ -87,6 +93,23 @@ pub(crate) async fn nodes(
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
+}
+
+/// One page. It is asked for again if the API server puts it off: that must not cost all pages before it.
+async fn page_of(
+    nodes: &Api<v1::Node>,
+    page: &ListParams,
+) -> kube::Result<ObjectList<PartialObjectMeta<v1::Node>>> {
+    let mut pauses = [1, 2, 4].map(Duration::from_secs).into_iter();
+    loop {
+        match nodes.list_metadata(page).await {
+            Err(error) if matches!(code(&error), 429 | 503 | 504) => match pauses.next() {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            },
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The bundles of each of these namespaces, as `verdicts` has them judged; or why they are not known.
@@ -264,7 +287,11 @@ mod tests {
         assert_eq!((found.len(), found[0].ours.len()), (80, 256));
         assert!(found.iter().all(|node| Arc::ptr_eq(&node.ours, &found[0].ours)));
         let error = nodes(list_of(2_000), |_| true, 100_000).await.unwrap_err().to_string();
-        assert_eq!(error, "listing Nodes: what is to be known of them takes more than 100000 bytes");
+        assert_eq!(
+            error,
+            "what is to be known of the Nodes takes more than 0 MiB; ask for labels with fewer values in \
+             pavise.dev/node-selector of bundles"
+        );
     }
 
     #[tokio::test]

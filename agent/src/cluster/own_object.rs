@@ -53,7 +53,7 @@ impl OwnObject {
             Ok(Ok(answer @ Answer::Found(None))) => answer,
             Ok(Ok(answer)) => {
                 if self.failing.take().is_some() {
-                    info!(object = self.name, "{} can be written again", self.kind);
+                    info!(object = self.name, "{} can be read and written again", self.kind);
                 }
                 answer
             }
@@ -70,7 +70,7 @@ impl OwnObject {
 
     fn complain(&self, code: u16, error: &str, advice: &str) {
         if self.failing.replace(Some(code)) != Some(code) {
-            warn!(object = self.name, error, advice, "{} can't be written", self.kind);
+            warn!(object = self.name, error, advice, "{} can't be read or written", self.kind);
         }
     }
 

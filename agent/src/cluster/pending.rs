@@ -1,6 +1,7 @@
 //! The pods of all namespaces that wait for a Node, and select on labels of ours.
 //!
-//! Invariant: a pod that is not told waits for no label of ours, or there are more than anybody reads. A pod
+//! Invariant: a pod that is not told waits for no label of ours, or asks for more
+//! than is kept, or there are more pods than anybody reads. A pod
 //! whose scheduling is held up, or that is being deleted, waits for no Node. Of a pod nothing is decoded but what
 //! matters: its author does not decide how much memory it takes.
 

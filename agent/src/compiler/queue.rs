@@ -41,8 +41,8 @@ impl<T, A: 'static> Queue<T, A> {
         self.turns.has(text)
     }
 
-    /// Has `text`, which these bundles have, wait for its turn. One that no bundle has any more comes first:
-    /// something that is loaded needs it.
+    /// Has `text`, which these bundles have, wait for its turn. On a node, one that no bundle has any more
+    /// comes first: something that is loaded needs it.
     pub(crate) fn wait(&mut self, text: Digest, bundles: BTreeSet<BundleId>, content: T) {
         self.turns.wait(text, bundles, content);
     }

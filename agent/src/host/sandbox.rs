@@ -34,19 +34,23 @@ const REACHING: &[&str] = &[
 /// What a program that compiles one text does not need besides: to start processes, to change how others of the
 /// same user run, to change its process group, sockets, and what stays in the kernel when it has ended.
 const BEYOND_ONE_PROCESS: &[&str] = &[
+    "add_key",
     "clone",
     "clone3",
     "fork",
     "ioprio_set",
+    "keyctl",
     "kill",
     "migrate_pages",
     "move_pages",
     "mq_open",
     "msgget",
+    "perf_event_open",
     "pidfd_open",
     "pidfd_send_signal",
     "process_madvise",
     "process_mrelease",
+    "request_key",
     "rt_sigqueueinfo",
     "rt_tgsigqueueinfo",
     "sched_setaffinity",

@@ -116,6 +116,9 @@ impl Asking {
                 due.insert(*text, (waiting.document.clone(), BTreeSet::new()));
             }
         }
+        if due.is_empty() {
+            return (Vec::new(), wake_at);
+        }
         for (id, texts) in &self.bundles {
             for document in documents(texts) {
                 if let Some((_, bundles)) = due.get_mut(&document.digest()) {

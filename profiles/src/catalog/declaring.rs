@@ -137,8 +137,12 @@ impl Declared {
                 self.content = before;
             }
             (Content::AppArmor(texts), Some(Content::AppArmor(mut before))) => {
+                let mut room = MOST_NAMES;
                 for (key, text) in texts {
-                    text.held = before.remove(key).and_then(|before| before.held);
+                    let held = before.remove(key).and_then(|before| before.held);
+                    let rest = room.checked_sub(held.as_ref().map_or(0, |held| held.len()));
+                    text.held = if rest.is_some() { held } else { Some(Arc::default()) };
+                    room = rest.unwrap_or(room);
                 }
             }
             _ => {}
@@ -167,11 +171,23 @@ impl Declared {
             Content::Seccomp(keys) => keys.len(),
             Content::AppArmor(texts) => texts.values().map(|text| text.names().len().max(1)).sum(),
         };
+        if !self.is_unsure() {
+            return known;
+        }
         let own = self.label(home);
         let held = unclaimed.extract_if(.., |entry, label| {
             (label.is_of_profile() || *label == own) && self.may_have(home, entry)
         });
         known + held.count()
+    }
+
+    /// Whether it may declare something that can't be told.
+    fn is_unsure(&self) -> bool {
+        match &self.content {
+            Content::Nothing | Content::Seccomp(_) => false,
+            Content::Unreadable(_) => true,
+            Content::AppArmor(texts) => texts.values().any(|text| text.held.is_none()),
+        }
     }
 
     /// The label of the bundle.

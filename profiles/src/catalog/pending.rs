@@ -59,10 +59,12 @@ pub struct Pending {
     pods: BTreeMap<PodId, Known>,
     /// Those that a list of all has, as far as it was read.
     listing: BTreeMap<PodId, Waiting>,
+    /// Those that it has besides, for which there is room if who was known before is gone.
+    spare: BTreeMap<PodId, Waiting>,
     saying: Saying,
     is_listed: bool,
     is_looking: bool,
-    /// When the last look began or, if that was later, ended.
+    /// When the last look began or, if that was later, last went on.
     looked_at: Option<Time>,
     /// How long after that the pods that were looked at then are looked at again.
     pause: Duration,
@@ -162,6 +164,7 @@ impl Default for Pending {
         Self {
             pods: BTreeMap::new(),
             listing: BTreeMap::new(),
+            spare: BTreeMap::new(),
             saying: Saying::of_pending(),
             is_listed: false,
             is_looking: false,
@@ -175,6 +178,7 @@ impl Pending {
     /// A list of all pods that wait begins. What was read of another one counts for nothing.
     pub fn listing(&mut self) {
         self.listing.clear();
+        self.spare.clear();
     }
 
     /// The list has this one. Who was known before keeps its room until the list ends: else others of one owner
@@ -184,11 +188,18 @@ impl Pending {
         let others = self.listing.values().chain(gone.map(|(_, known)| &known.waiting));
         if self.pods.contains_key(&waiting.id) || has_room(others, &waiting) {
             self.listing.insert(waiting.id.clone(), waiting);
+        } else if has_room(self.listing.values().chain(self.spare.values()), &waiting) {
+            self.spare.insert(waiting.id.clone(), waiting);
         }
     }
 
     /// The list ends: these are all the pods that wait.
     pub fn listed(&mut self, now: Time) {
+        for (id, waiting) in std::mem::take(&mut self.spare) {
+            if has_room(self.listing.values(), &waiting) {
+                self.listing.insert(id, waiting);
+            }
+        }
         let mut before = std::mem::take(&mut self.pods);
         for (id, waiting) in std::mem::take(&mut self.listing) {
             // What waits at the first look may have been told so before a restart.
@@ -244,7 +255,7 @@ impl Pending {
         self.looked_at = Some(now);
         let due = self.pods.iter().filter(|(_, known)| known.since + PATIENCE <= now);
         let mut due: Vec<(&PodId, &Known)> = due.collect();
-        due.sort_by_key(|(_, known)| known.looked_at);
+        due.sort_by_key(|(_, known)| known.looked_at.unwrap_or(known.since));
         let is_nothing_new = due.iter().all(|(_, known)| known.looked_at.is_some());
         self.pause = if is_nothing_new { self.pause.saturating_mul(2).min(LONGEST_PAUSE) } else { PAUSE };
         let mut pods = BTreeSet::new();

@@ -153,6 +153,20 @@ impl State {
         reference.parse::<Reference>().is_ok_and(|reference| self.files.contains_key(&reference))
     }
 
+    /// What keeps the text of `profile` from being loaded: the name of another profile of it is taken.
+    pub(super) fn beside(&self, name: &ProfileName, profile: &KernelProfile) -> Option<String> {
+        let text = profile.want().and_then(Want::text)?;
+        let mut names = self.policies.accepted(text)?.profiles.keys().filter(|other| *other != name);
+        let is_foreign =
+            |name: &&ProfileName| self.policies.profiles.get(*name).is_some_and(KernelProfile::is_foreign);
+        names.find(is_foreign).map(|foreign| {
+            format!(
+                "in a text that declares {foreign} as well, which the kernel has from somebody else: none of the text is \
+                 loaded before that is removed, or renamed in the bundle"
+            )
+        })
+    }
+
     /// Why the text that a bundle has for `profile` is not loaded; none if it is not about to be.
     fn policy_to_come(&self, name: &ProfileName, profile: &KernelProfile, now: Time) -> Option<Cause> {
         let slot = profile.slot()?;
@@ -174,15 +188,9 @@ impl State {
         if profile.pace.is_failing {
             return Some(Cause::Known(format!("{has_it}, and loading it failed, {SEE_LOG}")));
         }
-        let names = self.policies.accepted(text).into_iter().flat_map(|policy| policy.profiles.keys());
-        let is_foreign =
-            |name: &&ProfileName| self.policies.profiles.get(*name).is_some_and(KernelProfile::is_foreign);
-        Some(match names.into_iter().filter(|other| *other != name).find(is_foreign) {
+        Some(match self.beside(name, profile) {
             None if profile.is_foreign() => Cause::Pending,
-            Some(foreign) => Cause::Known(format!(
-                "{has_it}, in a text that declares {foreign} as well, which the kernel has from somebody else: none of the \
-                 text is loaded before that is removed, or renamed in the bundle"
-            )),
+            Some(beside) => Cause::Known(format!("{has_it}, {beside}")),
             None if profile.pace.blocked_until(now).is_some() => Cause::Known(format!(
                 "{has_it}, and somebody removed it from the kernel; {}",
                 super::AGAIN_AND_AGAIN

@@ -384,6 +384,27 @@ fn a_text_waits_for_all_of_its_names() {
 }
 
 #[test]
+fn what_somebody_changed_is_not_put_back_while_another_name_of_its_text_is_taken() {
+    let mut scene = scene(&[
+        "list ~web:k=a/1",
+        "compiled",
+        "done",
+        "apply ~web:k=a+b/2",
+        "compiled",
+        "kernel a=a/1:changed",
+        "foreign-last",
+    ]);
+    let there = Sight::Policy(PolicySight::Present(Some(Mode::Enforce)));
+    look(&mut scene, referring(AppArmor, "a"), Some(&there));
+    assert_eq!(
+        said(&scene.state.check_pods(scene.now)),
+        "ProfileChanged: the AppArmor profile a on node1 was changed by somebody: the kernel has another one of that name; the \
+         bundle has it in a text that declares b as well, which the kernel has from somebody else: none of the text is loaded \
+         before that is removed, or renamed in the bundle"
+    );
+}
+
+#[test]
 fn a_node_without_apparmor_says_what_becomes_of_the_pod() {
     let mut scene = scene(&["list"]);
     scene.state.config.apparmor = crate::platform::AppArmor::Disabled;

@@ -396,6 +396,24 @@ fn of_refused_texts_so_many_names_are_kept_as_of_all_others() {
 }
 
 #[test]
+fn of_the_versions_before_so_many_names_are_kept_as_of_all_others() {
+    let names =
+        |number: usize| -> Vec<String> { (0..500).map(|of_it| format!("p{number}-{of_it}")).collect() };
+    let texts: Vec<String> = (0..20).map(|number| declaring_names(&names(number))).collect();
+    let mut declaring = with(&[]);
+    for round in 0..3 {
+        // Those before are refused, and as many are new.
+        let broken = (0..round * 20).map(|_| "profile \"");
+        let all: Vec<&str> = broken.chain(texts.iter().map(String::as_str)).collect();
+        let bundle = apparmor("aa", 1, &all);
+        declaring.applied(bundle.clone());
+        accept(&mut declaring, &bundle);
+    }
+    let held = declaring.bundles.values_mut().flat_map(Declared::texts).filter_map(|text| text.held.clone());
+    assert!(held.map(|held| held.len()).sum::<usize>() <= 2 * MOST_NAMES);
+}
+
+#[test]
 fn what_there_is_no_room_for_is_left_out_by_whole_bundles_the_newest_first() {
     let keys: Vec<String> = (0..1_500).map(|number| format!("{number:0>240}")).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();

@@ -266,9 +266,13 @@ fn who_is_known_stays_so_when_a_list_comes_in_another_order() {
     scene.pending.listing();
     scene.pending.found(pods(41..42).remove(0));
     scene.list(&pods(41..60));
-    assert_eq!(known(&scene), before[1..]);
+    let after = [&before[1..], &["p56".to_owned()]].concat();
+    assert_eq!(known(&scene), after);
     scene.list(&pods(20..60));
-    assert_eq!(known(&scene), [&["p20".to_owned()], &before[1..]].concat());
+    assert_eq!(known(&scene), after);
+    scene.list(&pods(60..90));
+    let others: Vec<String> = (60..60 + MOST_OF_OWNER).map(|n| format!("p{n}")).collect();
+    assert_eq!(known(&scene), others);
 }
 
 #[test]

@@ -138,6 +138,12 @@ fn what_is_not_loaded_for_a_name_that_somebody_else_has_is_no_failure() {
     }
     assert_eq!(in_words(scene.state.summary(Kind::AppArmor, scene.now)), "bundles=1 desired=2 foreign=1");
     assert_eq!(scene.plan(), "untaint {0} wake 60s");
+    // The other name is taken now.
+    for happens in ["+60s", "foreign-last"] {
+        scene.play(happens);
+    }
+    let is_foreign = |word| scene.state.policies.profiles[&name(word)].is_foreign();
+    assert_eq!((is_foreign("a"), is_foreign("b")), (false, true));
 }
 
 #[test]

@@ -149,6 +149,15 @@ impl Scene {
                     },
                 );
             }
+            "foreign-last" => {
+                self.finish(
+                    |install| Event::Foreign(install.reference),
+                    |load, name| {
+                        let is_last = load.names.last() == Some(&name);
+                        if is_last { Event::PolicyForeign(name) } else { Event::PolicyWithheld(name) }
+                    },
+                );
+            }
             "fail-removal" => self.fail_removal(),
             "fail-keep" => self.fail_keep(),
             "send" => self.send(),
