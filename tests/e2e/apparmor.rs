@@ -130,9 +130,13 @@ fn log(cluster: &Cluster) -> anyhow::Result<String> {
 
 pub(crate) fn expect_log(cluster: &Cluster, words: &[&str]) -> anyhow::Result<()> {
     wait_for(&format!("the agent on {GUEST_NODE} to say {}", words.join(" … ")), PATIENCE, || {
-        let log = log(cluster)?;
-        Ok(log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(()))
+        Ok(is_logged(cluster, words)?.then_some(()))
     })
+}
+
+/// Whether a line of the log of the guest's agent has all these words.
+pub(crate) fn is_logged(cluster: &Cluster, words: &[&str]) -> anyhow::Result<bool> {
+    Ok(log(cluster)?.lines().any(|line| words.iter().all(|word| line.contains(word))))
 }
 
 /// A script that does `deed` with each process of `pavise <command>` in the guest, whose number is `$p`, and

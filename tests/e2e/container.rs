@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use testbed::cluster::Cluster;
+use testbed::kubectl::wait_for;
 use testbed::pavise::SYSTEM;
 use testbed::{GUEST_NODE, HOST_NODE, command};
 
 use crate::Test;
+use crate::steps::PATIENCE;
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("each_container_of_pavise_has_the_rights_that_it_needs_and_no_more", the_rights_are_the_least),
@@ -83,7 +86,17 @@ const EXPECTED: &[Expected] = &[
     },
 ];
 
+/// The pods of Pavise: two agents and the catalog. One that a test before this had started anew goes first.
+fn pods(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
+    wait_for("no pod of Pavise to be on its way out", PATIENCE, || {
+        let mut pods = cluster.kubectl().get(&["pods", "-n", SYSTEM])?;
+        let pods: Vec<Value> = pods["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        Ok((pods.len() == 3).then_some(pods))
+    })
+}
+
 fn the_rights_are_the_least(cluster: &Cluster) -> anyhow::Result<()> {
+    pods(cluster)?;
     for expected in EXPECTED {
         for node in expected.nodes {
             let processes = processes(cluster, node, expected.command)?;
@@ -214,10 +227,7 @@ fn mount(line: &str) -> anyhow::Result<(String, Access)> {
 
 /// What a compiler could not do to itself, it says as a warning before it says that it started.
 fn the_compilers_are_confined(cluster: &Cluster) -> anyhow::Result<()> {
-    let pods = cluster.kubectl().get(&["pods", "-n", SYSTEM])?;
-    let pods = pods["items"].as_array().context("there are no pods")?;
-    ensure!(pods.len() == 3, "there are {} pods", pods.len());
-    for pod in pods {
+    for pod in pods(cluster)? {
         let name = pod["metadata"]["name"].as_str().context("a pod has no name")?;
         let log = cluster.kubectl().run(&["logs", "-n", SYSTEM, name, "-c", "compiler", "--tail=-1"])?;
         let start: Vec<&str> = log.lines().take_while(|line| !line.contains("Compiler started")).collect();
