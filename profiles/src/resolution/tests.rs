@@ -392,7 +392,7 @@ fn what_somebody_changed_is_not_put_back_while_another_name_of_its_text_is_taken
         "apply ~web:k=a+b/2",
         "compiled",
         "kernel a=a/1:changed",
-        "foreign-last",
+        "foreign-name b",
     ]);
     let there = Sight::Policy(PolicySight::Present(Some(Mode::Enforce)));
     look(&mut scene, referring(AppArmor, "a"), Some(&there));

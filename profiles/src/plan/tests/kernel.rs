@@ -10,7 +10,7 @@
 //! | `compiled`, `refused`, `failed` | the planned texts are compiled; they are refused; the compiler fails |
 //! | `compiling` | the compiler has begun with them |
 //! | `done`, `fail`, `fail-owned`, `foreign`, `fail-removal` | the planned steps end so |
-//! | `foreign-first`, `foreign-last` | of each text, somebody else has the first or last name, and the others are not loaded for that |
+//! | `foreign-name a` | somebody else has the name `a`, and the other names of its text are not loaded for that |
 //! | `in-use` | processes run under what is to be removed |
 //! | `pods p=a,web/b q=%bundle/web`, `pod p=c`, `pod-gone p` | the pods of the node, the profiles that they refer to (with a `/`: seccomp), and the labels that they select on |
 //! | `pods-unknown` | it is not known which pods there are |

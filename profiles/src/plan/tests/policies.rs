@@ -133,13 +133,13 @@ fn a_name_that_somebody_else_loaded_is_left_alone() {
 #[test]
 fn what_is_not_loaded_for_a_name_that_somebody_else_has_is_no_failure() {
     let mut scene = apparmor();
-    for happens in ["kernel", "node !0", "list ~web:k=a+b/1", "compiled", "foreign-first"] {
+    for happens in ["kernel", "node !0", "list ~web:k=a+b/1", "compiled", "foreign-name a"] {
         scene.play(happens);
     }
     assert_eq!(in_words(scene.state.summary(Kind::AppArmor, scene.now)), "bundles=1 desired=2 foreign=1");
     assert_eq!(scene.plan(), "untaint {0} wake 60s");
     // The other name is taken now.
-    for happens in ["+60s", "foreign-last"] {
+    for happens in ["+60s", "foreign-name b"] {
         scene.play(happens);
     }
     let is_foreign = |word| scene.state.policies.profiles[&name(word)].is_foreign();

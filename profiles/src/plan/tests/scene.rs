@@ -140,21 +140,12 @@ impl Scene {
                     |_, name| Event::PolicyForeign(name),
                 );
             }
-            "foreign-first" => {
+            "foreign-name" => {
                 self.finish(
                     |install| Event::Foreign(install.reference),
-                    |load, name| {
-                        let is_first = load.names.first() == Some(&name);
-                        if is_first { Event::PolicyForeign(name) } else { Event::PolicyWithheld(name) }
-                    },
-                );
-            }
-            "foreign-last" => {
-                self.finish(
-                    |install| Event::Foreign(install.reference),
-                    |load, name| {
-                        let is_last = load.names.last() == Some(&name);
-                        if is_last { Event::PolicyForeign(name) } else { Event::PolicyWithheld(name) }
+                    |_, name| {
+                        let is_it = name.as_str() == rest;
+                        if is_it { Event::PolicyForeign(name) } else { Event::PolicyWithheld(name) }
                     },
                 );
             }
