@@ -272,6 +272,24 @@ mod tests {
         assert_eq!(nodes[1].others, [("pool".to_owned(), "n2".to_owned())].into());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_page_of_nodes_that_is_put_off_is_asked_for_again_and_not_for_ever() {
+        const NEXT: &str = "continue=next";
+        let page =
+            |name: &str, token| list("PartialObjectMetadata", &json!([{"metadata": {"name": name}}]), token);
+        let busy = |code| refusal(NEXT, "busy", code);
+        for (put_off, expected) in [
+            (vec![busy(429), busy(503), busy(504)], Some(2)),
+            (vec![busy(429), busy(429), busy(429), busy(429)], None),
+            (vec![busy(403)], None),
+        ] {
+            let first = answer("/api/v1/nodes?&limit=25", page("n1", "next"));
+            let last = expected.map(|_| answer(NEXT, page("n2", "")));
+            let client = script::client([first].into_iter().chain(put_off).chain(last).collect());
+            assert_eq!(nodes(client, |_| true, 1000).await.ok().map(|nodes| nodes.len()), expected);
+        }
+    }
+
     #[tokio::test]
     async fn what_nodes_have_of_ours_takes_memory_once_and_what_they_have_of_others_is_bounded() {
         let list_of = |own_length: usize| {

@@ -225,7 +225,7 @@ impl Declared {
                 reference.parse().is_ok_and(|reference: Reference| reference.bundle_id(home) == self.id)
             }
             (Content::Unreadable(Kind::AppArmor), Kind::AppArmor) => true,
-            (Content::AppArmor(texts), Kind::AppArmor) => texts.values().any(|text| text.held.is_none()),
+            (Content::AppArmor(_), Kind::AppArmor) => self.is_unsure(),
             _ => false,
         }
     }
