@@ -230,10 +230,7 @@ impl Bundle {
 
     /// What of it is accepted.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = (&ProfileKey, &Document)> + Clone {
-        self.profiles.iter().filter_map(|(key, profile)| match profile {
-            Profile::Accepted(document, _) => Some((key, document)),
-            Profile::Refused(_) => None,
-        })
+        self.profiles.iter().filter_map(|(key, profile)| Some((key, profile.accepted()?)))
     }
 
     /// Whether it can be told what the bundle asks for.
@@ -283,6 +280,14 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// The document; none if it is refused.
+    pub(crate) fn accepted(&self) -> Option<&Document> {
+        match self {
+            Self::Accepted(document, _) => Some(document),
+            Self::Refused(_) => None,
+        }
+    }
+
     /// Judges `text`, which is of `kind`, for nodes of `platform`.
     pub(crate) fn of(kind: Kind, text: String, platform: Platform) -> Self {
         let (document, findings) = match kind {

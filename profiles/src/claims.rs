@@ -123,10 +123,7 @@ impl Claims {
         past: &Policies,
         is_complete: bool,
     ) {
-        let document = match profile {
-            Profile::Accepted(document, _) => Some(document),
-            Profile::Refused(_) => None,
-        };
+        let document = profile.accepted();
         let held = past.held(&slot).cloned();
         let grant = match (undecided, document) {
             (None, None) => Grant::Refused,

@@ -262,9 +262,5 @@ fn first_error(findings: &[Diagnostic]) -> Option<&Diagnostic> {
 
 /// The profiles that an accepted text declares.
 fn names(profile: &Profile) -> impl Iterator<Item = &ProfileName> {
-    let document = match profile {
-        Profile::Accepted(document, _) => Some(document),
-        Profile::Refused(_) => None,
-    };
-    document.into_iter().flat_map(Document::names)
+    profile.accepted().into_iter().flat_map(Document::names)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::bundle::{Document, Kind, Profile};
+use crate::bundle::{Bundle, Document, Kind};
 use crate::reference::Reference;
 use crate::state::State;
 
@@ -18,11 +18,7 @@ pub(crate) fn known(state: &State, kind: Kind) -> BTreeSet<String> {
             of_bundles.chain(state.files.keys().map(ToString::to_string)).collect()
         }
         Kind::AppArmor => {
-            let documents =
-                bundles.flat_map(|bundle| bundle.profiles.values()).filter_map(|profile| match profile {
-                    Profile::Accepted(document, _) => Some(document),
-                    Profile::Refused(_) => None,
-                });
+            let documents = bundles.flat_map(Bundle::accepted).map(|(_, document)| document);
             let of_bundles = documents.flat_map(Document::names);
             of_bundles.chain(state.policies.profiles.keys()).map(ToString::to_string).collect()
         }
